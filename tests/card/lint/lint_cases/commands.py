@@ -29,7 +29,7 @@ def vllm(head: str) -> str:
 
 def yaml(head: str, *more: str) -> str:
     start = ("trtllm-serve owner/target --config extra-config.yaml",)
-    config = ("speculative_config:", "  decoding_type: Eagle3", "  max_draft_len: 3", f"  speculative_model: {head}")
+    config = ("speculative_config:", "  decoding_type: Eagle", "  max_draft_len: 3", f"  speculative_model: {head}")
     return block(*start) + block(*config, *more, language="yaml")
 
 
@@ -69,8 +69,8 @@ CASES = [
     case("YAML that names layers", yaml("owner/head", "  eagle3_layers_to_capture: [2, 15, 27]"), "speculative_model",
          yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), f"TensorRT-LLM {TRTLLM} serves", (
              Served("", "universal", outlines.universal(), outlines.target(), make_head()),)),
-    case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import Eagle3DecodingConfig",
-         "c = Eagle3DecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
+    case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import EagleDecodingConfig",
+         "c = EagleDecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
          block(vllm("owner/head")),
          f"TensorRT-LLM {TRTLLM} refuses", (MODELOPT,)),
     case("sglang-jax", block(sglang("owner/head", "python -m sgl_jax.launch_server")), "sgl_jax",
