@@ -391,12 +391,18 @@ def installed_version(engine: str, python: Path) -> str | None:
     command = [str(python), "-s", "-c", _TELL_VERSION, engine_module(engine)]
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment, timeout=_TIMEOUT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    told = [line.removeprefix("version ") for line in done.stdout.splitlines() if line.startswith("version ")]
-    return told[-1].partition("+")[0] if done.returncode == 0 and told else None
+    told = re.search(rb"^version ([\w.!-]+)", done.stdout, re.MULTILINE)
+    return told[1].decode() if done.returncode == 0 and told else None
 
 
 # Check each engine on this machine: interpreter, versions, device, memory, and how to fix what is missing

@@ -31,7 +31,7 @@ def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def engine_versions(pairs: Sequence[str]) -> dict[str, str]:
-    """Parse ``["vllm=0.32.0"]`` into a mapping. Raises UsageError for anything else, and for what is no version."""
+    """Parse ``["vllm=0.19.0"]`` into a mapping. Raises UsageError for anything else, and for what is no version."""
     out = {}
     for pair in pairs:
         engine, _, version = pair.partition("=")

@@ -244,7 +244,7 @@ _Age = tuple[bool, tuple[tuple[int, int, str], ...]]
 
 
 def _age(version: str) -> _Age:
-    """Return a key that sorts versions: 0.2rc1 < 0.2 < 0.2.post1 < 0.2.1 < 0.10 < main."""
+    """Return a key that sorts versions: 0.2rc1 < 0.2 < 0.2.post1 < 0.2.1 < 0.10 < nightly."""
     parts = re.findall(r"\d+|[a-z]+", version)
     key = [(2, int(part), "") if part.isdigit() else (1 if part == "post" else 0, 0, part) for part in parts]
     return not version[:1].isdigit(), (*key, (1, 0, ""))
@@ -265,47 +265,38 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
     """Return the version among those with ``file`` that ``asked`` is judged as; None asks for the pinned one.
 
     This is the one rule for versions that are not known. A version is judged as the newest known release that is not
-    newer; without one, as the oldest; a candidate or a development build of a known release as that release; a version
-    with a newer first or second number than every known one as ``main``, if that is known. Local parts (``+cpu``) and
-    zeros at the end do not count: 0.33 is 0.33.0. Raises UsageError for text that is no version.
+    newer; without one, as the oldest; a candidate or a development build of a known release as that release. Local
+    parts (``+cpu``) and zeros at the end do not count: 1.2.0 is 1.2. Raises UsageError for text that is no version.
     """
     known = versions_with(engine, file)
     if asked is None or asked in known:
         return KnownVersion(asked or default_version(engine))
     found = _RELEASE.match(asked)
-    releases = {_age(_plain(version)): version for version in known if version[:1].isdigit()}
-    if found is None or not releases:
+    if found is None:
         raise UsageError(
             f"nothing is known of {engine_title(engine)} {asked}",
             hint=f"versions: {', '.join(known)}",
             code="usage-engine-version",
         )
+    releases = {_age(_plain(version)): version for version in known}
     own, whole = _age(_plain(asked)), _age(_plain(found[1]))
     if own in releases:
         return KnownVersion(releases[own])
     not_newer = [age for age in releases if age <= max(own, whole)]
     nearest = releases[max(not_newer, default=min(releases))]
     title = engine_title(engine)
-    if (DATA / engine / asked).is_dir():
+    if asked in recipe_versions(engine):
         return KnownVersion(nearest, f"how {title} {asked} reads a head is not known: it is judged as {nearest}")
     if own < min(releases) and not not_newer:
         how = "older than every version that eagle3hub knows"
     elif own > max(releases):
         how = "newer than every version that eagle3hub knows"
-        development = [version for version in known if not version[:1].isdigit()]
-        if development and _line(own) > _line(_age(nearest)):
-            nearest = development[0]
     else:
         how = "not a version that eagle3hub knows"
     return KnownVersion(nearest, f"{title} {asked} is {how}: it is judged as {nearest}")
 
 
 _RELEASE = re.compile(r"v?(\d+(?:\.\d+)+)")
-
-
-def _line(age: _Age) -> list[int]:
-    """Return the first two numbers of a release, which patches of it share."""
-    return [number for _, number, _ in age[1][:2]]
 
 
 def _plain(version: str) -> str:

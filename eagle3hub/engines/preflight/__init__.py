@@ -120,7 +120,7 @@ def preflight_all(
 
 
 def runners_of(engine: str, version: str) -> list[str]:
-    """Return a version's name for each of its runners, such as ``0.32.0 V1``; see `known_version` for one not known.
+    """Return a version's name for each of its runners, such as ``0.19.0 V1``; see `known_version` for one not known.
 
     Raises UsageError for text that is no version.
     """

@@ -465,7 +465,7 @@ def current_contracts() -> tuple[EngineContract, ...]:
 
 
 def contract(engine: str, version: str) -> EngineContract:
-    """Return the contract of one engine version, such as ``0.32.0 V1``; see `known_version` for one not known.
+    """Return the contract of one engine version, such as ``0.19.0 V1``; see `known_version` for one not known.
 
     Raises UsageError, which lists the known versions.
     """
