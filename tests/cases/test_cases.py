@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from support import heads
 from support.variants import Has, config_of, edit, modelopt, renamed, replace, specforge, speculators, tensors_of
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
 
 from eagle3hub import ConvertOptions, InspectOptions, convert, inspect
 from eagle3hub.errors import Eagle3HubError
@@ -29,7 +29,7 @@ ENGINES = (
     ("vllm", f"{VLLM} V2"),
     ("sglang", SGLANG),
     ("trtllm", TRTLLM),
-    ("trtllm", "main"),
+    ("trtllm", TRTLLM_NEXT),
     ("sglang_jax", SGLANG_JAX),
     ("llamacpp", LLAMACPP),
 )
