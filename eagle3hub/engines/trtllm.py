@@ -25,8 +25,8 @@ class TensorRTLLM:
     name = "trtllm"
     runs_alone = True
 
-    def __init__(self) -> None:
-        self.version = default_version("trtllm")
+    def __init__(self, version: str | None = None) -> None:
+        self.version = version or default_version("trtllm")
 
     def recipe(
         self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False

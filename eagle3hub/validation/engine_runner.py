@@ -40,11 +40,13 @@ def engine_for(
 ) -> tuple[Engine, Path]:
     """The engine that measures ``job``, and its interpreter (for a running server our own, which asks it).
 
+    An engine whose interpreter was given has the version that lies there.
+
     Raises UnavailableError where there is none, or its results would say nothing; InputError for a server that serves
     something else.
     """
     url = endpoints.get(name)
-    engine = get_engine(name)
+    engine = get_engine(name, version_in(name, pythons))
     if url is not None:
         from eagle3hub.engines.endpoints import attach
 
@@ -57,6 +59,14 @@ def engine_for(
             inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
         )
     return engine, Path(sys.executable) if url is not None else interpreter(engine, job.device, pythons)
+
+
+def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
+    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
+    from eagle3hub.engines.environments import installed_version
+
+    given = (pythons or {}).get(name)
+    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
 
 
 def device_of(server: Engine) -> str:

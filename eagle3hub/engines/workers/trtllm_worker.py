@@ -1,12 +1,12 @@
 """Run TensorRT-LLM once, in its own interpreter: load a target with or without a head, generate, count.
 
-It imports only the standard library and TensorRT-LLM. It was written from the documentation and the source of 1.2.1 and of
-the candidates of 1.3, and has run only with a stand-in of their API. The request has ``llm`` (arguments of
-``tensorrt_llm.LLM``), ``draft`` (settings of the draft, see `draft_config`, or null), ``sampling``, ``prompts`` (texts) and
-``device``. ``protocol.py`` describes how requests and answers are sent.
+It imports only the standard library and TensorRT-LLM. It was written from the documentation and the source of 1.2.1
+and of the candidates of 1.3, and has run only with a stand-in of their API. The request has ``llm`` (arguments of
+``tensorrt_llm.LLM``), ``draft`` (settings of the draft, see `draft_config`, or null), ``sampling``, ``prompts``
+(texts) and ``device``. ``protocol.py`` describes how requests and answers are sent.
 
-The executor runs in this process (``TLLM_WORKER_USE_SINGLE_PROCESS``; executor/utils.py), so that what it loads and captures
-can be watched.
+The executor runs in this process (``TLLM_WORKER_USE_SINGLE_PROCESS``; executor/utils.py), so that what it loads and
+captures can be watched.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _run(request, tell):
 def draft_config(llmapi, settings):
     """Return the config of the draft in the spelling of this version (llmapi/llm_args.py).
 
-    ``settings``: ``max_draft_len``, ``speculative_model`` (a folder), and ``eagle3_layers_to_capture`` if the layers are
-    not the default. 1.3 has a class of its own for EAGLE-3; before 1.2 the folder has another name.
+    ``settings``: ``max_draft_len``, ``speculative_model`` (a folder), and ``eagle3_layers_to_capture`` if the layers
+    are not the default. 1.3 has a class of its own for EAGLE-3; before 1.2 the folder has another name.
     """
     kind = getattr(llmapi, "Eagle3DecodingConfig", None) or llmapi.EagleDecodingConfig
     known = getattr(kind, "model_fields", {})
@@ -104,7 +104,7 @@ def watch_draft(found):
 
 
 def watch_taps(found):
-    """Store in ``found`` the boundary ids that the target's states are captured at; unset for the final, normed state."""
+    """Store in ``found`` the boundary ids at which the target is captured; unset for the final, normed state."""
     from tensorrt_llm._torch.speculative.eagle3 import Eagle3OneModelSpecMetadata
 
     original = Eagle3OneModelSpecMetadata.__post_init__
@@ -121,8 +121,8 @@ def watch_taps(found):
 def counters(llm, positions):
     """Count the rounds of the last request from the iteration statistics.
 
-    An iteration counts the requests past their prompt that had drafts, and the drafts accepted (pyexecutor/py_executor.py,
-    _update_iter_stats), so one of one sequence is one round.
+    An iteration counts the requests past their prompt that had drafts, and the drafts accepted
+    (pyexecutor/py_executor.py, _update_iter_stats), so one of one sequence is one round.
     """
     rounds, reached = 0, [0] * positions
     for iteration in llm.get_stats(timeout=2):
