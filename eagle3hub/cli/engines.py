@@ -179,6 +179,15 @@ def check(
     data_only: Annotated[
         bool, typer.Option("--data-only", help="Do not ask the parsers of installed engines.")
     ] = False,
+    version: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--version",
+            "--engine-version",
+            metavar="ENGINE=VERSION",
+            help="Version to hold an engine's commands against.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
@@ -192,9 +201,10 @@ def check(
     """
     from eagle3hub.engines.check import check_file
     from eagle3hub.engines.check.commands import PARSED
+    from eagle3hub.engines.options import engine_versions
 
     installed = {} if data_only else _interpreters(engine_python or [])
-    outcome = check_file(file, installed)
+    outcome = check_file(file, installed, engine_versions(version or []))
     findings = outcome.findings
     wanting = any(f.severity == "error" for f in findings)
     document = {
@@ -203,6 +213,7 @@ def check(
         "checked": outcome.checked,
         "not_checked": [one.to_json() for one in outcome.not_checked],
         "asked": sorted(engine for engine in PARSED if engine in installed),
+        "warnings": outcome.warnings,
     }
 
     def human(out: Console) -> None:
@@ -211,6 +222,8 @@ def check(
         def place(line: int) -> str:
             return escape(f"{file.name}:{line}" if line else file.name)
 
+        for warning in outcome.warnings:
+            out.print(f"[yellow]{escape(warning)}[/]")
         for f in findings:
             out.print(f"{place(f.line)}: {_MARKS[f.severity]} {escape(f.what)} [dim]({f.code})[/]")
             if f.instead:

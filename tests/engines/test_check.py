@@ -203,14 +203,16 @@ speculative_config:
 
 @pytest.mark.parametrize("dashes", ["---", "-----", "--- | ---", ":-- | --:", "-- and so on", "--"])
 def test_dashes_of_markdown_are_no_flags(dashes: str) -> None:
-    card = f"---\nlicense: mit\n---\n\nText\n{dashes}\n{block(VLLM)}\n{dashes}\n\n- item\n{dashes}\n--max-modle-len x\n"
+    card = (
+        f"---\nlicense: mit\n---\n\nText\n{dashes}\n{block(VLLM)}\n{dashes}\n\n- item\n{dashes}\n--max-modle-len x\n"
+    )
     lines = card.splitlines()
     assert [lines[f.line - 1] for f in found_in(card)] == ["--max-modle-len x"]
 
 
 def test_a_heredoc_is_the_file_it_writes() -> None:
     text = (
-        f"cat > config.yaml <<EOF\n{TRT.format('Eagle3', 'speculative_model')}EOF\ntrtllm-serve t --config config.yaml"
+        f"cat > config.yaml <<EOF\n{TRT.format('Eagle3', 'speculative_model')}EOF\ntrtllm-serve t --config c.yaml"
     )
     assert codes(block(text)) == ["trtllm-decoding-type"]
 

@@ -50,6 +50,7 @@ def check_markdown(
         sorted(dict.fromkeys(findings), key=lambda f: (f.line, f.code)),
         sorted(dict.fromkeys(n for part in parts for n in part.not_checked), key=lambda n: n.line),
         sum(part.checked for part in parts),
+        against.warnings(),
     )
 
 
@@ -84,6 +85,7 @@ def _moved(outcome: Outcome, line: Callable[[int], int]) -> Outcome:
         [replace(finding, line=line(finding.line)) for finding in outcome.findings],
         [replace(one, line=line(one.line)) for one in outcome.not_checked],
         outcome.checked,
+        outcome.warnings,
     )
 
 

@@ -13,7 +13,7 @@ from eagle3hub.engines.check.containers import yaml_starts
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
 from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, is_open, vllm_speculative_config
 from eagle3hub.engines.check.snippets import Snippet
-from eagle3hub.engines.specs import engine_data
+from eagle3hub.engines.specs import engine_data, recipe_versions, version_data
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
 _EAGLE = ("Eagle", "Eagle3")
@@ -207,10 +207,7 @@ def trtllm_config(
     findings = out.findings
     _keys(config, engine_data("trtllm").yaml["speculative_config"], line, against, out)
     findings += acceptance("trtllm", config, line, published)
-    if need_type and config.get("decoding_type") == "Eagle":
-        what = "decoding_type Eagle also stands for EAGLE 1 and 2: TensorRT-LLM takes it with a warning"
-        at = line("decoding_type")
-        findings.append(RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, "decoding_type: Eagle3"))
+    findings += _decoding_type(config, line, against) if need_type else []
     if config.get(AUX_CAPTURE) == [-1]:
         what = (
             f"{AUX_CAPTURE} [-1] builds no fc and feeds the head the final, normed hidden state: right only "
@@ -234,6 +231,21 @@ def trtllm_config(
         at = line("decoding_type")
         findings.append(RecipeFinding("trtllm-no-draft", "error", at, "trtllm", what, "speculative_model: the head"))
     return out
+
+
+def _decoding_type(config: Mapping[str, Any], line: Callable[[str], int], against: Against) -> list[RecipeFinding]:
+    """Check the name that a version has for EAGLE-3; later versions take the earlier one with a warning."""
+    kind, at = str(config["decoding_type"]), line("decoding_type")
+    own = version_data("trtllm", against.version("trtllm")).decoding_type
+    if kind == own:
+        return []
+    versions = recipe_versions("trtllm")
+    first = next(v for v in versions if version_data("trtllm", v).decoding_type == kind)
+    if versions.index(first) > versions.index(against.version("trtllm")):
+        what = f"{against.title('trtllm')} takes no decoding_type {kind}: it came with {first}, which takes {own} too"
+    else:
+        what = f"decoding_type {kind} also stands for EAGLE 1 and 2: TensorRT-LLM takes it with a warning"
+    return [RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, f"decoding_type: {own}")]
 
 
 # JSON

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from eagle3hub.engines.specs import Interface, default_version, engine_title, interface, name_facts
+from eagle3hub.engines.specs import (
+    Interface,
+    KnownVersion,
+    engine_title,
+    interface,
+    known_version,
+    name_facts,
+    versions_with,
+)
 from eagle3hub.errors import Severity
 
 _ALIKE = 0.85
@@ -68,13 +76,14 @@ class Outcome:
     """What checking a text found.
 
     Attributes:
-        findings: the faults. not_checked: what was held against nothing.
+        findings: the faults. not_checked: what was held against nothing. warnings: versions judged as others.
         checked: how many commands, variables, documents and Python snippets were held against an engine's data.
     """
 
     findings: list[RecipeFinding] = field(default_factory=list)
     not_checked: list[NotChecked] = field(default_factory=list)
     checked: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     def left(self) -> dict[str, list[int]]:
         """Return the lines of all that was not checked, by what it is."""
@@ -94,21 +103,34 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The engine versions that a text is held against: ``versions`` by engine, for others the pinned one."""
+    """The engine versions that a text is held against: ``versions`` by engine, for others the pinned one.
+
+    One that is not known is judged as another; see `known_version`. Its methods raise UsageError for text that is no
+    version.
+    """
 
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def judged(self, engine: str) -> KnownVersion:
+        """Return the version of ``engine`` that texts are held against: one with an interface, if any has one."""
+        file = "interface.json" if versions_with(engine, "interface.json") else "engine.toml"
+        return known_version(engine, self.versions.get(engine), file)
+
     def version(self, engine: str) -> str:
-        """Return the version of ``engine`` that texts are held against."""
-        return self.versions.get(engine) or default_version(engine)
+        """Return the number of that version."""
+        return self.judged(engine).version
 
     def title(self, engine: str) -> str:
         """Return the engine's name with that version."""
         return f"{engine_title(engine)} {self.version(engine)}"
 
+    def warnings(self) -> list[str]:
+        """Return a sentence for each version that is judged as another."""
+        return [warning for engine in self.versions if (warning := self.judged(engine).warning)]
+
     def interface(self, engine: str) -> Interface | None:
         """Return the flags and names of that version, or None if we never had its package."""
-        return interface(engine, self.versions.get(engine))
+        return interface(engine, self.version(engine))
 
     def fact(self, engine: str, name: str, line: int) -> RecipeFinding | None:
         """Return what the engine's data says about a name, or None."""

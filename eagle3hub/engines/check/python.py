@@ -6,78 +6,10 @@ import ast
 import re
 from typing import Any
 
-<<<<<<< HEAD
 from eagle3hub.engines.check.documents import trtllm_config
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
 from eagle3hub.engines.check.settings import Settings, check_settings, is_open
 from eagle3hub.engines.check.snippets import UNFILLED, Snippet, without_placeholders
-=======
-import yaml
-
-from eagle3hub.engines.check.commands import check_settings, vllm_speculative_config
-from eagle3hub.engines.check.finding import RecipeFinding, known_fact, unknown_name
-from eagle3hub.engines.check.snippets import UNFILLED, Snippet
-from eagle3hub.engines.specs import default_version, engine_data, interface, recipe_versions, version_data
-from eagle3hub.head.aux_defaults import AUX_CAPTURE
-
-# Check TensorRT-LLM's YAML
-
-
-_EAGLE = ("Eagle", "Eagle3")
-
-
-def check_yaml(snippet: Snippet) -> list[RecipeFinding]:
-    """Check the ``speculative_config`` of a YAML file; other YAML is ignored."""
-    try:
-        document = yaml.safe_load(snippet.text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return []
-    config = document.get("speculative_config") if isinstance(document, dict) else None
-    if not isinstance(config, dict) or config.get("decoding_type") not in _EAGLE:
-        return []
-    begin = snippet.line_of("speculative_config")
-    inner = Snippet(begin, snippet.lines[begin - snippet.start :])
-    return trtllm_config({str(k): v for k, v in config.items()}, inner.line_of, need_type=True)
-
-
-def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[RecipeFinding]:
-    """Check TensorRT-LLM's settings of an EAGLE-3 draft, given as YAML or as keywords of its class."""
-    findings: list[RecipeFinding] = []
-    known = engine_data("trtllm").yaml["speculative_config"]
-    for key in config:
-        found = known_fact("trtllm", key, line(key))
-        if found is None and key not in known:
-            found = unknown_name("trtllm", "yaml-unknown", key, known, line(key), must_resemble=True)
-        findings += [found] if found else []
-    own = version_data("trtllm").decoding_type
-    if need_type and config.get("decoding_type") != own:
-        what = (
-            f"TensorRT-LLM {default_version('trtllm')} takes no decoding_type {config['decoding_type']}: it came with "
-            f"{_first_with(config['decoding_type'])}, which takes {own} too"
-        )
-        at, instead = line("decoding_type"), f"decoding_type: {own}"
-        findings.append(RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, instead))
-    if config.get(AUX_CAPTURE) == [-1]:
-        what = (
-            f"{AUX_CAPTURE} [-1] builds no fc and feeds the head the final, normed hidden state: right only "
-            "for a head with use_aux_hidden_state false, silently wrong for one with aux layers"
-        )
-        instead = "leave it out for the default aux layers, or list the head's layers, counted from 0"
-        at = line(AUX_CAPTURE)
-        findings.append(RecipeFinding("trtllm-final-state", "warning", at, "trtllm", what, instead))
-    if "max_draft_len" not in config:
-        what = "max_draft_len is not given, and TensorRT-LLM needs it"
-        findings.append(
-            RecipeFinding("trtllm-draft-len", "error", line("speculative"), "trtllm", what, "max_draft_len: 3")
-        )
-    return findings
-
->>>>>>> main
-
-def _first_with(decoding_type: str) -> str:
-    """Return the first version whose recipes have ``decoding_type``."""
-    return next(v for v in recipe_versions("trtllm") if version_data("trtllm", v).decoding_type == decoding_type)
-
 
 # Check Python that starts an engine
 

@@ -31,12 +31,8 @@ def _vllm():
     import vllm.envs
     from vllm.config import SpeculativeConfig
     from vllm.engine.arg_utils import EngineArgs
-<<<<<<< HEAD
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.reasoning import ReasoningParserManager
     from vllm.tool_parsers import ToolParserManager
-=======
->>>>>>> main
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     try:
