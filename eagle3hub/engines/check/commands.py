@@ -258,7 +258,7 @@ def _alone(
     if not command.exact:
         return []
     words = [(word, line) for word, line in alone if word.strip() and not is_open(word) and word not in ("-", "--")]
-    words = [(word, line) for word, line in words if not word.startswith(("[", "(", "#", "<"))]
+    words = [(word, line) for word, line in words if not re.match(r"^[\[(#<]|.*[\])]$", word)]
     extra = words[_POSITIONAL.get(engine, 0) :]
     if not extra:
         return []

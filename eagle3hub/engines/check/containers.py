@@ -124,10 +124,13 @@ def _container(fields: dict[str, yaml.Node]) -> Started:
 
 
 def _split(node: yaml.ScalarNode) -> list[Word]:
-    """Return the words of a command in one string; a folded string's lines end without backslashes."""
-    block = node.style in ("|", ">")
-    start = _row(node) + (1 if block else 0)
-    text = node.value if node.style == "|" else re.sub(r"\\?\n", " ", node.value)
+    """Return the words of a command in one string, whose lines need no backslashes unless each is kept."""
+    start, text = _row(node), re.sub(r"\\?\n", " ", node.value)
+    if node.style == "|":
+        text = node.value
+    elif node.style == ">" and isinstance(node.start_mark.buffer, str):
+        lines = node.start_mark.buffer.rstrip("\0").split("\n")[start : node.end_mark.line]
+        text = " \\\n".join(line.strip().removesuffix("\\") for line in lines if line.strip())
     script = read_shell(text.rstrip("\n"))
     return [Word(w.text, start + w.row) for command in script.commands for w in command.words]
 
@@ -151,4 +154,6 @@ def _environment(node: yaml.Node | None) -> list[Assignment]:
 
 
 def _row(node: yaml.Node) -> int:
-    return int(node.start_mark.line)
+    """Return the row of a node's text; that of a block is below its mark."""
+    below = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+    return int(node.start_mark.line) + (1 if below else 0)

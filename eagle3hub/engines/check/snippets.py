@@ -61,6 +61,7 @@ _LONGEST_PYTHON = 120
 _MOST_PYTHON = 50
 _LONGEST_COMMAND = 80
 _MOST_TRIES = 60
+_DEEPEST = 2
 
 PYTHON = frozenset({"python", "py", "python3", "pycon", "ipython", "ipython3"})
 YAML = frozenset({"yaml", "yml"})
@@ -639,10 +640,10 @@ def _engine_of(command: ShellCommand) -> str | None:
     return None if launched is None else launched[0]
 
 
-def _take_command(command: ShellCommand, region: Snippet, found: Extracted, *, exact: bool) -> bool:
+def _take_command(command: ShellCommand, region: Snippet, found: Extracted, *, exact: bool, within: int = 0) -> bool:
     """Take a command if it starts an engine, perhaps in a string that another shell runs; return whether it does."""
     texts = [w.text for w in command.words]
-    if texts and texts[0] in _TALK:
+    if texts and (texts[0] in _TALK or texts[0].endswith(":")):
         return False
     _other_programs(command, region, found)
     launched = _launcher(texts)
@@ -653,13 +654,13 @@ def _take_command(command: ShellCommand, region: Snippet, found: Extracted, *, e
         row = command.words[launched[1]].row
         _add_command(engine, command.words[first:], region, found, exact=exact, first=row)
         taken = True
-    else:
+    elif within < _DEEPEST:
         for word in command.words:
             if _LAUNCH.search(word.text) and re.search(r"\s", word.text):
                 inner = read_shell(word.text)
                 _shift(inner, word.row)
                 for one in inner.commands:
-                    taken = _take_command(one, region, found, exact=exact) or taken
+                    taken = _take_command(one, region, found, exact=exact, within=within + 1) or taken
                 _take_assigned(inner.assigned, region, found)
     handed = [
         Assignment(m[1], m[2], word.row)
@@ -717,8 +718,9 @@ def _typographic(command: ShellCommand, region: Snippet, found: Extracted) -> No
             (_SPACES, "space", "a space"),
         ):
             if m := pattern.search(line):
-                shown = {"quote": m[0], "dash": line[m.start() :].split()[0] if name == "dash" else ""}
-                what = f"{shown.get(name, f'U+{ord(m[0]):04X}')}: a typographic {name} is a letter for the shell"
+                word = line[m.start() :].split(maxsplit=1)[0] if name == "dash" else m[0]
+                shown = f"U+{ord(word):04X}" if name == "space" else word
+                what = f"{shown}: a typographic {name} is a letter for the shell"
                 found.findings.append(
                     RecipeFinding("shell-typographic", "error", region.start + row, "shell", what, plain)
                 )
@@ -773,10 +775,15 @@ def _launcher(words: list[str]) -> tuple[str, int, int] | None:
         if word == "-m" and follows in _MODULES:
             return _MODULES[follows], max(0, at - 1), at + 2
         if image is None and re.search(r"(?:^|/)vllm/vllm-openai(?::|@|$)", word):
-            image = ("vllm", at, at + 1)
-    return None if image is None or _other_entrypoint(words[: image[1]]) else image
+            entry = _entrypoint(words[:at])
+            if entry is None or (entry == "vllm" and follows == "serve"):
+                image = ("vllm", at, at + 1 if entry is None else at + 2)
+    return image
 
 
-def _other_entrypoint(options: list[str]) -> bool:
-    """Whether the options of a container's start replace what its image starts."""
-    return any(word.startswith("--entrypoint") for word in options)
+def _entrypoint(options: list[str]) -> str | None:
+    """Return what a container is to start in the place of what its image starts, or None."""
+    for at, word in enumerate(options):
+        if word.startswith("--entrypoint"):
+            return word.partition("=")[2] or (options[at + 1] if at + 1 < len(options) else "")
+    return None
