@@ -686,8 +686,9 @@ def _add_command(
     exact: bool,
     first: int | None = None,
 ) -> None:
-    rows = (min([w.row for w in words] if first is None else [first]), max([w.row for w in words], default=first or 0))
-    where = Snippet(region.start + rows[0], region.lines[rows[0] : _logical_end(region.lines, rows[1])])
+    begin = first if first is not None else min((w.row for w in words), default=0)
+    last = max((w.row + w.text.count("\n") for w in words), default=begin)
+    where = Snippet(region.start + begin, region.lines[begin : _logical_end(region.lines, last)])
     lines = tuple(min(region.start + w.row, region.start + len(region.lines) - 1) for w in words)
     found.commands.append(ServerCommand(engine, tuple(w.text for w in words), where, lines, exact))
 
