@@ -13,7 +13,8 @@ from typing import Any
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
 from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, is_open
-from eagle3hub.engines.check.snippets import UNFILLED, ServerCommand, VariableSetting, is_flag
+from eagle3hub.engines.check.shell import UNFILLED
+from eagle3hub.engines.check.snippets import ServerCommand, VariableSetting, is_flag
 from eagle3hub.engines.process import Event, run_worker
 from eagle3hub.engines.specs import Interface, engine_data, engine_title
 from eagle3hub.errors import UnavailableError
@@ -160,7 +161,7 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
     if own is not None:
         plugged = any(use.name.endswith("-plugin") for use in uses)
         for use in uses:
-            if not (plugged and use.name in _PLUGGED):
+            if not (plugged and use.name in _PLUGGED) and (command.engine or use.values):
                 out.findings += _value(engine, use, own, against)
         out.findings += _alone(engine, alone, command, against) if own.arity and command.engine else []
     values = {_setting(use.name): use.values[-1] if use.values else None for use in uses}
@@ -337,7 +338,7 @@ def check_variable(variable: VariableSetting, against: Against, published: bool)
         known = () if own is None else own.environment
         if variable.name.startswith(_PREFIXES.get(engine, ())) and known:
             out = Outcome(checked=1)
-            if variable.name not in known and not resembles_own(variable.name):
+            if variable.name not in known and not _is_the_texts(variable):
                 found = against.unknown_name(
                     engine, "env-unknown", variable.name, known, variable.line, must_resemble=True
                 )
@@ -347,9 +348,10 @@ def check_variable(variable: VariableSetting, against: Against, published: bool)
     return Outcome()
 
 
-def resembles_own(name: str) -> bool:
-    """Whether a variable is likely the text's own, such as VLLM_PORT_1 of a script."""
-    return bool(re.search(r"_(?:PID|LOG|CMD|ARGS|IMAGE|TAG)$", name))
+def _is_the_texts(variable: VariableSetting) -> bool:
+    """Whether a variable is a script's own: one that it takes from outside, or names what a script handles."""
+    own = re.search(r"_(?:PID|LOG|CMD|ARGS|IMAGE|TAG)$", variable.name)
+    return bool(own) or f"${{{variable.name}" in variable.value
 
 
 # Check commands with the engine's own parser, in its own interpreter

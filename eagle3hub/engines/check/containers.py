@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from eagle3hub.engines.check.shell import Assignment, Word, read_shell
+from eagle3hub.engines.check.shell import Assignment, Word, read_shell, readable
 
 _EXEC = re.compile(r"^\s*(CMD|ENTRYPOINT|RUN)\s*(\[.*)$", re.IGNORECASE | re.DOTALL)
 _INSTRUCTION = re.compile(r"^(\s*)(?:CMD|ENTRYPOINT|RUN(?:\s+--\S+)*)\s+", re.IGNORECASE)
@@ -131,7 +131,7 @@ def _split(node: yaml.ScalarNode) -> list[Word]:
     elif node.style == ">" and isinstance(node.start_mark.buffer, str):
         lines = node.start_mark.buffer.rstrip("\0").split("\n")[start : node.end_mark.line]
         text = " \\\n".join(line.strip().removesuffix("\\") for line in lines if line.strip())
-    script = read_shell(text.rstrip("\n"))
+    script = read_shell("\n".join(readable(line) for line in text.rstrip("\n").split("\n")))
     return [Word(w.text, start + w.row) for command in script.commands for w in command.words]
 
 

@@ -33,15 +33,24 @@ def check_yaml(snippet: Snippet, against: Against, published: bool) -> Outcome:
 
     TensorRT-LLM's settings are known from its source, those of vLLM and SGLang are their flags.
     """
-    text = snippet.text
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        roots = list(yaml.compose_all(snippet.text, Loader=yaml.SafeLoader))
+        documents = list(yaml.safe_load_all(snippet.text))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         return _not_yaml(snippet, error)
+    out = Outcome()
+    for root, document in zip(roots, documents, strict=True):
+        one = _document(root, document, snippet, against, published)
+        out.findings += one.findings
+        out.not_checked += one.not_checked
+        out.checked += one.checked
+    return out
+
+
+def _document(root: yaml.Node | None, document: Any, snippet: Snippet, against: Against, published: bool) -> Outcome:
     if not isinstance(document, dict) or not isinstance(root, yaml.MappingNode):
-        several = next((True for _ in yaml_starts(root)), False)
-        return Outcome(not_checked=[] if several else _unheld(snippet))
+        several = next((True for started in yaml_starts(root) if started.words), False)
+        return Outcome(not_checked=[] if several or document is None else _unheld(snippet))
     lines = {str(k.value): snippet.start + k.start_mark.line for k, _ in root.value if isinstance(k, yaml.ScalarNode)}
     given = {str(key): value for key, value in document.items()}
     config = given.get("speculative_config")

@@ -9,7 +9,8 @@ from typing import Any
 from eagle3hub.engines.check.documents import trtllm_config
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
 from eagle3hub.engines.check.settings import Settings, check_settings, is_open
-from eagle3hub.engines.check.snippets import UNFILLED, Snippet, without_placeholders
+from eagle3hub.engines.check.shell import UNFILLED, without_placeholders
+from eagle3hub.engines.check.snippets import Snippet
 
 # Check Python that starts an engine
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub.engines.check.finding import Against, RecipeFinding
-from eagle3hub.engines.check.snippets import UNFILLED
+from eagle3hub.engines.check.shell import UNFILLED
 from eagle3hub.engines.specs import engine_data
 
 LineOf = Callable[[str], int]

@@ -69,12 +69,38 @@ class Script:
     broken: bool = False
 
 
+PLACEHOLDER = re.compile(r"(?<![<\w])<(?![<(&\s])[^<>\n]{0,80}?[^<>\s]>|(?<![<\w])<[A-Za-z][\w-]*(?: [\w'-]+){1,6}>")
+DASH = re.compile(r"(?:(?<=\s)|^)[—–―‒−‐‑]{1,2}(?=([A-Za-z][\w-]*))", re.MULTILINE)
+QUOTES = re.compile(
+    r"(?<=[\s=:{\[,(])[“”„‟]|[“”‟](?=[\s,:}\]);]|$)|(?<=[\s=:])[‘’‚‛](?=[\s{\[])|(?<=[}\]\s])[’‘](?=\s|$)"
+)
+SPACES = re.compile("[\u00a0\u2007\u2009\u202f\u200b\u2060\ufeff]")
+_DOUBLE = {"“", "”", "„", "‟"}
+_SHORT = 3
+"""The longest name of a flag with one dash that an engine has, such as -ngl."""
+UNFILLED = "PLACEHOLDER"
+
 _ASSIGNED = ("variable_assignment",)
 _REDIRECTS = ("file_redirect", "heredoc_redirect", "herestring_redirect")
 _QUOTED = re.compile(r'\\(["\\$`\n])')
 _ESCAPED = re.compile(r"\\(.|\n)", re.DOTALL)
 _LAST_BACKSLASH = re.compile(r"(?<!\\)\\\s*\Z")
 _ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
+
+
+def without_placeholders(text: str) -> str:
+    """Return a text with a name in the place of each ``<placeholder>``."""
+    return PLACEHOLDER.sub(UNFILLED, text)
+
+
+def readable(line: str) -> str:
+    """Return a line with its placeholders as words, and with ASCII for typographic dashes, quotes and spaces."""
+    line = PLACEHOLDER.sub(UNFILLED, line.rstrip("\r"))
+    if line.isascii():
+        return line
+    line = SPACES.sub(" ", line)
+    line = DASH.sub(lambda m: "--" if len(m[1]) > _SHORT else "-", line)
+    return QUOTES.sub(lambda m: '"' if m[0] in _DOUBLE else "'", line)
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,17 @@ import yaml
 
 from eagle3hub.engines.check.containers import Started, dockerfile_starts, yaml_starts
 from eagle3hub.engines.check.finding import NotChecked, RecipeFinding
-from eagle3hub.engines.check.shell import Assignment, Script, ShellCommand, Word, read_shell
+from eagle3hub.engines.check.shell import (
+    DASH,
+    QUOTES,
+    SPACES,
+    Assignment,
+    Script,
+    ShellCommand,
+    Word,
+    read_shell,
+    readable,
+)
 
 _FENCE = re.compile(r"^(?P<before>[ \t]*(?:>[ \t]?)*[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+-]*)")
 _PRE = re.compile(r"^\s*<pre\b[^>]*>\s*(?:<code\b[^>]*?(?:language-(?P<language>[\w+-]+))?[^>]*>)?", re.IGNORECASE)
@@ -24,7 +35,6 @@ _QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+")
 _IMPORT = re.compile(r"^(?:from|import)\s+(?:vllm|sglang|tensorrt_llm)\b")
 _YAML_START = re.compile(r"^\s*speculative_config:\s*(?:#.*|\{.*\})?$")
 _YAML_LINE = re.compile(r"^(?:\s*(?:- )?['\"]?[A-Za-z_][\w.-]*['\"]?:(?:\s.*)?|\s+- .*|\s*#.*|\s*)$")
-_PLACEHOLDER = re.compile(r"(?<![<\w])<(?![<(&\s])[^<>\n]{0,80}?[^<>\s]>|(?<![<\w])<[A-Za-z][\w-]*(?: [\w'-]+){1,6}>")
 _FLAG = re.compile(r"\s*--[A-Za-z]")
 _LAUNCH = re.compile(
     r"\b(?:vllm|sglang)\s+serve\b|\bapi_server\b|\blaunch_server\b|\btrtllm-\w|\bllama-server\b|\bvllm/vllm-openai\b"
@@ -45,18 +55,11 @@ _PAST = re.compile(
     r"\b(?:older?|before|previous\w*|formerly|deprecated|removed|no longer|used to|instead of|replaces?|not)\b", re.I
 )
 _HEADS = re.compile(r"[^\n]{0,60}(?:accept(?:ance|ed)?[\s_-]+(?:length|len|rate)|\bτ|\btau\b|接受长度|接受率)", re.I)
-_DASH = re.compile(r"(?:(?<=\s)|^)[—–―‒−‐‑]{1,2}(?=([A-Za-z][\w-]*))", re.MULTILINE)
-_QUOTES = re.compile(
-    r"(?<=[\s=:{\[,(])[“”„‟]|[“”‟](?=[\s,:}\]);]|$)|(?<=[\s=:])[‘’‚‛](?=[\s{\[])|(?<=[}\]\s])[’‘](?=\s|$)"
-)
-_SPACES = re.compile("[\u00a0\u2007\u2009\u202f\u200b\u2060\ufeff]")
-_DOUBLE = {"“", "”", "„", "‟"}
-_SHORT = 3
-"""The longest name of a flag with one dash that an engine has, such as -ngl."""
 _WRAPPERS = ("env", "sudo", "nohup", "time", "exec")
 _TALK = frozenset(
     {"echo", "printf", "grep", "pkill", "pgrep", "man", "which", "pip", "pip3", "uv", "git", "cd", "rm", "alias"}
 )
+_PROGRAM = re.compile(r"[\w./~$({@\"'-]\S*(?<!:)$|\S*\s")
 _LONGEST_PYTHON = 120
 _MOST_PYTHON = 50
 _LONGEST_COMMAND = 80
@@ -69,7 +72,6 @@ JSON = frozenset({"json", "jsonc", "json5"})
 DOCKERFILE = frozenset({"dockerfile", "docker", "containerfile"})
 CONSOLE = frozenset({"console", "shell-session", "shellsession", "terminal", "text", "txt"})
 SHELL = frozenset({"", "bash", "sh", "shell", "zsh", *CONSOLE, *DOCKERFILE})
-UNFILLED = "PLACEHOLDER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,8 @@ def _take_python(region: Snippet, found: Extracted) -> None:
         )
     lines = tuple(re.sub(r"^\s*In \[\d+\]: ?", "", line) for line in lines)
     lines = tuple(re.sub(r"^(\s*)[!%](?=\w)", r"\1# ", line) for line in lines)
+    if re.match(r"\s", next((line for line in lines if line.strip()), "")):
+        lines = tuple(textwrap.dedent("\n".join(lines)).split("\n"))
     found.python.append(Snippet(region.start, lines))
 
 
@@ -248,11 +252,12 @@ def _parses(text: str) -> bool:
 def _take_yaml(region: Snippet, found: Extracted) -> None:
     found.yaml.append(region)
     try:
-        root = yaml.compose(region.text, Loader=yaml.SafeLoader)
+        roots = list(yaml.compose_all(region.text, Loader=yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, RecursionError):
         return
-    for started in yaml_starts(root):
-        _take_started(started, region, found)
+    for root in roots:
+        for started in yaml_starts(root):
+            _take_started(started, region, found)
 
 
 def _dedented(lines: tuple[str, ...]) -> list[str]:
@@ -316,7 +321,7 @@ def _take_flags(snippet: Snippet, found: Extracted) -> None:
     """Take flags that stand without a command, unless they are a program's help."""
     if any("`" in line or _HELP_LINE.match(line) for line in snippet.lines):
         return
-    script = read_shell("\n".join(_readable(line) for line in snippet.lines))
+    script = read_shell("\n".join(readable(line) for line in snippet.lines))
     words = [Word(w.text, w.row) for command in script.commands for w in command.words]
     if words and is_flag(words[0].text):
         _add_command(None, words, snippet, found, exact=False)
@@ -329,7 +334,7 @@ def _take_line(region: Snippet, begin: int, found: Extracted) -> int:
     if "`" in bare or not (
         _LAUNCH.search(bare) or re.match(r"^\s*(?:export|ENV)\s+[A-Z]", bare) or _ASSIGN_LINE.match(bare)
     ):
-        return begin + 1
+        return _logical_end(lines, begin)
     script, end = _one_command(lines, begin, found)
     if script.broken and not _starts(_words(bare)):
         return begin + 1
@@ -384,22 +389,7 @@ def _next_closing(lines: Sequence[str], begin: int) -> int:
 
 def _script(lines: Sequence[str]) -> Script:
     first = _PROMPT.sub("", lines[0], count=1) if lines else ""
-    return read_shell("\n".join(_readable(line) for line in [first, *lines[1:]]))
-
-
-def _readable(line: str) -> str:
-    """Return a line with its placeholders as words, and with ASCII for typographic dashes, quotes and spaces."""
-    line = _PLACEHOLDER.sub(UNFILLED, line.rstrip("\r"))
-    if line.isascii():
-        return line
-    line = _SPACES.sub(" ", line)
-    line = _DASH.sub(lambda m: "--" if len(m[1]) > _SHORT else "-", line)
-    return _QUOTES.sub(lambda m: '"' if m[0] in _DOUBLE else "'", line)
-
-
-def without_placeholders(text: str) -> str:
-    """Return a text with a name in the place of each ``<placeholder>``."""
-    return _PLACEHOLDER.sub(UNFILLED, text)
+    return read_shell("\n".join(readable(line) for line in [first, *lines[1:]]))
 
 
 def _take_inline(region: Snippet, found: Extracted) -> None:
@@ -414,7 +404,7 @@ def _take_inline(region: Snippet, found: Extracted) -> None:
         start = text.count("\n", 0, match.start())
         inner = tuple(match[1].split("\n"))
         snippet = Snippet(region.start + start, inner)
-        script = read_shell(" \\\n".join(_readable(line.rstrip("\\ ")) for line in inner))
+        script = read_shell(" \\\n".join(readable(line.rstrip("\\ ")) for line in inner))
         for command in script.commands:
             launched = _launcher([w.text for w in command.words])
             if launched is not None and len(command.words) > launched[2] + 1:
@@ -448,7 +438,7 @@ _FROM_LINE = re.compile(r"\A\s*(?:#.*\n\s*)*FROM \S+(?: AS \w+)?\s*\n", re.IGNOR
 
 
 def _take_dockerfile(region: Snippet, found: Extracted) -> None:
-    started, shell = dockerfile_starts(tuple(_readable(line) for line in region.lines))
+    started, shell = dockerfile_starts(tuple(readable(line) for line in region.lines))
     _take_started(started, region, found)
     _take_script(Snippet(region.start, tuple(shell)), region, found)
 
@@ -507,7 +497,7 @@ def _take_script(script: Snippet, region: Snippet, found: Extracted) -> None:
     if not (_LAUNCH.search(text) or any(is_flag(line) for line in lines) or re.search(r"[A-Z]{3,}_\w+[= ]", text)
             or "speculative" in text):  # fmt: skip
         return
-    whole = read_shell("\n".join(_readable(line) for line in lines))
+    whole = read_shell("\n".join(readable(line) for line in lines))
     if not whole.broken:
         _take_commands(whole, region, found)
         return
@@ -516,16 +506,16 @@ def _take_script(script: Snippet, region: Snippet, found: Extracted) -> None:
     while at < len(lines):
         line = lines[at]
         if _ARRAY.search(line) and (end := _array_end(lines, at)) is not None:
-            one = read_shell("\n".join(_readable(part) for part in lines[at:end]))
+            one = read_shell("\n".join(readable(part) for part in lines[at:end]))
             _shift(one, at)
             parts.commands += one.commands
             at = end
             continue
         if not (_LAUNCH.search(line) or is_flag(line) or _ASSIGN_LINE.match(line) or "<<" in line):
-            at += 1
+            at = _logical_end(lines, at)  # flags that follow are another program's
             continue
         one, end = _one_command(lines, at, found)
-        starts = _starts(_words(_readable(line)))
+        starts = _starts(_words(readable(line)))
         if one.broken and starts:
             what = f"the command does not parse as shell: {_why_broken(lines[at:end])}"
             found.findings.append(RecipeFinding("shell-syntax", "error", region.start + at, "shell", what))
@@ -643,7 +633,7 @@ def _engine_of(command: ShellCommand) -> str | None:
 def _take_command(command: ShellCommand, region: Snippet, found: Extracted, *, exact: bool, within: int = 0) -> bool:
     """Take a command if it starts an engine, perhaps in a string that another shell runs; return whether it does."""
     texts = [w.text for w in command.words]
-    if texts and (texts[0] in _TALK or texts[0].endswith(":")):
+    if texts and (texts[0] in _TALK or not _PROGRAM.match(texts[0])):
         return False
     _other_programs(command, region, found)
     launched = _launcher(texts)
@@ -700,9 +690,9 @@ def _take_assigned(assigned: Sequence[Assignment], region: Snippet, found: Extra
 
 
 _TYPOGRAPHIC = (
-    (_DASH, "dash", "- or --"),
-    (_QUOTES, "quote", "' or \""),
-    (_SPACES, "space", "a plain space"),
+    (DASH, "dash", "- or --"),
+    (QUOTES, "quote", "' or \""),
+    (SPACES, "space", "a plain space"),
 )
 
 
@@ -714,9 +704,9 @@ def _typographic(command: ShellCommand, region: Snippet, found: Extracted) -> No
         if line.isascii():
             continue
         for pattern, name, plain in (
-            (_DASH, "dash", "--"),
-            (_QUOTES, "quote", "' or \""),
-            (_SPACES, "space", "a space"),
+            (DASH, "dash", "--"),
+            (QUOTES, "quote", "' or \""),
+            (SPACES, "space", "a space"),
         ):
             if m := pattern.search(line):
                 word = line[m.start() :].split(maxsplit=1)[0] if name == "dash" else m[0]
