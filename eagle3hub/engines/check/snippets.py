@@ -637,6 +637,8 @@ def _take_command(command: ShellCommand, region: Snippet, found: Extracted, *, e
         return False
     _other_programs(command, region, found)
     launched = _launcher(texts)
+    if launched is not None and any(text.endswith(":") for text in texts[: launched[1]]):
+        return False  # a line of a log, or a sentence
     taken = False
     if launched is not None:
         engine, _, first = launched
