@@ -11,10 +11,8 @@ from eagle3hub.probing.run import ask
 from eagle3hub.system.progress import silent
 
 pytestmark = pytest.mark.engine
-ASKED = {
-    TRTLLM: ["norm-before-fc-head"],
-    TRTLLM_NEXT: ["norm-before-fc-head", "norm-before-residual-head", "four-taps"],
-}
+NORM = "norm-before-fc-head"
+ASKED = {TRTLLM: [NORM], TRTLLM_NEXT: [NORM, "norm-before-residual-head", "four-taps"]}
 
 
 def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory):

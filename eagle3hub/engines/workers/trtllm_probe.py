@@ -1,9 +1,8 @@
 """Ask TensorRT-LLM what it does with small draft heads; `probe_loop` has the protocol.
 
-TensorRT-LLM's own ``LLM`` reads the configs, picks the classes, loads target and draft, and serves one request with its
-executor in this process. Where its drafter reads the target's states, the ``taps`` are seen, and the question's states
-take their place; its draft model is given the question's tokens; its own lm_head scores what the draft model returns.
-So config, class, loading, fc, layers and head are TensorRT-LLM's, with its kernels.
+TensorRT-LLM's own ``LLM`` reads the configs, picks the classes, loads target and draft, and serves one request with
+its executor in this process. Where its drafter reads the target's states, the ``taps`` are seen, and the question's
+states take their place; its draft model is given the question's tokens; its own lm_head scores what comes out. class, loading, fc, layers and head are TensorRT-LLM's, with its kernels.
 
 Written from the source of 1.2.1 and of the candidates of 1.3; run with a stand-in of their API only. Each question
 imports TensorRT-LLM in its own process: the import may start CUDA or MPI, and a process that has cannot be forked.
@@ -78,8 +77,8 @@ def _answer(question, request, found):
 class _Drafting:
     """What TensorRT-LLM's drafter is given for one request, and what its draft model gives back.
 
-    ``inputs``: the question's. ``target``: the target's config. ``model``: the engine's Eagle3ForCausalLM. The drafter's
-    first step is over the whole prompt, every later one over one token (_torch/speculative/eagle3.py).
+    ``inputs``: the question's. ``target``: the target's config. ``model``: the engine's Eagle3ForCausalLM. The
+    drafter's first step is over the whole prompt, every later one over one token (_torch/speculative/eagle3.py).
     """
 
     def __init__(self, inputs, target, found):
