@@ -2,7 +2,8 @@
 
 TensorRT-LLM's own ``LLM`` reads the configs, picks the classes, loads target and draft, and serves one request with
 its executor in this process. Where its drafter reads the target's states, the ``taps`` are seen, and the question's
-states take their place; its draft model is given the question's tokens; its own lm_head scores what comes out. class, loading, fc, layers and head are TensorRT-LLM's, with its kernels.
+states take their place; its draft model is given the question's tokens; its own lm_head scores what comes out. So
+config, class, loading, fc, layers and head are TensorRT-LLM's, with its kernels.
 
 Written from the source of 1.2.1 and of the candidates of 1.3; run with a stand-in of their API only. Each question
 imports TensorRT-LLM in its own process: the import may start CUDA or MPI, and a process that has cannot be forked.
