@@ -12,7 +12,7 @@ from eagle3hub.system.progress import silent
 
 pytestmark = pytest.mark.engine
 NORM = "norm-before-fc-head"
-ASKED = {TRTLLM: [NORM], TRTLLM_NEXT: [NORM, "norm-before-residual-head", "four-taps"]}
+ASKED = {TRTLLM: [NORM], TRTLLM_NEXT: ["plain", NORM, "norm-before-residual-head", "four-taps"]}
 
 
 def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory):
