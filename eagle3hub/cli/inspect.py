@@ -125,7 +125,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     grid.add_row("vocabulary", _vocabulary(vocab))
     grid.add_row("aux layers", _aux(aux))
     rope = s["rope"]
-    grid.add_row("rope", escape(f"theta {rope['theta']:g}, {_scaling(rope['scaling'])}"))
+    grid.add_row("rope", escape(f"theta {rope['theta']:.15g}, {_scaling(rope['scaling'])}"))
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
     context = doc["max_position_embeddings"]
     grid.add_row("context", f"{context} tokens" if context else "not stated")

@@ -325,6 +325,7 @@ class ContractTerms:
     Attributes:
         architectures: accepted names, by kind of draft class (``llama``, ``qwen3``, ``mla``).
         any_architecture: whether every name is accepted.
+        class_prefix: what it puts before a name that neither begins nor ends with it, to find the class.
         reads_nested: whether the engine understands speculators' nested config.
         layer_names, several_layer_names: prefixes of layer tensors that it maps (``midlayer.``, ``midlayer.{i}.``,
             ``layers.{i}.``), in a draft of one layer and of several layers (empty: the same as for one layer).
@@ -353,6 +354,7 @@ class ContractTerms:
     aux: AuxReading
     rope: RopeReading
     any_architecture: bool = False
+    class_prefix: str = ""
     reads_nested: bool = False
     layer_names: frozenset[str] = frozenset()
     several_layer_names: frozenset[str] = frozenset()

@@ -24,6 +24,7 @@ in ``RESULT/NAME.safetensors``: ``first`` [T, V] and ``draft`` [steps, V] of `wh
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -64,6 +65,7 @@ def answer_all(request, tell, answer):
         while left and len(running) < together:
             question = left.pop(0)
             sys.stderr.flush()
+            gc.freeze()  # or each process would search all that it inherits whenever its engine collects garbage
             process = os.fork()
             if not process:
                 _child(question, request, answer, result)
