@@ -88,6 +88,7 @@ class EngineData:
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
         pinned: the version that is installed and run by default.
+        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements. acceptance: see `AcceptanceFact`.
         yaml: keys of the YAML it takes, by section, and values of some. flags: of its server, where no version has an
@@ -96,6 +97,7 @@ class EngineData:
 
     title: str
     pinned: str
+    released_as: tuple[str, ...] = ()
     module: str | None = None
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
@@ -116,13 +118,17 @@ class SourceArchive:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentData:
-    """An environment in ``engine.toml``; see `EnvironmentSpec`. ``distribution`` has no version here."""
+    """An environment in ``engine.toml``; see `EnvironmentSpec`.
+
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and text models do without.
+    """
 
     distribution: str
     platforms: tuple[str, ...]
     disk_gib: float
     resolve: bool = False
     tested: bool = True
+    leaves_out: tuple[str, ...] = ()
     sources: SourceArchive | None = None
 
 
@@ -290,10 +296,12 @@ class KnownVersion:
     """The known version that a version of an engine is judged as.
 
     ``warning`` is None if that is the version itself, else a sentence that says which version stands for which.
+    ``newer`` says whether the version in question is newer than every known one.
     """
 
     version: str
     warning: str | None = None
+    newer: bool = False
 
 
 def known_version(engine: str, asked: str | None = None, file: str = "engine.toml") -> KnownVersion:
@@ -328,7 +336,7 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
         how = "newer than every version that eagle3hub knows"
     else:
         how = "not a version that eagle3hub knows"
-    return KnownVersion(nearest, f"{title} {asked} is {how}: it is judged as {nearest}")
+    return KnownVersion(nearest, f"{title} {asked} is {how}: it is judged as {nearest}", own > max(releases))
 
 
 _RELEASE = re.compile(r"v?(\d+(?:\.\d+)+)")
