@@ -36,8 +36,6 @@ _OTHER_PARTS = {
     "sglang": ({"--ulysses-degree", "--ring-degree", "--num-gpus"}, "SGLang Diffusion"),
 }
 """Flags by which a server's command starts another program, whose flags are its own."""
-_POSITIONAL = {"vllm": 1, "sglang": 1}
-"""How many words without a flag the server's command line takes."""
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, str | None]:
@@ -255,12 +253,13 @@ def _taken(value: str, choices: Sequence[str]) -> bool:
 def _alone(
     engine: str, alone: Sequence[tuple[str, int]], command: ServerCommand, against: Against
 ) -> list[RecipeFinding]:
-    """Report words that belong to no flag, beyond those that the command takes."""
+    """Report a word that belongs to no flag. vLLM takes one, the model, and SGLang one if it comes first."""
     if not command.exact:
         return []
     words = [(word, line) for word, line in alone if word.strip() and not is_open(word) and word not in ("-", "--")]
     words = [(word, line) for word, line in words if not re.match(r"^[\[(#<]|.*[\])]$", word)]
-    extra = words[_POSITIONAL.get(engine, 0) :]
+    taken = engine == "vllm" or (engine == "sglang" and words and words[0][0] == command.words[0])
+    extra = words[1 if taken else 0 :]
     if not extra:
         return []
     word, line = extra[0]
