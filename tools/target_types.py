@@ -47,21 +47,21 @@ _TELL = (
     "import json; from transformers.models.auto import modeling_auto as m;"
     "names = ['CAUSAL_LM', 'IMAGE_TEXT_TO_TEXT', 'MULTIMODAL_LM'];"
     "print(json.dumps([dict(getattr(m, f'MODEL_FOR_{name}_MAPPING_NAMES', {})) for name in names]));"
-    "import sysconfig; print(sysconfig.get_path('purelib'))"
+    "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).submodule_search_locations[0])"
 )
 
 
-def told(python: Path) -> tuple[dict[str, list[str]], Path]:
-    """The architectures of each type that transformers knows, and where packages lie."""
-    out = subprocess.run([str(python), "-c", _TELL], stdout=subprocess.PIPE, text=True, check=True).stdout
-    maps, site = out.strip().splitlines()[-2:]
+def told(python: Path, engine: str) -> tuple[dict[str, list[str]], Path]:
+    """The architectures of each type that transformers knows, and the folder that the engine's package lies in."""
+    out = subprocess.run([str(python), "-c", _TELL, engine], stdout=subprocess.PIPE, text=True, check=True).stdout
+    maps, package = out.strip().splitlines()[-2:]
     types: dict[str, list[str]] = {}
     for mapping in json.loads(maps):
         for kind, names in mapping.items():
             types.setdefault(kind, []).extend([names] if isinstance(names, str) else names)
     for kind, names in REMOTE.items():
         types.setdefault(kind, []).extend(names)
-    return types, Path(site)
+    return types, Path(package).parent
 
 
 class Classes:
@@ -113,7 +113,7 @@ def vllm_registry(registry: Path) -> dict[str, str]:
 
 def targets(engine: str, python: Path) -> tuple[list[str], list[str]]:
     """The types that the engine drafts for, and those whose class it has but does not draft for."""
-    types, site = told(python)
+    types, site = told(python, engine)
     folders = [site / folder for folder in MODELS[engine]]
     classes = Classes(*folders)
     table = vllm_registry(folders[0] / "registry.py") if engine == "vllm" else classes.registered

@@ -62,7 +62,7 @@ class EngineData:
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
         pinned: the version that is installed and run by default.
-        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
+        released_as: its distributions on the package index, where `tools/engine_releases.py` looks.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
@@ -91,7 +91,7 @@ class SourceArchive:
 class EnvironmentData:
     """An environment in ``engine.toml``; see `EnvironmentSpec`.
 
-    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does without.
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and text models do without.
     """
 
     distribution: str
