@@ -294,7 +294,8 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
     nearest = releases[max(not_newer, default=min(releases))]
     title = engine_title(engine)
     if asked in recipe_versions(engine):
-        return KnownVersion(nearest, f"how {title} {asked} reads a head is not known: it is judged as {nearest}")
+        what = f"how {title} {asked} reads a head" if file == "contract.toml" else f"what {title} {asked} accepts"
+        return KnownVersion(nearest, f"{what} is not known: it is judged as {nearest}")
     if own < min(releases) and not not_newer:
         how = "older than every version that eagle3hub knows"
     elif own > max(releases):
