@@ -443,6 +443,7 @@ def test_the_version_that_is_named_decides() -> None:
         (block(f"{JAX} {NUMBERS} --brand-new 1"), 1, ["whether it has --brand-new"]),
         (block(f"{VLLM} --omni"), 0, ["the command starts vLLM-Omni"]),
         (block("vllm serve 'org/t --dtype auto\necho 1"), 0, ["a command that does not parse as shell"]),
+        ("vllm serve 'org/t --dtype auto\nand more words", 1, ["a command that does not parse as shell"]),
     ],
 )
 def test_what_is_held_against_nothing_is_said(text: str, checked: int, left: list[str]) -> None:

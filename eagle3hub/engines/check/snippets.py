@@ -54,7 +54,7 @@ _CODE = re.compile(r"(?<!`)`((?:[^`\n]|\n(?!\s*\n))+)`(?!`)")
 _PAST = re.compile(
     r"\b(?:older?|before|previous\w*|formerly|deprecated|removed|no longer|used to|instead of|replaces?|not)\b", re.I
 )
-_HEADS = re.compile(r"[^\n]{0,60}(?:accept(?:ance|ed)?[\s_-]+(?:length|len|rate)|\bτ|\btau\b|接受长度|接受率)", re.I)
+_HEADS = re.compile(r"\baccept(?:ance|ed)?[\s_-]+(?:length|len|rate)|\bτ|\btau\b|接受长度|接受率", re.I)
 _WRAPPERS = ("env", "sudo", "nohup", "time", "exec")
 _TALK = frozenset(
     {"echo", "printf", "grep", "pkill", "pgrep", "man", "which", "pip", "pip3", "uv", "git", "cd", "rm", "alias"}
@@ -64,6 +64,8 @@ _LONGEST_PYTHON = 120
 _MOST_PYTHON = 50
 _LONGEST_COMMAND = 80
 _MOST_TRIES = 60
+_FIRST_WORDS = 12
+"""The most words of a line in which its launcher is looked for: variables and wrappers come before it."""
 _DEEPEST = 2
 
 PYTHON = frozenset({"python", "py", "python3", "pycon", "ipython", "ipython3"})
@@ -331,20 +333,19 @@ def _take_line(region: Snippet, begin: int, found: Extracted) -> int:
     """Take the command that starts at a line of running text, if one does; return the index after it."""
     lines = region.lines
     bare = _PROMPT.sub("", lines[begin])
-    if "`" in bare or not (
-        _LAUNCH.search(bare) or re.match(r"^\s*(?:export|ENV)\s+[A-Z]", bare) or _ASSIGN_LINE.match(bare)
-    ):
+    exports = re.match(r"^\s*(?:export|ENV)\s+[A-Z]", bare)
+    if "`" in bare or not (exports or _starts(bare.split(maxsplit=_FIRST_WORDS))):
         return _logical_end(lines, begin)
     script, end = _one_command(lines, begin, found)
-    if script.broken and not _starts(_words(bare)):
-        return begin + 1
+    if script.broken and re.search(r"\s--[a-z]", bare):
+        found.not_checked.append(NotChecked(region.start + begin, None, "a command that does not parse as shell"))
     snippet = Snippet(region.start + begin, lines[begin:end])
     for command in script.commands:
         launched = _launcher([w.text for w in command.words])
         if launched is None or any(w.text not in _WRAPPERS for w in command.words[: launched[1]]):
             continue
         _take_command(command, snippet, found, exact=False)
-    if re.match(r"^\s*(?:export|ENV)\s", bare):
+    if exports:
         _take_assigned(script.assigned or _env_line(bare), snippet, found)
     return end
 
@@ -352,10 +353,6 @@ def _take_line(region: Snippet, begin: int, found: Extracted) -> int:
 def _env_line(line: str) -> list[Assignment]:
     m = re.match(r"^\s*ENV\s+([A-Z][A-Z0-9_]*)[= ]\s*(.*)$", line)
     return [Assignment(m[1], m[2], 0)] if m else []
-
-
-def _words(line: str) -> list[str]:
-    return line.split()
 
 
 def _starts(words: list[str]) -> bool:
@@ -515,7 +512,7 @@ def _take_script(script: Snippet, region: Snippet, found: Extracted) -> None:
             at = _logical_end(lines, at)  # flags that follow are another program's
             continue
         one, end = _one_command(lines, at, found)
-        starts = _starts(_words(readable(line)))
+        starts = _starts(readable(line).split(maxsplit=_FIRST_WORDS))
         if one.broken and starts:
             what = f"the command does not parse as shell: {_why_broken(lines[at:end])}"
             found.findings.append(RecipeFinding("shell-syntax", "error", region.start + at, "shell", what))
