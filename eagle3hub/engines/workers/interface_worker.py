@@ -1,9 +1,9 @@
 """Report what an engine's package accepts, from inside its own interpreter.
 
-The request has ``engine`` (vllm or sglang) and ``commands`` (for each, the words after the launcher). The answer is
-one ``interface`` event (flags with their values, environment variables, Python names) and one ``command`` event per
-command, with the error of the engine's own parser or null. A command of SGLang whose models are folders is also
-resolved. With ``--dump ENGINE`` on the command line it only prints the interface, to make a version's
+The request has ``engine`` (vllm, sglang or sglang_jax) and ``commands`` (for each, the words after the launcher). The
+answer is one ``interface`` event (flags with their values, environment variables, Python names) and one ``command``
+event per command, with the error of the engine's own parser or null. A command of SGLang whose models are folders is
+also resolved. With ``--dump ENGINE`` on the command line it only prints the interface, to make a version's
 ``interface.json``.
 """
 
@@ -76,9 +76,6 @@ def _sglang():
 
     parser = argparse.ArgumentParser(prog="sglang serve")
     ServerArgs.add_cli_args(parser)
-    variables = set()
-    for file in pathlib.Path(sglang.__file__).parent.rglob("*.py"):
-        variables |= set(re.findall(r"\bSGL(?:ANG)?_[A-Z0-9_]+\b", file.read_text(errors="replace")))
 
     def check(words):
         arguments = prepare_server_args(words)
@@ -89,13 +86,31 @@ def _sglang():
     aliases = {name for name in ("NEXTN",) if _resolve_speculative_algorithm_alias(name, None) != name}
     interface = {
         **_flags(parser),
-        "environment": sorted(variables),
+        "environment": sorted(_named(sglang, r"\bSGL(?:ANG)?_[A-Z0-9_]+\b")),
         "names": sorted(n for n in sglang.__all__ if not n.startswith("_")),
         "keywords": {"sglang.Engine": sorted({f.name for f in record_fields(ServerArgs)} | {"server_args"})},
         "algorithms": sorted({m for m in dir(SpeculativeAlgorithm) if m.isupper()} | aliases),
         "chat_templates": sorted(chat_templates),
     }
     return sglang.__version__, interface, check
+
+
+def _sglang_jax():
+    import sgl_jax
+    from sgl_jax.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser(prog="python -m sgl_jax.launch_server")
+    ServerArgs.add_cli_args(parser)
+    interface = {**_flags(parser), "environment": sorted(_named(sgl_jax, r"\bSGL(?:ANG)?(?:_JAX)?_[A-Z0-9_]+\b"))}
+    return sgl_jax.__version__, interface, parser.parse_args
+
+
+def _named(package, pattern):
+    """Return the names of a pattern that stand in the sources of a package."""
+    names = set()
+    for file in pathlib.Path(package.__file__).parent.rglob("*.py"):
+        names |= set(re.findall(pattern, file.read_text(errors="replace")))
+    return names
 
 
 def _flags(parser, more=()):
@@ -129,7 +144,7 @@ def _flat(literal):
     return found
 
 
-_ENGINES = {"vllm": _vllm, "sglang": _sglang}
+_ENGINES = {"vllm": _vllm, "sglang": _sglang, "sglang_jax": _sglang_jax}
 
 
 def _error(check, words):
