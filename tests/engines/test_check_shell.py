@@ -43,6 +43,8 @@ def codes(text: str) -> list[str]:
         ("vllm serve a --b $'x\\ty'", ["a", "--b", "x\ty"]),
         ("vllm serve a --b > log 2>&1 --c &", ["a", "--b", "--c"]),
         ("vllm serve a --b <<< text", ["a", "--b"]),
+        ("2> log vllm serve a --b", ["a", "--b"]),
+        ("vllm serve a <<< text --b", ["a", "--b"]),
         ("A=1 B='2 3' nohup vllm serve a --b | tee log", ["a", "--b"]),
         ("(cd x && vllm serve a --b) || exit", ["a", "--b"]),
         ("for m in a b; do vllm serve $m --b; done", ["$m", "--b"]),
@@ -115,6 +117,11 @@ def test_a_command_that_is_broken_off_is_reported_once(text: str, line: str, why
 def test_what_only_looks_broken_off_is_none(text: str) -> None:
     assert codes(block(text)) == []
     assert codes(block(text, "")) == []
+
+
+def test_another_programs_flags_are_nobodys_where_the_block_is_no_script() -> None:
+    text = block("vllm serve org/t\nINFO don't\npython chat.py \\\n  --batch_size 1 \\\n  --raw")
+    assert [c.words for c in commands(text)] == [("org/t",)]
 
 
 def test_another_programs_help_is_nobodys_flags() -> None:
