@@ -162,9 +162,7 @@ def _command(node: Node) -> ShellCommand:
             assigned.append(_assignment(child))
         elif child.type == "command_name":
             words.append(Word(_value(child), child.start_point[0]))
-        elif child.type in _REDIRECTS:
-            words += _after_redirection(child)
-        else:
+        elif child.type not in _REDIRECTS:
             words.append(Word(_value(child), child.start_point[0]))
     return ShellCommand(words, assigned, node.start_point[0], node.end_point[0])
 
