@@ -19,6 +19,7 @@ from eagle3hub.engines.preflight.contracts import (
     condition,
     contract,
     contracts,
+    contracts_of,
     current_contracts,
     doubts,
     weigh,
@@ -57,6 +58,7 @@ __all__ = [
     "condition",
     "contract",
     "contracts",
+    "contracts_of",
     "current_contracts",
     "doubts",
     "engines_serving",
@@ -64,6 +66,7 @@ __all__ = [
     "examine",
     "examine_written",
     "infer_truth",
+    "judge",
     "pinned_contracts",
     "preflight",
     "preflight_all",
@@ -90,7 +93,7 @@ def preflight(
     contract.
     """
     told = None if capture is None else tuple(capture)
-    return _judge(subject, contract(engine, version), target, told, tensor_parallel)
+    return judge(subject, contract(engine, version), target, told, tensor_parallel)
 
 
 def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
@@ -102,7 +105,7 @@ def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
 
 def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
     """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display."""
-    return [_judge(subject, c, target) for c in current_contracts()]
+    return [judge(subject, c, target) for c in current_contracts()]
 
 
 def pinned_contracts(engine: str) -> list[EngineContract]:
@@ -150,16 +153,19 @@ def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from wiring_findings(case)
 
 
-def _judge(
+def judge(
     subject: ExaminedHead,
     terms: EngineContract,
     target: TargetFacts | None,
     capture: tuple[int, ...] | None = None,
     tensor_parallel: int = 1,
+    among: Sequence[EngineContract] = (),
 ) -> PreflightVerdict:
+    """Do what `preflight` does, with a contract that was probed; ``among``: those of the version's other runners."""
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
-        acting = contract(terms.engine, terms.parallel_drafting_by)
+        other = next((c for c in among if c.version == terms.parallel_drafting_by), None)
+        acting = contract(terms.engine, terms.parallel_drafting_by) if other is None else other
     reasons = []
     case = PreflightCase(subject.files, subject.truth, acting, target, capture, tensor_parallel)
     for found in preflight_findings(case):

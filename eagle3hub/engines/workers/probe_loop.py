@@ -24,6 +24,7 @@ in ``RESULT/NAME.safetensors``: ``first`` [T, V] and ``draft`` [steps, V] of `wh
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -60,6 +61,7 @@ def answer_all(request, tell, answer):
     """Answer every question of ``request``, a few at a time; see the text above for ``answer``."""
     result = pathlib.Path(request["result"])
     left, running, together = list(request["questions"]), {}, 1
+    gc.freeze()  # engines collect garbage often, and what the parent made would be copied for each process to look at
     while left or running:
         while left and len(running) < together:
             question = left.pop(0)
@@ -77,18 +79,21 @@ def answer_all(request, tell, answer):
             continue
         question, latest = running.pop(done)
         tell("answer", **_ended(question, status, result, late=time.monotonic() > latest))
-        _import_again(result)
+        if _import_again(result):
+            gc.freeze()
         together = request["together"]
 
 
 def _import_again(result):
-    """Import what the first question's process had to import, so that the others have it."""
+    """Import what the first question's process had to import, so that the others have it; say whether it was so."""
     file = result / "modules"
-    if file.is_file():
-        for name in json.loads(file.read_text(encoding="utf-8")):
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
-        file.unlink()
+    if not file.is_file():
+        return False
+    for name in json.loads(file.read_text(encoding="utf-8")):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    file.unlink()
+    return True
 
 
 def _child(question, request, answer, result):
