@@ -29,7 +29,7 @@ from eagle3hub.engines.preflight.probed import (
     Outcome,
     Probed,
 )
-from eagle3hub.engines.specs import nearest_version
+from eagle3hub.engines.specs import known_version
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.probing.heads import LAYERS, TAPS
 from eagle3hub.probing.heads import Probed as Head
@@ -153,7 +153,12 @@ def _default_taps(asked: Asked) -> list[int] | None:
 def _nested_flags(asked: Asked) -> dict[str, bool]:
     read = {q.value for q, answer in asked if answer.outcome == "right" and not q.value.endswith("?")}
     assumed = {q.value.rstrip("?"): answer.matched for q, answer in asked if q.value.endswith("?")}
-    return {flag: assumed.get(flag) == "takes it as true" for flag in dict.fromkeys(q.value for q, _ in asked) if flag in read}
+    flags = dict.fromkeys(q.value for q, _ in asked)
+    return {flag: assumed.get(flag) == "takes it as true" for flag in flags if flag in read}
+
+
+def _reader(asked: Asked) -> str:
+    return "standard" if _flag(asked) else "top_level"
 
 
 def _merged(asked: Asked) -> dict[str, Any]:
@@ -169,7 +174,7 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
         _flag,
     ),
     "later_norm": _first,
-    "rope.reader": lambda asked: "standard" if _flag(asked) else "top_level",
+    "rope.reader": _reader,
     "rope.partial": _where(lambda answer: answer.outcome == "silently_wrong"),
     "aux.default": _default_taps,
     "o_proj_bias": _where(_builds_o_bias),
@@ -256,7 +261,7 @@ def probed_contract(probe: Probe, date: str, runners: Sequence[str]) -> Probed:
     """Make the contract that follows from a probe. ``date``: ISO; ``runners``: names, the executed one first."""
     main = probe.answers[runners[0]]
     seen = examined(main)
-    base = nearest_version(probe.engine, probe.version)
+    base = known_version(probe.engine, probe.version, "contract.toml").version
     bare = Probed(
         schema=SCHEMA,
         engine=probe.engine,

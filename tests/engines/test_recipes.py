@@ -142,7 +142,7 @@ def test_settings_that_contradict_each_other(engine: str, settings: dict[str, in
 
 def test_an_unknown_version_names_the_known_ones() -> None:
     with pytest.raises(UsageError) as error:
-        served("trtllm", "0.1")
+        served("trtllm", "newest")
     assert error.value.hint == "versions: 1.1, 1.2, 1.3"
 
 

@@ -154,7 +154,7 @@ def test_a_context_the_target_does_not_state_is_unknown():
 
 def test_an_engine_version_without_a_contract_is_a_usage_error():
     with pytest.raises(UsageError, match="no contract describes vllm 9"):
-        preflight(f.universal(), "vllm", "9")
+        preflight(f.universal(), "vllm", "9.0 V9")
 
 
 @pytest.mark.parametrize(("kind", "assumed"), [("eagle3", True), ("peagle", False)])

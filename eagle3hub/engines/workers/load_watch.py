@@ -92,8 +92,10 @@ class _Reads(TorchDispatchMode):
         if not name.startswith(_VIEWS):
             sources = args[1:] if name.startswith("copy_") else args
             for argument in sources:
-                if isinstance(argument, torch.Tensor):
-                    self._watch.saw(argument)
+                # torch.cat takes a list
+                for tensor in argument if isinstance(argument, list | tuple) else (argument,):
+                    if isinstance(tensor, torch.Tensor):
+                        self._watch.saw(tensor)
         return func(*args, **(kwargs or {}))
 
 

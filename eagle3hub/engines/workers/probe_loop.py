@@ -66,6 +66,7 @@ def answer_all(request, tell, answer):
         while left and len(running) < together:
             question = left.pop(0)
             sys.stderr.flush()
+            gc.freeze()  # or each process would search all that it inherits whenever its engine collects garbage
             process = os.fork()
             if not process:
                 _child(question, request, answer, result)

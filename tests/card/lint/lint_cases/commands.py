@@ -54,9 +54,11 @@ CASES = [
     case("in another directory", block(WHOLE) + block(sglang("copy/.")), "launch_server", block(vllm("copy"))),
     case("an address", block(sglang("https://huggingface.co/owner/head")), "launch_server", block(vllm("x/y"))),
     case("a version before", f"With SGLang {SGLANG}:\n\n" + block(sglang("owner/head")), "launch_server",
-         "With SGLang 9.1:\n\n" + block(sglang("owner/head"))),
+         f"With SGLang {SGLANG}:\n\n" + block(sglang("owner/head/universal"))),
+    case("a version that is not known", "With SGLang 9.1:\n\n" + block(sglang("owner/head")), "launch_server",
+         "With SGLang 9.1:\n\n" + block(vllm("owner/head")), f"SGLang 9.1 (judged as {SGLANG}) refuses"),
     case("a bound", "Needs SGLang 0.5.9 or later.\n\n" + block(sglang("owner/head")), "launch_server",
-         "With SGLang 0.5.9:\n\n" + block(sglang("owner/head"))),
+         "Needs SGLang 0.5.9 or later.\n\n" + block(vllm("owner/head"))),
     case("Python", block("import sglang as sgl", "e = sgl.Engine(", "    model_path='owner/target',",
                          "    speculative_draft_model_path='owner/head',", ")", language="python"),
          "sgl.Engine", block("import vllm", "vllm.LLM(model='owner/target', speculative_config={'method': 'eagle3', "
