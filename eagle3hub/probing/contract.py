@@ -287,7 +287,9 @@ def probed_contract(probe: Probe, date: str, runners: Sequence[str]) -> Probed:
     others = {}
     for name in runners[1:]:
         own = _rules(probe.answers[name], by_runner[name], seen)
-        differing = {code: rule for code, rule in own.items() if code not in rules or rule.effect != rules[code].effect}
+        differing = {
+            code: rule for code, rule in own.items() if code not in rules or rule.effect != rules[code].effect
+        }
         others[name] = dataclasses.replace(bare.runners[name], rules=differing)
     return dataclasses.replace(bare, rules=rules, runners=others)
 
@@ -336,7 +338,9 @@ def differences(found: Probed, runners: Sequence[str]) -> list[str]:
         for path, term in (found.terms if own is None else own.terms).items():
             was, now = _term(old, path), _term(terms, path)
             if was != now:
-                said.append(f"{called}{path}: held to be {_shown(was)}, found to be {_shown(now)} ({term.questions[0]} …)")
+                said.append(
+                    f"{called}{path}: held to be {_shown(was)}, found to be {_shown(now)} ({term.questions[0]} …)"
+                )
     return said
 
 
@@ -386,4 +390,3 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{key} {_shown(v)}" for key, v in value.items()) or "nothing"
     listed = sorted(map(_shown, value)) if isinstance(value, set | frozenset) else list(map(_shown, value))
     return ", ".join(listed) or "nothing"
-

@@ -282,9 +282,7 @@ def _tensors() -> Iterator[Question]:
     yield _ask(
         "a-tensor-of-the-target", "plain", "rules.tensor-leftover", change=adds(target_model__norm__weight=(HIDDEN,))
     )
-    yield _ask(
-        "a-leftover-of-old-rope", "plain", change=adds(midlayer__self_attn__rotary_emb__inv_freq=(SIZE // 2,))
-    )
+    yield _ask("a-leftover-of-old-rope", "plain", change=adds(midlayer__self_attn__rotary_emb__inv_freq=(SIZE // 2,)))
     yield _ask(
         "fc-norm-without-the-flag", "fc-norm", "rules.tensor-without-flag", change=omits("fc_norm"),
         instead={"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
@@ -385,9 +383,7 @@ def _vocabulary() -> Iterator[Question]:
         "d2t-of-absolute-ids", "plain", "rules.d2t-wrong", change=holds(d2t=ids),
         instead={"adds draft ids to target ids": mapped(ids + at)},
     )  # fmt: skip
-    yield _ask(
-        "d2t-out-of-range", "plain", "rules.d2t-collides", change=holds(d2t=ids - at + VOCAB), instead={}
-    )
+    yield _ask("d2t-out-of-range", "plain", "rules.d2t-collides", change=holds(d2t=ids - at + VOCAB), instead={})
     yield _ask(
         "d2t-in-bfloat16", "plain", "rules.d2t-float", change=holds(d2t=rounded),
         instead={"casts rounded offsets": mapped(rounded.long() + at)},
@@ -415,15 +411,9 @@ def _vocabulary() -> Iterator[Question]:
     yield _ask("lm-head-of-other-rows", "plain", "rules.lm-head-rows", change=states(draft_vocab_size=DRAFT + 8))
     gone, null = omits("draft_vocab_size"), states(draft_vocab_size=None)
     yield _ask("no-draft-vocab-size-reduced", "plain", "rules.no-draft-vocab-size-reduced", change=gone)
-    yield _ask(
-        "no-draft-vocab-size", "full-vocabulary", "rules.no-draft-vocab-size", change=gone, instead=theirs
-    )
-    yield _ask(
-        "draft-vocab-size-null", "full-vocabulary", "rules.null-draft-vocab-size", change=null, instead=theirs
-    )
-    yield _ask(
-        "tied", "full-vocabulary", "rules.tied", change=states(tie_word_embeddings=True), instead=theirs
-    )
+    yield _ask("no-draft-vocab-size", "full-vocabulary", "rules.no-draft-vocab-size", change=gone, instead=theirs)
+    yield _ask("draft-vocab-size-null", "full-vocabulary", "rules.null-draft-vocab-size", change=null, instead=theirs)
+    yield _ask("tied", "full-vocabulary", "rules.tied", change=states(tie_word_embeddings=True), instead=theirs)
     yield _ask(
         "no-embeddings-of-a-wider-target", "wide-target", "rules.no-embedding", change=drops("embed_tokens.weight")
     )
@@ -695,7 +685,11 @@ def _rope() -> Iterator[Question]:
             f"rope-{name}", "plain", "terms.rope.types", value=name, change=_scaled(scaling), instead=plain
         )  # fmt: skip
     yield _ask(
-        "rope-default", "plain", "terms.rope.types", value="default", change=states(rope_scaling={"rope_type": "default"})
+        "rope-default",
+        "plain",
+        "terms.rope.types",
+        value="default",
+        change=states(rope_scaling={"rope_type": "default"}),
     )
     yield _ask(
         "trained-with-rope-scaling", "plain", "rules.rope-scaling", change=trained(rope=_roped(_LINEAR)), instead=plain
@@ -740,7 +734,9 @@ def _rope() -> Iterator[Question]:
         "rope-by-kind-of-layer", "plain", "rules.rope-by-layer", comparable=False,
         change=both(omits("rope_theta"), states(rope_parameters={"full_attention": {"rope_theta": 1e4}})),
     )  # fmt: skip
-    half = {"rotates half of each head": trained(rope=Rope(1e4, {"rope_type": "default", "partial_rotary_factor": 0.5}))}
+    half = {
+        "rotates half of each head": trained(rope=Rope(1e4, {"rope_type": "default", "partial_rotary_factor": 0.5}))
+    }
     yield _ask(
         "heads-rotated-in-part-at-top-level", "plain", "rules.partial-rotary", "terms.rope.partial",
         value="top_level", change=states(partial_rotary_factor=0.5), instead=half,
@@ -755,13 +751,18 @@ def _rope() -> Iterator[Question]:
 
 
 def _config() -> Iterator[Question]:
-    yield _ask("target-hidden-size-null", "plain", "rules.null-target-hidden-size", change=states(target_hidden_size=None))
+    yield _ask(
+        "target-hidden-size-null", "plain", "rules.null-target-hidden-size", change=states(target_hidden_size=None)
+    )
     yield _ask(
         "use-aux-hidden-state-null", "plain", "rules.null-use-aux-hidden-state",
         change=states_eagle(use_aux_hidden_state=None),
     )  # fmt: skip
     yield _ask(
-        "eagle-config-null", "plain", "rules.null-eagle-config", change=both(omits("eagle_config"), states(eagle_config=None))
+        "eagle-config-null",
+        "plain",
+        "rules.null-eagle-config",
+        change=both(omits("eagle_config"), states(eagle_config=None)),
     )
     yield _ask("mlp-bias-null", "plain", "rules.null-strict", change=states(mlp_bias=None))
     yield _ask("no-model-type", "plain", "rules.no-model-type", change=omits("model_type"))
@@ -771,17 +772,21 @@ def _config() -> Iterator[Question]:
     )  # fmt: skip
     window = {"limits attention to a window": trained(sliding_window=4, sliding_layers=(0,))}
     yield _ask(
-        "a-window-that-the-head-lacks", "plain", "rules.sliding-window-stated", change=states(**_WINDOW), instead=window
+        "a-window-that-the-head-lacks",
+        "plain",
+        "rules.sliding-window-stated",
+        change=states(**_WINDOW),
+        instead=window,
     )
     yield _ask(
         "a-window-without-layer-types", "window", "rules.sliding-window-unstated", change=omits("layer_types"),
         instead=BASES["window"].instead,
     )  # fmt: skip
-    yield _ask("a-context-shorter-than-the-targets", "plain", "rules.context", change=states(max_position_embeddings=256))
-    yield _ask("no-context", "plain", change=omits("max_position_embeddings"))
     yield _ask(
-        "three-devices", "plain", "rules.tensor-parallel", target="six-heads", settings={"tensor_parallel": 3}
+        "a-context-shorter-than-the-targets", "plain", "rules.context", change=states(max_position_embeddings=256)
     )
+    yield _ask("no-context", "plain", change=omits("max_position_embeddings"))
+    yield _ask("three-devices", "plain", "rules.tensor-parallel", target="six-heads", settings={"tensor_parallel": 3})
 
 
 # Draft classes
@@ -792,7 +797,12 @@ def _classes() -> Iterator[Question]:
         "plain": (
             "llama",
             (
-                *("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM", "LlamaForCausalLM", "Eagle3MiniMaxM2ForCausalLM"),
+                *(
+                    "LlamaForCausalLMEagle3",
+                    "Eagle3LlamaForCausalLM",
+                    "LlamaForCausalLM",
+                    "Eagle3MiniMaxM2ForCausalLM",
+                ),
                 *("Eagle3Qwen2_5vlForCausalLM", "Eagle3Qwen3vlForCausalLM", "Eagle3Speculator", "Eagle3DraftModel"),
             ),
         ),
@@ -825,7 +835,15 @@ def _classes() -> Iterator[Question]:
         "mla-in-a-llama-class", "mla", "rules.mla",
         change=states(architectures=["LlamaForCausalLMEagle3"], model_type="llama", head_dim=SIZE),
     )  # fmt: skip
-    for kind in ("deepseek_v3", "deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa", "deepseek_v2", "kimi_k2"):
+    for kind in (
+        "deepseek_v3",
+        "deepseek_v32",
+        "deepseek_v4",
+        "deepseek_v41",
+        "glm_moe_dsa",
+        "deepseek_v2",
+        "kimi_k2",
+    ):
         slug = kind.replace("_", "-")
         yield _ask(
             f"model-type-{slug}", "plain", "terms.mtp_types", value=kind, change=states(model_type=kind)
@@ -845,7 +863,9 @@ def _mla() -> Iterator[Question]:
         "mla-post-norm-feedback", "mla", change=both(states(norm_output=True), trained(feedback="post_norm")),
         instead={"feeds back the un-normed state": trained(feedback="pre_norm")},
     )  # fmt: skip
-    yield _ask("mla-fc-norm", "mla", change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, fc_norm=True))))
+    yield _ask(
+        "mla-fc-norm", "mla", change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, fc_norm=True)))
+    )
     yield _ask(
         "mla-norm-before-fc", "mla", "rules.mla-norm-before-fc",
         change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, norm_before_fc=True))),
@@ -909,9 +929,7 @@ def _mla_of_two_layers() -> Probed:
 
 def _parallel() -> Iterator[Question]:
     one_by_one = BASES["p-eagle"].instead
-    yield _ask(
-        "p-eagle-not-told", "p-eagle", "rules.parallel-drafting", settings={}, instead=one_by_one
-    )
+    yield _ask("p-eagle-not-told", "p-eagle", "rules.parallel-drafting", settings={}, instead=one_by_one)
     yield _ask("p-eagle-no-mask-token", "p-eagle", "rules.no-mask-token", change=omits("mask_token_id"))
     for key in ("pard_token", "ptd_token_id"):
         slug = key.replace("_", "-")

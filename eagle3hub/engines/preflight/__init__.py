@@ -97,12 +97,8 @@ def preflight(
     `known_version` names, and the verdict says so. Raises UsageError for an engine without a contract.
     """
     told = None if capture is None else tuple(capture)
-<<<<<<< HEAD
-    return judge(subject, contract(engine, version), target, told, tensor_parallel)
-=======
-    verdict = _judge(subject, contract(engine, version), target, told, tensor_parallel)
+    verdict = judge(subject, contract(engine, version), target, told, tensor_parallel)
     return replace(verdict, warning=known_version(engine, version.partition(" ")[0], CONTRACT).warning)
->>>>>>> main
 
 
 def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
@@ -112,11 +108,6 @@ def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
     return tuple(head.aux.after_layer) if head.aux.numbered else FINAL_STATE
 
 
-<<<<<<< HEAD
-def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
-    """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display."""
-    return [judge(subject, c, target) for c in current_contracts()]
-=======
 def preflight_all(
     subject: ExaminedHead, target: TargetFacts | None = None, versions: Mapping[str, str] | None = None
 ) -> list[PreflightVerdict]:
@@ -125,7 +116,7 @@ def preflight_all(
     ``versions`` names, by engine, another version to judge in their place.
     """
     asked = versions or {}
-    verdicts = [_judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
+    verdicts = [judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
     for engine, version in asked.items():
         verdicts += [preflight(subject, engine, called, target) for called in runners_of(engine, version)]
     return sorted(verdicts, key=lambda verdict: ENGINES.index(verdict.engine))
@@ -139,7 +130,6 @@ def runners_of(engine: str, version: str) -> list[str]:
     known = known_version(engine, version, CONTRACT).version
     called = [c.version.partition(" ")[::2] for c in contracts() if c.engine == engine]
     return [f"{version} {runner}".strip() for number, runner in called if number == known]
->>>>>>> main
 
 
 def pinned_contracts(engine: str) -> list[EngineContract]:

@@ -9,10 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
-<<<<<<< HEAD
 from eagle3hub.engines.preflight.probed import Probed, overlaid, plain_words, probed
-from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
-=======
 from eagle3hub.engines.specs import (
     DATA,
     engine_data,
@@ -22,7 +19,6 @@ from eagle3hub.engines.specs import (
     version_document,
     versions_with,
 )
->>>>>>> main
 from eagle3hub.errors import UsageError
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, Layer, target_types
@@ -497,9 +493,8 @@ def common_rules() -> Mapping[str, _Usual]:
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
-<<<<<<< HEAD
     """Return what a version's contract states, with what a probe found in place of what was read."""
-    return version_document(engine, version, "contract.toml", _probed_over)
+    return version_document(engine, version, CONTRACT, _probed_over)
 
 
 def _probed_over(engine: str, version: str, stated: dict[str, Any]) -> dict[str, Any]:
@@ -513,16 +508,13 @@ def contracts_of(found: Probed) -> list[EngineContract]:
     Raises UsageError if ``found`` was made for a version of which nothing is known here.
     """
     base = found.reading_from or found.version
-    if base not in versions_with(found.engine, "contract.toml"):
+    if base not in versions_with(found.engine, CONTRACT):
         raise UsageError(
             f"no contract describes {engine_title(found.engine)} {base}, which {found.version} was read from",
             hint="probe the engine again with this eagle3hub",
             code="usage-engine-version",
         )
     return _contracts(found.engine, found.version, overlaid(_document(found.engine, base), found))
-=======
-    return version_document(engine, version, CONTRACT)
->>>>>>> main
 
 
 def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:

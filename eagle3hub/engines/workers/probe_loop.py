@@ -61,7 +61,6 @@ def answer_all(request, tell, answer):
     """Answer every question of ``request``, a few at a time; see the text above for ``answer``."""
     result = pathlib.Path(request["result"])
     left, running, together = list(request["questions"]), {}, 1
-    gc.freeze()  # engines collect garbage often, and what the parent made would be copied for each process to look at
     while left or running:
         while left and len(running) < together:
             question = left.pop(0)
@@ -80,21 +79,18 @@ def answer_all(request, tell, answer):
             continue
         question, latest = running.pop(done)
         tell("answer", **_ended(question, status, result, late=time.monotonic() > latest))
-        if _import_again(result):
-            gc.freeze()
+        _import_again(result)
         together = request["together"]
 
 
 def _import_again(result):
-    """Import what the first question's process had to import, so that the others have it; say whether it was so."""
+    """Import what the first question's process had to import, so that the others have it."""
     file = result / "modules"
-    if not file.is_file():
-        return False
-    for name in json.loads(file.read_text(encoding="utf-8")):
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
-    file.unlink()
-    return True
+    if file.is_file():
+        for name in json.loads(file.read_text(encoding="utf-8")):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        file.unlink()
 
 
 def _child(question, request, answer, result):
