@@ -44,8 +44,6 @@ from eagle3hub.system.signals import held
 
 
 _MARKER = "eagle3hub-environment.json"
-_OLDEST_PYTHON = (3, 11)
-_NEWEST_PYTHON = (3, 14)
 _TAIL_LINES = 12
 
 
@@ -109,7 +107,7 @@ def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progre
         found = _state(spec)
         if found.ready and not force:
             return found
-        python = find_python()
+        python = find_python(spec)
         _remove_tree(found.path)
         _check_disk(spec, found.path)
         try:
@@ -130,23 +128,34 @@ def remove_environment(engine: str, device: str) -> bool:
     return existed
 
 
-def find_python() -> Path:
-    """Return a Python that the engines support: the running one, else the first suitable ``python3.x`` on the path.
+def find_python(spec: EnvironmentSpec) -> Path:
+    """Return a Python that the engine supports: the running one, else the oldest that is on the path or in pyenv.
 
     Raises UnavailableError if there is none.
     """
-    if _OLDEST_PYTHON <= sys.version_info[:2] <= _NEWEST_PYTHON:
+    oldest, newest = spec.pythons
+    if sys.version_info[0] == 3 and oldest <= sys.version_info[1] <= newest:
         return Path(sys.executable)
-    for minor in range(_OLDEST_PYTHON[1], _NEWEST_PYTHON[1] + 1):
-        candidate = shutil.which(f"python3.{minor}")
-        if candidate and _runs(candidate, minor):
-            return Path(candidate)
+    for minor in range(oldest, newest + 1):
+        for candidate in _pythons(minor):
+            if _runs(candidate, minor):
+                return Path(candidate)
     raise UnavailableError(
-        f"no Python from 3.{_OLDEST_PYTHON[1]} to 3.{_NEWEST_PYTHON[1]} was found, "
+        f"{engine_title(spec.engine)} needs a Python from 3.{oldest} to 3.{newest}: none was found, "
         f"and this one is {platform.python_version()}",
-        hint="install Python 3.11 or later, or give an engine's own interpreter with --engine-python",
+        hint=f"install Python 3.{oldest} or later, or give the engine's own interpreter: "
+        f"--engine-python {spec.engine}=PATH",
         code="engine-python",
     )
+
+
+def _pythons(minor: int) -> Iterator[str]:
+    """Yield the places of ``python3.{minor}``: on the path, then pyenv's own, whose shims may not run it."""
+    found = shutil.which(f"python3.{minor}")
+    if found:
+        yield found
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from sorted(str(path) for path in pyenv.glob(f"versions/3.{minor}.*/bin/python3.{minor}"))
 
 
 def _runs(candidate: str, minor: int) -> bool:

@@ -23,6 +23,8 @@ from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
 T = TypeVar("T")
+_PYTHONS = (11, 14)
+"""The oldest and the newest minor version of Python 3 that engines support, unless their data say otherwise."""
 DATA = Path(__file__).resolve().parent / "data"
 _OF_ONE_VERSION = ("builds_on", "environments", "image", "called")
 """Keys that a version does not inherit from the version it builds on."""
@@ -92,6 +94,7 @@ class EnvironmentData:
     distribution: str
     platforms: tuple[str, ...]
     disk_gib: float
+    pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
     sources: SourceArchive | None = None
@@ -184,6 +187,7 @@ class EnvironmentSpec:
     """How to make an environment: the frozen requirements, and where they can be installed.
 
     ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is the size of the complete environment in GiB;
+    ``pythons`` are the oldest and the newest minor version of Python 3 that it supports;
     ``resolve`` lets pip add missing dependencies (otherwise the requirements are complete); ``tested`` says whether
     the authors tried it; ``import_path`` is a folder of modules that the engine needs to import; ``module`` is the
     module to import, if its name differs from the engine's.
@@ -196,6 +200,7 @@ class EnvironmentSpec:
     requirements: Path
     platforms: tuple[str, ...]
     disk_gib: float
+    pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
     import_path: Path | None = None
@@ -333,6 +338,7 @@ def environment_spec(engine: str, device: str) -> EnvironmentSpec:
         requirements=folder / f"requirements-{device}.txt",
         platforms=found.platforms,
         disk_gib=found.disk_gib,
+        pythons=found.pythons,
         resolve=found.resolve,
         tested=found.tested,
         module=engine_module(engine),
