@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,13 @@ class InspectOptions:
         layout: its layout, to skip detection.
         target: target model (facts, a folder, or an address on the Hub) that the head must fit.
         read: what the user states about the source.
+        versions: by engine, the version to judge, in place of the pinned one and its neighbours.
     """
 
     layout: str | None = None
     target: TargetFacts | str | Path | None = None
     read: ReadOptions = AS_FOUND
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     head = open_head(checkpoint, layout=options.layout, target=facts, options=options.read)
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     subject = examine(checkpoint, head, target_embeddings(head, folder))
-    engines = preflight_all(subject, facts)
+    engines = preflight_all(subject, facts, options.versions)
     wrong = {v.title: v for v in _not_as_made(subject, head, facts)}
     head.problems += [_made_for(verdict) for verdict in wrong.values()]
     engines = [v if not wrong or v.title in wrong else _spared(v, list(wrong)) for v in engines]

@@ -15,10 +15,18 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, LoadReport, RunSpec
 from eagle3hub.engines.endpoints import attach
+from eagle3hub.engines.preflight import told_layers
 from eagle3hub.layouts import open_head
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.derive import expected_taps
-from eagle3hub.validation.engine_runner import EngineRunner, PreflightCheck, engine_for, preflight_check, stops
+from eagle3hub.validation.engine_runner import (
+    EngineRunner,
+    PreflightCheck,
+    engine_for,
+    preflight_check,
+    stops,
+    version_in,
+)
 from eagle3hub.validation.gates import compare, judge
 from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.reference_runner import require_packages
@@ -45,6 +53,7 @@ class BenchRunner:
         self._progress = progress
         self._target: tuple[object, TargetModel] | None = None
         self._baselines: dict[str, EngineRun] = {}
+        self._versions: dict[str, str] = {}
         self._checks: dict[tuple[str, str], PreflightCheck] = {}
 
     def version(self, engine: str) -> str:
@@ -54,7 +63,9 @@ class BenchRunner:
             return __version__
         if engine in self._options.endpoints:
             return attach(engine, self._options.endpoints[engine]).version
-        return get_engine(engine).version
+        if engine not in self._versions:
+            self._versions[engine] = get_engine(engine, version_in(engine, self._options.engine_python)).version
+        return self._versions[engine]
 
     @contextmanager
     def group(self, group: CellGroup) -> Iterator[Measure]:
@@ -152,6 +163,7 @@ class BenchRunner:
             temperature=cell.temperature,
             seed=common.seed,
             parallel_drafting=head.semantics.parallel_drafting,
+            aux_layers=told_layers(head, "trtllm"),
         )
         job = with_room(job, cell.target)
         engine, python = engine_for(cell.engine, job, self._options.engine_python, self._options.endpoints)

@@ -106,6 +106,8 @@ def _recipe(run: Run, manifest: Manifest, found: Prospect | None, against: str |
     if folder:
         title = vocabulary.layout(run.layout).title
         remarks.append(f"The command below fetches and serves the {title} layout instead, which was tested.")
+    if found is not None and found.warning:
+        remarks.append(f"{found.warning}.")
     if found is not None and found.but:
         remarks.append(f"But {found.but}.")
     return serve_recipe(run, manifest, folder, tuple(remarks))

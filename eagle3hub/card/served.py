@@ -62,6 +62,7 @@ class Prospect:
             nothing.
         condition: what must be true of the training if the verdict is ``depends``, such as ``trained on layers 2, 40,
             77``; else empty.
+        warning: a sentence that says as which version it is judged, if its own is not known; else empty.
         but: a sentence on what another runner of the same version does with the same files, or empty.
     """
 
@@ -70,6 +71,7 @@ class Prospect:
     why: str = ""
     but: str = ""
     condition: str = ""
+    warning: str = ""
 
     @property
     def works(self) -> bool:
@@ -168,7 +170,11 @@ def prospect(
     best = min(verdicts, key=lambda v: EFFECTS.index(v.kind))
     others = [v for v in verdicts if v.kind != best.kind and v.kind in _DOES]
     but = "; ".join(f"{v.title} {_DOES[v.kind].format('them')}: it {_why(v)}" for v in others)
-    return Prospect(best.kind, title, _why(best), but, best.condition if best.kind == "depends" else "")
+    if best.warning:
+        title = f"{title} (judged as {best.version.partition(' ')[0]})"
+    return Prospect(
+        best.kind, title, _why(best), but, best.condition if best.kind == "depends" else "", best.warning or ""
+    )
 
 
 def captured(text: str) -> tuple[int, ...] | None:

@@ -126,6 +126,8 @@ def doctor(
                 out.print(f"  free       {one.free_gib:g} GiB")
             if one.problem:
                 out.print(f"  [yellow]{escape(one.problem)}[/]\n  [dim]to fix this: {escape(one.mend or '')}[/]")
+            if one.warning:
+                out.print(f"  [yellow]{escape(one.warning)}[/]")
             if not one.tested and one.state != "unobtainable":
                 out.print("  [dim]this kind of environment was not tried by us[/]")
 

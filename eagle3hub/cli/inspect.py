@@ -61,16 +61,22 @@ def inspect(
     mask_token_id: MaskTokenOption = None,
     drop: DropOption = None,
     allow_suspicious: SuspiciousFlag = False,
+    engine_version: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ENGINE=VERSION", help="Version to judge an engine by.", show_default="those listed"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
 
-    It reads only headers and the vocabulary map, also from a repository on the Hub, and runs no engine.
+    It reads only headers and the vocabulary map, also from a repository on the Hub, and runs no engine. A version that
+    is not known is judged as the nearest one that is, with a warning.
 
     Exit status: 0 nothing is wrong; 3 something is wrong with the head, or it cannot be read; 5 the Hub failed.
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
+    from eagle3hub.engines.options import engine_versions
     from eagle3hub.inspection import InspectOptions
     from eagle3hub.inspection import inspect as run
 
@@ -85,7 +91,7 @@ def inspect(
         drop=drop,
         allow_suspicious=allow_suspicious,
     )
-    found = run(source, InspectOptions(layout, target, read))
+    found = run(source, InspectOptions(layout, target, read, engine_versions(engine_version or [])))
     emit(found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
     if not found.sound:
         raise typer.Exit(InputError.exit_code)
@@ -119,7 +125,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     grid.add_row("vocabulary", _vocabulary(vocab))
     grid.add_row("aux layers", _aux(aux))
     rope = s["rope"]
-    grid.add_row("rope", escape(f"theta {rope['theta']:g}, {_scaling(rope['scaling'])}"))
+    grid.add_row("rope", escape(f"theta {rope['theta']:.15g}, {_scaling(rope['scaling'])}"))
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
     context = doc["max_position_embeddings"]
     grid.add_row("context", f"{context} tokens" if context else "not stated")
@@ -166,6 +172,8 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
             table.add_row(verdict, f"[dim]{titles}{': ' * bool(why)}[/]{why}")
     console.print("[bold]engines[/], with these files as they are:")
     console.print(table)
+    for warning in dict.fromkeys(verdict.warning for verdict in engines if verdict.warning):
+        console.print(f"[yellow]{escape(warning)}[/]")
 
 
 def _scaling(scaling: dict[str, Any] | None) -> str:

@@ -45,6 +45,8 @@ def recipe(
 
     It warns if the engine would refuse these files or read them wrong, whatever the command.
 
+    A version that is not known is served as the nearest one that is, with a warning.
+
     Exit status: 0 printed; 2 engine or version is not known; 3 head or target cannot be read; 5 the Hub failed.
 
     Example: eagle3hub recipe ./head --target Qwen/Qwen3-8B --engine sglang --draft-tokens 3
@@ -53,8 +55,9 @@ def recipe(
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.engines import engine_name
     from eagle3hub.engines.base import PARALLEL_DRAFTING
-    from eagle3hub.engines.preflight import contracts, current_contracts, examine, preflight, target_embeddings
+    from eagle3hub.engines.preflight import examine, preflight, runners_of, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe
+    from eagle3hub.engines.specs import known_version
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
     from eagle3hub.head.target import read_target
     from eagle3hub.layouts import open_head
@@ -79,16 +82,17 @@ def recipe(
     )
     made = make_recipe(name, serving, version)
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
-    known = [c for c in contracts() if (c.engine, c.version.partition(" ")[0]) == (name, made.version)]
-    judged = known or [c for c in current_contracts() if c.engine == name]
     told = [
         key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
     ]
     devices = tensor_parallel or 1
-    foreseen = [preflight(subject, c.engine, c.version, facts, tensor_parallel=devices) for c in judged]
+    called = runners_of(name, made.version)
+    foreseen = [preflight(subject, name, one, facts, tensor_parallel=devices) for one in called]
     verdicts = [verdict.with_settings(told) for verdict in foreseen]
+    warning = known_version(name, made.version).warning
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
-    emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
+    document |= {} if warning is None else {"warning": warning}
+    emit(document, lambda out: _print(made, verdicts, warning, out), as_json=as_json)
 
 
 def _aux_layers(head: Head) -> tuple[int, ...] | None:
@@ -105,12 +109,14 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
     return tuple(head.aux.after_layer)
 
 
-def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None:
+def _print(made: Recipe, verdicts: list[PreflightVerdict], warning: str | None, out: Console) -> None:
     from rich.markup import escape
 
     from eagle3hub.engines.specs import engine_title
 
     out.print(f"[dim]# {escape(engine_title(made.engine))} {escape(made.version)}[/]")
+    for said in dict.fromkeys([warning] if warning else [v.warning for v in verdicts if v.warning]):
+        out.print(f"[yellow]# {escape(said)}[/]")
     for line in made.prepare:
         out.print(escape(line))
     prefix = "".join(f"{key}={shlex.quote(value)} " for key, value in made.env.items())

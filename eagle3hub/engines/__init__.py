@@ -19,25 +19,30 @@ def engine_name(name: str) -> str:
     return found
 
 
-def get_engine(name: str) -> Engine:
-    """Return the engine called ``name``. Raises UsageError, which lists the known engines."""
+def get_engine(name: str, version: str | None = None) -> Engine:
+    """Return the engine called ``name``, in the version that its package or server reports.
+
+    Without a version, or with a text that is none (``unknown``), it is the pinned one. Raises UsageError, which lists
+    the known engines.
+    """
     found = engine_name(name)
+    version = version if version and version[0].isdigit() else None
     if found == "vllm":
         from eagle3hub.engines.vllm import VLLM
 
-        return VLLM()
+        return VLLM(version)
     if found == "sglang":
         from eagle3hub.engines.sglang import SGLang
 
-        return SGLang()
+        return SGLang(version)
     if found == "trtllm":
         from eagle3hub.engines.trtllm import TensorRTLLM
 
-        return TensorRTLLM()
+        return TensorRTLLM(version)
     if found == "llamacpp":
         from eagle3hub.engines.llamacpp import LlamaCpp
 
-        return LlamaCpp()
+        return LlamaCpp(version)
     from eagle3hub.engines.sglang_jax import SGLangJAX
 
-    return SGLangJAX()
+    return SGLangJAX(version)

@@ -27,10 +27,11 @@ from eagle3hub.engines.specs import (
     engine_title,
     environment_devices,
     environment_spec,
+    known_version,
     no_environment,
     version_data,
 )
-from eagle3hub.errors import HubError, OutputError, UnavailableError
+from eagle3hub.errors import HubError, OutputError, UnavailableError, UsageError
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.system.resources import cache_dir
@@ -383,6 +384,36 @@ def _version_of(python: Path) -> str:
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
 
+_TELL_VERSION = """
+import importlib, importlib.metadata as metadata, sys
+owners = metadata.packages_distributions().get(sys.argv[1])
+print("version", metadata.version(owners[0]) if owners else importlib.import_module(sys.argv[1]).__version__)
+"""
+
+
+def installed_version(engine: str, python: Path) -> str | None:
+    """Return the version of ``engine`` that an interpreter has, without its local part; None if it does not tell.
+
+    The engine is not imported, unless it lies there without being installed.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [str(python), "-s", "-c", _TELL_VERSION, engine_module(engine)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    told = re.search(rb"^version ([\w.!-]+)", done.stdout, re.MULTILINE)
+    return told[1].decode() if done.returncode == 0 and told else None
+
+
 # Check each engine on this machine: interpreter, versions, device, memory, and how to fix what is missing
 
 
@@ -403,6 +434,7 @@ class Diagnosis:
         free_gib: free memory of the device, in GiB.
         problem: what is missing or wrong, or None. mend: the command or the step that fixes it.
         tested: whether the authors ever tried this kind of environment.
+        warning: which known version the engine is judged as, if its own is not known (`known_version`).
     """
 
     engine: str
@@ -418,6 +450,7 @@ class Diagnosis:
     problem: str | None = None
     mend: str | None = None
     tested: bool = True
+    warning: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name."""
@@ -467,8 +500,12 @@ def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = 
     )
     version = default_version(engine)
     problem = answer.get("problem") if outcome.status == "done" else str(outcome.detail.get("message", outcome.status))
-    if problem is None and answer["engine"] != version:
-        problem = f"it is {engine_title(engine)} {answer['engine']}, and {version} is what this program knows"
+    warning = None
+    if problem is None:
+        try:
+            warning = known_version(engine, answer["engine"]).warning
+        except UsageError:
+            problem = f"its version is told as {answer['engine']!r}, which is no version of {engine_title(engine)}"
     if problem == "PyTorch sees no CUDA device":
         mend = "run it on a machine with a CUDA device, or ask for --device cpu"
     return Diagnosis(
@@ -485,6 +522,7 @@ def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = 
         problem=problem,
         mend=mend if problem else None,
         tested=tested,
+        warning=warning,
     )
 
 

@@ -22,8 +22,8 @@ class LlamaCpp:
     name = "llamacpp"
     runs_alone = True
 
-    def __init__(self) -> None:
-        self.version = default_version("llamacpp")
+    def __init__(self, version: str | None = None) -> None:
+        self.version = version or default_version("llamacpp")
 
     def recipe(
         self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False

@@ -1,11 +1,12 @@
-"""Parse the values of ``--engine-python`` and ``--endpoint``."""
+"""Parse the values of ``--engine-python``, ``--engine-version`` and ``--endpoint``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from eagle3hub.engines import ENGINES
+from eagle3hub.engines import ENGINES, engine_name
+from eagle3hub.engines.specs import known_version
 from eagle3hub.errors import UsageError
 
 ENDPOINT_ENGINES = ("vllm", "sglang")
@@ -26,6 +27,22 @@ def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
                 code="usage-engine-python",
             )
         out[name] = path
+    return out
+
+
+def engine_versions(pairs: Sequence[str]) -> dict[str, str]:
+    """Parse ``["vllm=0.19.0"]`` into a mapping. Raises UsageError for anything else, and for what is no version."""
+    out = {}
+    for pair in pairs:
+        engine, _, version = pair.partition("=")
+        if not version:
+            raise UsageError(
+                f"--engine-version {pair!r} is not ENGINE=VERSION",
+                hint=f"engines: {', '.join(ENGINES)}",
+                code="usage-engine-version",
+            )
+        out[engine_name(engine)] = version
+        known_version(engine_name(engine), version)
     return out
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, RunSpec
-from eagle3hub.errors import InputError
+from eagle3hub.errors import InputError, UnavailableError
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress
 from eagle3hub.system.signals import held
@@ -322,6 +322,40 @@ def run_engine(
         [str(python), "-s", str(_WORKERS / worker)], asked, env=environment, timeout=timeout, on_event=listener
     )
     return _conclude(title, outcome, listener, spec)
+
+
+def ask_worker(
+    title: str,
+    worker: str,
+    request: Mapping[str, Any],
+    python: Path,
+    device: str,
+    *,
+    env: Mapping[str, str],
+    timeout: float,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Run a probe's ``worker`` (a file in ``workers/``) with ``python``; ``on_event`` gets each event it reports.
+
+    Raises UnavailableError if the engine called ``title`` cannot be imported or does not run on ``device``, or if the
+    worker does not come to its end.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
+    command = [str(python), "-s", str(_WORKERS / worker)]
+    outcome = run_worker(command, request, env=environment, timeout=timeout, on_event=on_event)
+    if outcome.status == "done":
+        return
+    message, stage = str(outcome.detail.get("message", "")), outcome.detail.get("stage")
+    first = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
+    if stage == "import":
+        said = f"{title} could not be imported: {first}"
+    elif stage == "device":
+        said = f"{title} cannot run on {device}: {first}"
+    elif outcome.status == "absent":
+        said = f"{title}'s interpreter {first}"
+    else:
+        said = f"the probe of {title} did not finish: {first}"
+    raise UnavailableError(said, hint="eagle3hub engines doctor says what is missing", code="engine-probe")
 
 
 def base_environment(spec: RunSpec) -> dict[str, str]:

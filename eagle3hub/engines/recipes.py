@@ -65,14 +65,17 @@ class Serving:
 
 
 def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Recipe:
-    """Return the recipe. Raises UsageError for settings that the engine does not have, or for an unknown version."""
+    """Return the recipe; a version that is not known is served as the one that `known_version` names.
+
+    Raises UsageError for settings that the engine does not have, or for text that is no version.
+    """
     _check(engine, serving)
     data = version_data(engine, version)
     build = _BUILDERS[engine]
     argv, yaml, python = build(serving, data)
     return Recipe(
         engine=engine,
-        version=version or default_version(engine),
+        version=(version or default_version(engine)).partition("+")[0],
         argv=(*data.command, *argv, *serving.extra),
         env={},
         python=python,

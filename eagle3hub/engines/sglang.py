@@ -18,8 +18,8 @@ class SGLang:
     name = "sglang"
     runs_alone = True
 
-    def __init__(self) -> None:
-        self.version = default_version("sglang")
+    def __init__(self, version: str | None = None) -> None:
+        self.version = version or default_version("sglang")
 
     def recipe(
         self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
@@ -30,7 +30,7 @@ class SGLang:
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
-        if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
+        if spec.temperature > 0 and spec.device in version_data(self.name, self.version).greedy_only:
             return f"SGLang {self.version} on {spec.device} verifies drafts greedily whatever the temperature"
         return None
 

@@ -18,8 +18,8 @@ class SGLangJAX:
     name = "sglang_jax"
     runs_alone = True
 
-    def __init__(self) -> None:
-        self.version = default_version("sglang_jax")
+    def __init__(self, version: str | None = None) -> None:
+        self.version = version or default_version("sglang_jax")
 
     def recipe(
         self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False

@@ -64,6 +64,7 @@ class EngineData:
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
         pinned: the version that is installed and run by default.
+        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
@@ -71,6 +72,7 @@ class EngineData:
 
     title: str
     pinned: str
+    released_as: tuple[str, ...] = ()
     module: str | None = None
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
@@ -89,7 +91,10 @@ class SourceArchive:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentData:
-    """An environment in ``engine.toml``; see `EnvironmentSpec`. ``distribution`` has no version here."""
+    """An environment in ``engine.toml``; see `EnvironmentSpec`.
+
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does without.
+    """
 
     distribution: str
     platforms: tuple[str, ...]
@@ -97,6 +102,7 @@ class EnvironmentData:
     pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
+    leaves_out: tuple[str, ...] = ()
     sources: SourceArchive | None = None
 
 
@@ -245,11 +251,71 @@ def recipe_versions(engine: str) -> tuple[str, ...]:
     return versions_with(engine, "engine.toml")
 
 
-def _age(version: str) -> tuple[bool, list[tuple[int, int, str]]]:
-    """Return a key that sorts versions: 0.2rc1 < 0.2 < 0.2.1 < 0.10 < main."""
+_Age = tuple[bool, tuple[tuple[int, int, str], ...]]
+
+
+def _age(version: str) -> _Age:
+    """Return a key that sorts versions: 0.2rc1 < 0.2 < 0.2.post1 < 0.2.1 < 0.10 < nightly."""
     parts = re.findall(r"\d+|[a-z]+", version)
-    key = [(2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
-    return not version[:1].isdigit(), [*key, (1, 0, "")]
+    key = [(2, int(part), "") if part.isdigit() else (1 if part == "post" else 0, 0, part) for part in parts]
+    return not version[:1].isdigit(), (*key, (1, 0, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """The known version that a version of an engine is judged as.
+
+    ``warning`` is None if that is the version itself, else a sentence that says which version stands for which.
+    ``newer`` says whether the version in question is newer than every known one.
+    """
+
+    version: str
+    warning: str | None = None
+    newer: bool = False
+
+
+def known_version(engine: str, asked: str | None = None, file: str = "engine.toml") -> KnownVersion:
+    """Return the version among those with ``file`` that ``asked`` is judged as; None asks for the pinned one.
+
+    This is the one rule for versions that are not known. A version is judged as the newest known release that is not
+    newer; without one, as the oldest; a candidate or a development build of a known release as that release. Local
+    parts (``+cpu``) and zeros at the end do not count: 1.2.0 is 1.2. Raises UsageError for text that is no version.
+    """
+    known = versions_with(engine, file)
+    if asked is None or asked in known:
+        return KnownVersion(asked or default_version(engine))
+    found = _RELEASE.match(asked)
+    if found is None:
+        raise UsageError(
+            f"nothing is known of {engine_title(engine)} {asked}",
+            hint=f"versions: {', '.join(known)}",
+            code="usage-engine-version",
+        )
+    releases = {_age(_plain(version)): version for version in known}
+    own, whole = _age(_plain(asked)), _age(_plain(found[1]))
+    if own in releases:
+        return KnownVersion(releases[own])
+    not_newer = [age for age in releases if age <= max(own, whole)]
+    nearest = releases[max(not_newer, default=min(releases))]
+    title = engine_title(engine)
+    if asked in recipe_versions(engine):
+        return KnownVersion(nearest, f"how {title} {asked} reads a head is not known: it is judged as {nearest}")
+    if own < min(releases) and not not_newer:
+        how = "older than every version that eagle3hub knows"
+    elif own > max(releases):
+        how = "newer than every version that eagle3hub knows"
+    else:
+        how = "not a version that eagle3hub knows"
+    return KnownVersion(nearest, f"{title} {asked} is {how}: it is judged as {nearest}", own > max(releases))
+
+
+_RELEASE = re.compile(r"v?(\d+(?:\.\d+)+)")
+
+
+def _plain(version: str) -> str:
+    """Return a version without a local part, a leading v, and zeros at the end of its release."""
+    text = version.partition("+")[0].removeprefix("v")
+    return re.sub(r"^(\d+(?:\.\d+)*?)(?:\.0)+(?!\.?\d)", r"\1", text)
 
 
 def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
@@ -279,16 +345,8 @@ def _version_data(engine: str, version: str) -> VersionData:
 
 
 def version_data(engine: str, version: str | None = None) -> VersionData:
-    """Return the facts about one version, by default the pinned one. Raises UsageError, which lists the versions."""
-    known = recipe_versions(engine)
-    wanted = default_version(engine) if version is None else version
-    if wanted not in known:
-        raise UsageError(
-            f"nothing is known of {engine_title(engine)} {wanted}",
-            hint=f"versions: {', '.join(known)}",
-            code="usage-engine-version",
-        )
-    return _version_data(engine, wanted)
+    """Return the facts about a version, by default the pinned one; see `known_version` for one that is not known."""
+    return _version_data(engine, known_version(engine, version).version)
 
 
 def preflight_version(engine: str, version: str, device: str) -> str:
@@ -297,14 +355,22 @@ def preflight_version(engine: str, version: str, device: str) -> str:
     return version if runner is None else f"{version} {runner}"
 
 
+def interface(engine: str, version: str | None = None) -> Interface | None:
+    """Return the flags, variables and names of a version, by default the pinned one.
+
+    None if we never had that version's package; see `known_version` for a version that is not known.
+    """
+    return _interface(engine, known_version(engine, version).version)
+
+
 @cache
-def interface(engine: str) -> Interface | None:
-    """Return the flags, variables and names of the engine's pinned version, or None if we never had its package."""
-    file = DATA / engine / default_version(engine) / "interface.json"
+def _interface(engine: str, version: str) -> Interface | None:
+    file = DATA / engine / version / "interface.json"
     if not file.is_file():
         return None
-    place = f"engines/data/{engine}/{default_version(engine)}/interface.json"
-    return build(Interface, json.loads(file.read_text(encoding="utf-8")), place)
+    return build(
+        Interface, json.loads(file.read_text(encoding="utf-8")), f"engines/data/{engine}/{version}/interface.json"
+    )
 
 
 def environment_devices(engine: str) -> tuple[str, ...]:

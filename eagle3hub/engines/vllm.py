@@ -18,8 +18,8 @@ class VLLM:
     name = "vllm"
     runs_alone = True
 
-    def __init__(self) -> None:
-        self.version = default_version("vllm")
+    def __init__(self, version: str | None = None) -> None:
+        self.version = version or default_version("vllm")
 
     def recipe(
         self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
@@ -35,7 +35,7 @@ class VLLM:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
         if spec.topk > 1:
             return f"vLLM {self.version} drafts EAGLE-3 chains, not trees"
-        if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
+        if spec.temperature > 0 and spec.device in version_data(self.name, self.version).greedy_only:
             return (
                 f"vLLM {self.version} on {spec.device} loses the temperature when it speculates, so it samples noise"
             )

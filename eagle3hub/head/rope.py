@@ -19,6 +19,8 @@ ROPE_THETA = 10000.0
 """The base where a config states none: transformers' default, which every engine takes."""
 PARTIAL = "partial_rotary_factor"
 """The part of each attention head that is rotated."""
+OTHER_PARTIALS = ("rotary_pct", "rotary_emb_fraction")
+"""Names for it at top level that vLLM also takes, the first one first (0.32 ``transformers_utils/config.py:629``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,17 @@ ROPE_TYPES: Mapping[str, RopeType] = {
 """transformers 5.19 ``modeling_rope_utils.py`` (``_validate_*_rope_parameters``)."""
 ALIASES: Mapping[str, str] = {"su": "longrope", "mrope": "default"}
 """Older names of types (vLLM 0.32 ``transformers_utils/config.py``, ``patch_legacy_rope_type``)."""
+POSITIVE = (
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    ORIGINAL,
+    PARTIAL,
+)
+"""Keys of a scaling whose value is a number above zero, where there is one."""
 _SECTION = "mrope_section"
 _OF_DEFAULT = (_SECTION, "mrope_interleaved", PARTIAL)
 """Keys that change a rotation of type ``default``; it ignores all others."""
@@ -57,6 +70,11 @@ def type_of(stated: Mapping[str, Any]) -> str:
     """The type that a ``rope_scaling`` or ``rope_parameters`` names: ``rope_type``, ``type`` or ``default``."""
     kind = stated.get("rope_type", stated.get("type"))
     return kind if isinstance(kind, str) else "default"
+
+
+def untyped(stated: Mapping[str, Any]) -> bool:
+    """Whether it states a factor to scale by, and no type that would say how."""
+    return stated.get("factor") is not None and "type" not in stated and "rope_type" not in stated
 
 
 def lacking(stated: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,7 +159,7 @@ def scaling_in_words(scaling: Mapping[str, Any]) -> str:
 Reader = Literal["standard", "top_level"]
 """``standard``: as transformers 5 does, before vLLM, SGLang and llama.cpp's converter read. ``top_level``: as
 transformers 4 does: ``rope_theta`` and ``rope_scaling``, with no base inside, and no ``rope_parameters``."""
-Place = Literal["top_level", "inside"]
+Place = Literal["top_level", "inside", "other_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +206,13 @@ def read_rope(
     if from_original(own) and trained is not None:
         own = {**own, ORIGINAL: trained}
     partial: dict[Place, float] = {}
-    places: tuple[tuple[Place, Mapping[str, Any]], ...] = (("top_level", fields), ("inside", found))
-    for place, stated in places:
-        value = stated.get(PARTIAL)
+    other = next((name for name in OTHER_PARTIALS if fields.get(name) is not None), PARTIAL)
+    places: tuple[tuple[Place, Any], ...] = (
+        ("top_level", fields.get(PARTIAL)),
+        ("inside", found.get(PARTIAL)),
+        ("other_name", fields.get(other)),
+    )
+    for place, value in places:
         if isinstance(value, int | float) and not isinstance(value, bool) and value != 1:
             partial[place] = float(value)
     lacks = lacking(found)

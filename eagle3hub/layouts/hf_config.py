@@ -12,7 +12,9 @@ from eagle3hub.head.fields import TOKEN_IDS, Fields
 from eagle3hub.head.rope import (
     ALIASES,
     ORIGINAL,
+    OTHER_PARTIALS,
     PARTIAL,
+    POSITIVE,
     ROPE_THETA,
     Scaling,
     by_layer_type,
@@ -21,6 +23,7 @@ from eagle3hub.head.rope import (
     needs_context,
     plain_scaling,
     type_of,
+    untyped,
     with_original,
 )
 
@@ -94,7 +97,10 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
                 code=ROPE_CONFLICT,
             )
         _refuse_two_types(config, key, given)
-        theta, scaling = Fields(given, f"{config.where}: {key}").real("rope_theta", default=None), plain_scaling(given)
+        inner = Fields(given, f"{config.where}: {key}")
+        for name in POSITIVE:
+            inner.real(name, default=None)
+        theta, scaling = inner.real("rope_theta", default=None), plain_scaling(given)
         if theta is not None and top is not None and theta != top:
             raise ConfigError(
                 f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}",
@@ -140,14 +146,19 @@ def _rope_problems(config: Fields, scaling: Scaling | None) -> list[Problem]:
         )
         hint = f"write the trained value, or remove {where} if the head was trained without scaling"
         problems.append(Problem("error", "config-rope-incomplete", message, hint))
-    part = (scaling or {}).get(PARTIAL)
-    if part is not None:
-        message = (
-            f"{config.where}: {PARTIAL} is {part} in {where}: vLLM rotates that part of each attention head only, "
-            "while SGLang and llama.cpp rotate all of it, as every trainer of EAGLE-3 heads does"
-        )
-        hint = f"remove {PARTIAL} from config.json, unless the training code was changed to obey it"
-        problems.append(Problem("error", "config-partial-rotary", message, hint))
+    parts = (
+        ("config-partial-rotary-factor", PARTIAL, config.real(PARTIAL, default=None)),
+        *(("config-partial-rotary-name", key, config.real(key, default=None)) for key in OTHER_PARTIALS),
+        ("config-partial-rotary", f"{PARTIAL} in {where}", (scaling or {}).get(PARTIAL)),
+    )
+    for code, what, part in parts:
+        if part not in (None, 1.0):
+            message = (
+                f"{config.where}: {what} is {part:g}: some engines rotate that part of each attention head only "
+                "(eagle3hub inspect says which), while every trainer of EAGLE-3 heads rotates all of it"
+            )
+            hint = f"remove {what.split()[0]} from config.json, unless the training code was changed to obey it"
+            problems.append(Problem("error", code, message, hint))
     return problems
 
 
@@ -256,6 +267,12 @@ def parse_llama(
             "rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6", doubtful=False
         )
     theta, scaling = parse_rope(config if mla is None else _without_interleave(config))
+    for key in ("rope_scaling", "rope_parameters"):
+        if untyped(config.mapping(key) or {}):
+            why = f"{key} names no rope_type: engines and transformers take its RoPE for plain and ignore the factor"
+            settle = f"write the rope_type that the head was trained with into {key}, or remove the factor"
+            assume("rope_scaling", None, why, settle)
+            break
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
         settle = Hint("give --rope-theta", "--rope-theta")
@@ -327,21 +344,14 @@ def _refuse_unheld(config: Fields) -> None:
             hint="remove is_causal from config.json",
             code="config-causal",
         )
-    for name, what in (
-        ("logit_scale", "vLLM multiplies the draft's logits by it, but no trainer of EAGLE-3 heads does"),
-        (
-            PARTIAL,
-            "vLLM, SGLang and TensorRT-LLM rotate that part of each attention head only; llama.cpp and sglang-jax "
-            "rotate all of it, as every trainer of EAGLE-3 heads does",
-        ),
-    ):
-        value = config.real(name, default=1.0)
-        if value != 1.0:
-            raise ConfigError(
-                f"{config.where}: {name} is {value:g}: {what}",
-                hint=f"if the head was trained without it, remove {name} from config.json",
-                code=f"config-{name.replace('_', '-')}",
-            )
+    scale = config.real("logit_scale", default=1.0)
+    if scale != 1.0:
+        raise ConfigError(
+            f"{config.where}: logit_scale is {scale:g}: vLLM multiplies the draft's logits by it, but no trainer of "
+            "EAGLE-3 heads does",
+            hint="if the head was trained without it, remove logit_scale from config.json",
+            code="config-logit-scale",
+        )
 
 
 def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:

@@ -17,7 +17,6 @@ from eagle3hub.card import vocabulary
 from eagle3hub.card.served import Prospect, Served, captured, layout_that_works, prospect
 from eagle3hub.engines.check.commands import parse_flags
 from eagle3hub.engines.check.snippets import ServerCommand, Snippet, extract_snippets
-from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.lint.model import Card, Violation, rule
@@ -292,17 +291,14 @@ def _seen(one: Served, use: DraftUse, text: str) -> Prospect | None:
 
 
 def _versions(use: DraftUse, text: str) -> list[str]:
-    """Return the engine version that a use means; empty if the text names a version that is not known.
+    """Return the engine version that a use means; empty if the text names what is no version.
 
     It is the last version named before the use, unless that is a bound; else the version that recipes are written for.
     """
     title = re.escape(vocabulary.engine(use.engine))
     before = "\n".join(text.split("\n")[: use.line])
     said = [m for m in re.finditer(rf"{title}\s+v?(\d[\w.]*\w|main)", before, re.I) if not _bound(m, before)]
-    known = {c.version.partition(" ")[0] for c in contracts() if c.engine == use.engine}
-    if not said:
-        return [default_version(use.engine)]
-    return [said[-1][1]] if said[-1][1] in known else []
+    return [said[-1][1] if said else default_version(use.engine)]
 
 
 def _bound(m: re.Match[str], text: str) -> bool:

@@ -377,7 +377,7 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
         return
     if entry.recipe is None:
         return
-    engine = get_engine(entry.engine)
+    engine = get_engine(entry.engine, entry.version)
     target, k = report.target.name, report.settings.draft_tokens
     try:
         name = head_name(report.head.source)

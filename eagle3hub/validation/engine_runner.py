@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, PARALLEL_DRAFTING, Engine, EngineFailure, EngineRun, RunSpec
-from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings, told_layers
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
@@ -40,11 +40,13 @@ def engine_for(
 ) -> tuple[Engine, Path]:
     """The engine that measures ``job``, and its interpreter (for a running server our own, which asks it).
 
+    An engine whose interpreter was given has the version that lies there.
+
     Raises UnavailableError where there is none, or its results would say nothing; InputError for a server that serves
     something else.
     """
     url = endpoints.get(name)
-    engine = get_engine(name)
+    engine = get_engine(name, version_in(name, pythons))
     if url is not None:
         from eagle3hub.engines.endpoints import attach
 
@@ -57,6 +59,14 @@ def engine_for(
             inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
         )
     return engine, Path(sys.executable) if url is not None else interpreter(engine, job.device, pythons)
+
+
+def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
+    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
+    from eagle3hub.engines.environments import installed_version
+
+    given = (pythons or {}).get(name)
+    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
 
 
 def device_of(server: Engine) -> str:
@@ -99,7 +109,8 @@ def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> Prefligh
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
     def check(engine: str, version: str, device: Device) -> PreflightVerdict:
-        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts)
+        told = told_layers(head, engine)
+        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts, told)
         return verdict.with_settings([PARALLEL_DRAFTING])  # a run of a P-EAGLE head states it
 
     return check

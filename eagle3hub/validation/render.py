@@ -163,6 +163,8 @@ def _engine(entry: Entry, out: Console, *, alone: bool) -> None:
         out.print(f"\n[bold]{what}[/]  {_styled(entry.verdict, entry.verdict)}")
         if entry.verdict != "pass":
             out.print(escape(entry.reason))
+    if entry.preflight is not None and entry.preflight.warning:
+        _row(out, "version", f"[yellow]![/] {escape(entry.preflight.warning)}")
     if entry.preflight is not None:
         _row(out, "preflight", _preflight(entry.preflight))
     outcome = entry.outcome

@@ -21,16 +21,17 @@ from eagle3hub.engines.specs import (
     engine_data,
     engine_title,
     interface,
+    known_version,
     version_data,
     versions_with,
 )
-from eagle3hub.errors import UnavailableError
+from eagle3hub.errors import UnavailableError, UsageError
 from eagle3hub.jobs.plan import image_for
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
 CACHED = (
-    *(specs.engine_data, specs.versions_with, specs._version_data, specs.interface),
+    *(specs.engine_data, specs.versions_with, specs._version_data, specs._interface),
     *(contracts, current_contracts),
 )
 
@@ -179,6 +180,56 @@ def append_pin(data: Path, version: str) -> None:
 def test_versions_are_in_their_order():
     shuffled = ["main", "0.10", "0.2.1", "0.2", "0.2rc1", "0.2rc10", "0.2rc2"]
     assert sorted(shuffled, key=specs._age) == ["0.2rc1", "0.2rc2", "0.2rc10", "0.2", "0.2.1", "0.10", "main"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "judged", "how"),
+    [
+        ("1.2", "1.2", None),
+        ("1.2.0", "1.2", None),
+        ("v1.2.0+cu129", "1.2", None),
+        ("1.2.1", "1.2", "is not a version that eagle3hub knows"),
+        ("1.2.1.post1", "1.2", "is not a version that eagle3hub knows"),
+        ("1.2rc3", "1.2", "is not a version that eagle3hub knows"),
+        ("1.10.0.dev3+g12", "1.10", "is not a version that eagle3hub knows"),
+        ("1.9.5", "1.2", "is not a version that eagle3hub knows"),
+        ("1.10.1", "1.10", "is newer than every version that eagle3hub knows"),
+        ("2.0rc1", "1.10", "is newer than every version that eagle3hub knows"),
+        ("0.9", "1.1", "is older than every version that eagle3hub knows"),
+    ],
+)
+def test_a_version_that_is_not_known_is_judged_as_the_nearest_one(
+    data: Path, asked: str, judged: str, how: str | None
+):
+    for folder in (data / "trtllm").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    for version in ("1.1", "1.2", "1.10"):
+        (data / "trtllm" / version).mkdir()
+        (data / "trtllm" / version / "engine.toml").touch()
+    forget()
+    found = known_version("trtllm", asked)
+    title = engine_title("trtllm")
+    assert found.version == judged
+    assert found.warning == (how and f"{title} {asked} {how}: it is judged as {judged}")
+
+
+def test_a_version_with_a_recipe_and_no_contract_says_what_is_not_known(data: Path):
+    other = data / "vllm" / "9.8"
+    other.mkdir()
+    (other / "engine.toml").write_text(f'builds_on = "{default_version("vllm")}"\n')
+    forget()
+    assert known_version("vllm", "9.8").warning is None
+    found = known_version("vllm", "9.8", "contract.toml")
+    assert found.warning == f"how vLLM 9.8 reads a head is not known: it is judged as {found.version}"
+
+
+@pytest.mark.parametrize("text", ["", "main", "newest", "b7000", "9"])
+def test_text_that_is_no_version_is_a_usage_error_that_lists_the_versions(text: str):
+    with pytest.raises(UsageError) as raised:
+        known_version("vllm", text)
+    assert raised.value.code == "usage-engine-version"
+    assert default_version("vllm") in str(raised.value.hint)
 
 
 def test_no_module_and_no_test_writes_a_pinned_version():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.versions import SGLANG_JAX
+from support.versions import SGLANG_JAX, TRTLLM_NEXT
 
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
@@ -103,15 +103,19 @@ def test_the_three_numbers_are_all_given_or_none(engine: str) -> None:
 
 
 def test_tensorrt_llm_reads_a_file_whose_keys_depend_on_the_version() -> None:
-    new = served("trtllm", draft_tokens=3, aux_layers=(1, 8, 26))
-    assert options(new.argv)["--config"] == "extra-config.yaml"
-    assert yaml.safe_load(new.yaml)["speculative_config"] == {
-        "decoding_type": "Eagle3",
+    stable = served("trtllm", draft_tokens=3, aux_layers=(1, 8, 26))
+    assert options(stable.argv)["--config"] == "extra-config.yaml"
+    assert yaml.safe_load(stable.yaml)["speculative_config"] == {
+        "decoding_type": "Eagle",
         "max_draft_len": 3,
         "speculative_model": "org/my head",
         "eagle3_layers_to_capture": [1, 8, 26],
     }
-    assert "Eagle3DecodingConfig(" in new.python
+    assert "= EagleDecodingConfig(" in stable.python
+    new = served("trtllm", TRTLLM_NEXT, draft_tokens=3)
+    config = yaml.safe_load(new.yaml)["speculative_config"]
+    assert config == {"decoding_type": "Eagle3", "max_draft_len": 3, "speculative_model": "org/my head"}
+    assert "= Eagle3DecodingConfig(" in new.python
     old = served("trtllm", "1.1")
     assert options(old.argv)["--extra_llm_api_options"] == "extra-config.yaml"
     config = yaml.safe_load(old.yaml)["speculative_config"]
@@ -138,8 +142,8 @@ def test_settings_that_contradict_each_other(engine: str, settings: dict[str, in
 
 def test_an_unknown_version_names_the_known_ones() -> None:
     with pytest.raises(UsageError) as error:
-        served("trtllm", "0.1")
-    assert error.value.hint == "versions: 1.1, 1.2, main"
+        served("trtllm", "newest")
+    assert error.value.hint == "versions: 1.1, 1.2, 1.3"
 
 
 def test_further_words_come_last() -> None:

@@ -14,8 +14,8 @@ from support.versions import SGLANG_JAX
 
 from eagle3hub.engines import ENGINES, environments, get_engine
 from eagle3hub.engines.base import EngineFailure, RunSpec
-from eagle3hub.engines.environments import diagnose
-from eagle3hub.engines.specs import engine_data, environment_spec, interface, name_facts
+from eagle3hub.engines.environments import diagnose, installed_version
+from eagle3hub.engines.specs import default_version, engine_data, environment_spec, interface, name_facts
 from eagle3hub.errors import UnavailableError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
@@ -117,6 +117,31 @@ def test_the_doctor_looks_into_an_interpreter() -> None:
     assert found.free_gib
     (absent,) = [d for d in diagnose(["vllm"], {"vllm": Path("/nowhere/python")}) if d.device == "cpu"]
     assert (absent.state, absent.python_version) == ("broken", None)
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "said"),
+    [
+        ("9.8.7", "ready", "vLLM 9.8.7 is newer than every version that eagle3hub knows: it is judged as "),
+        (default_version("vllm"), "ready", None),
+        ("unknown", "broken", "its version is told as 'unknown', which is no version of vLLM"),
+    ],
+)
+def test_the_doctor_judges_a_version_that_is_not_known_as_the_nearest(
+    tmp_path: Path, cli: Callable[..., Any], version: str, state: str, said: str | None
+) -> None:
+    (tmp_path / "vllm.py").write_text(f'__version__ = "{version}"\n')
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (found,) = [d for d in diagnose(["vllm"], {"vllm": python}) if d.device == "cpu"]
+    assert (found.state, found.engine_version) == (state, version)
+    assert (found.warning or found.problem or "").startswith(said or "")
+    assert (found.warning is None) == (state == "broken" or said is None)
+    out = cli("engines", "doctor", "vllm", "--engine-python", f"vllm={python}")[1]
+    assert (" broken" in out.split("cuda")[0]) == (state == "broken")
+    assert said is None or said in out
+    assert installed_version("vllm", python) == version
 
 
 def test_the_command_line(cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

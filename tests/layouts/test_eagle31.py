@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support import heads, variants
 from support.variants import Has, config_of, edit
+from support.versions import TRTLLM_NEXT
 
 from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.plan import ConvertOptions
@@ -52,7 +53,7 @@ def test_one_folder_serves_vllm_and_sglang(tmp_path: Path, target: Path):
     found = inspect(str(tmp_path / "out"), InspectOptions(target=str(target)))
     kinds = {v.title: v.kind for v in found.engines}
     assert {kind for title, kind in kinds.items() if title.startswith(("vLLM", "SGLang "))} == {"depends"}
-    assert kinds["TensorRT-LLM main"] == "depends"
+    assert kinds[f"TensorRT-LLM {TRTLLM_NEXT}"] == "depends"
     assert kinds[f"TensorRT-LLM {default_version('trtllm')}"] == "silently_wrong", "it has no fc_norm"
     (tmp_path / "out/eagle3hub.json").unlink()
     again = open_head(tmp_path / "out")

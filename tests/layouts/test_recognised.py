@@ -128,6 +128,11 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         {"eagle_linear.weight": (H, 2 * H), "layers.0.attention.wo.weight": (H, H), "norm.weight": (H,)},
         r"an EAGLE-1 head in Mistral's own format \(eagle_linear\); vLLM \(method eagle\) and SGLang \(EAGLE\)",
     ),
+    "a model in Mistral's format beside a config": (
+        LLAMA,
+        {"layers.0.attention.wq.weight": (H, H), "layers.0.feed_forward.w1.weight": (H, H), "norm.weight": (H,)},
+        r"weights in Mistral's own format \(attention.wq, feed_forward.w1\), no EAGLE-3 head",
+    ),
     "EAGLE-1 of Megatron": (
         LLAMA | {"architectures": ["LlamaForCausalLMEagle"]},
         {

@@ -155,19 +155,32 @@ def test_a_config_that_specjax_copied_does_not_hide_specjax(tmp_path: Path, layo
 
 
 @pytest.mark.parametrize("layout", heads.MAKERS)
-@pytest.mark.parametrize(("name", "value"), [("logit_scale", 0.5), ("partial_rotary_factor", 0.5)])
-def test_multipliers_of_one_engine_are_refused(tmp_path: Path, cli, layout: str, name: str, value: float):
+def test_a_multiplier_of_one_engine_is_refused(tmp_path: Path, cli, layout: str):
     source = heads.MAKERS[layout](tmp_path / "head")
-    edit(source, **stating(source, {name: 1.0}))
+    edit(source, **stating(source, {"logit_scale": 1.0}))
     assert open_head(source).layout == layout
-    edit(source, **stating(source, {name: value}))
+    edit(source, **stating(source, {"logit_scale": 0.5}))
     for command in (
         ("inspect", source),
         ("diff", source, source),
         ("convert", source, tmp_path / "out", "--to", layout),
     ):
         status, _, err = cli(*command)
-        assert (status, f"{name} is 0.5" in err, f"remove {name}" in err) == (3, True, True)
+        assert (status, "logit_scale is 0.5" in err, "remove logit_scale" in err) == (3, True, True)
+
+
+@pytest.mark.parametrize("layout", heads.MAKERS)
+@pytest.mark.parametrize("name", ["partial_rotary_factor", "rotary_pct", "rotary_emb_fraction"])
+def test_a_part_of_each_head_is_an_error_that_engines_are_judged_by(tmp_path: Path, cli, layout: str, name: str):
+    source = heads.MAKERS[layout](tmp_path / "head")
+    edit(source, **stating(source, {name: 1.0}))
+    assert open_head(source).problems == open_head(heads.MAKERS[layout](tmp_path / "plain")).problems
+    edit(source, **stating(source, {name: 0.5}))
+    status, shown, _ = cli("inspect", source)
+    said = " ".join(shown.split())
+    assert (status, f"{name} is 0.5" in said, f"remove {name}" in said) == (3, True, True)
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", layout)
+    assert (status, f"{name} is 0.5" in err, (tmp_path / "out").exists()) == (3, True, False)
 
 
 def test_a_part_of_the_rotation_inside_rope_parameters_belongs_to_rope(tmp_path: Path):

@@ -76,6 +76,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
     },
     "part of each head, in rope_scaling": {"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+    "part of each head, other name": {"rotary_pct": 0.5},
+    "part of each head, another name": {"rotary_emb_fraction": 0.5},
     "all of each head": {"partial_rotary_factor": 1.0},
     "by kind of layer": {"rope_theta": "DELETE", "rope_parameters": NESTED},
     "by kind of layer, layer_types": {

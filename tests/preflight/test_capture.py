@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
-from support.versions import TRTLLM
+from support.versions import TRTLLM, TRTLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, preflight
 
-T1, T2 = ("trtllm", TRTLLM), ("trtllm", "main")
+T1, T2 = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT)
 
 
 def codes(subject: ExaminedHead, told: list[int] | None) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 from support import heads, variants
 from support import outlines as f
 from support.variants import Has
-from support.versions import SGLANG, VLLM
+from support.versions import SGLANG, TRTLLM_NEXT, VLLM
 
 import eagle3hub
 from eagle3hub import InspectOptions, inspect
@@ -357,8 +357,8 @@ def test_heads_of_the_final_state_are_judged_by_version_and_runner(tmp_path: Pat
     assert (kinds["vLLM 0.33.0 V1 (CPU)"], kinds["vLLM 0.33.0 V2 (GPU)"]) == ("right", "right")
     assert kinds[f"SGLang {SGLANG}"] == "right"
     assert told_layers(head, "trtllm") == (-1,) and told_layers(head, "vllm") is None
-    assert preflight(subject, "trtllm", "main", facts, told_layers(head, "trtllm")).kind == "right"
-    assert preflight(subject, "trtllm", "main", facts).kind == "silently_wrong"
+    assert preflight(subject, "trtllm", TRTLLM_NEXT, facts, told_layers(head, "trtllm")).kind == "right"
+    assert preflight(subject, "trtllm", TRTLLM_NEXT, facts).kind == "silently_wrong"
 
 
 def test_an_error_about_one_engine_spares_the_others_and_says_so(tmp_path: Path, target: Path):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import heads, variants
 from support.rewriting import edit
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
@@ -23,7 +23,7 @@ from eagle3hub.layouts import open_head
 
 Cli = Callable[..., tuple[int, str, str]]
 V1, V2, SG, CPP = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG), ("llamacpp", LLAMACPP)
-T2, JAX = ("trtllm", "main"), ("sglang_jax", SGLANG_JAX)
+T2, JAX = ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX)
 
 
 def look(folder: Path, target: Path | None = None) -> ExaminedHead:

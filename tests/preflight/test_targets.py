@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
 
 from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, engines_serving, preflight, preflight_all
 from eagle3hub.errors import UsageError
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
-T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
+T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
 
 
 def nested(listed: list[int], boundaries: tuple[int, ...]) -> ExaminedHead:
@@ -154,7 +154,7 @@ def test_a_context_the_target_does_not_state_is_unknown():
 
 def test_an_engine_version_without_a_contract_is_a_usage_error():
     with pytest.raises(UsageError, match="no contract describes vllm 9"):
-        preflight(f.universal(), "vllm", "9")
+        preflight(f.universal(), "vllm", "9.0 V9")
 
 
 @pytest.mark.parametrize(("kind", "assumed"), [("eagle3", True), ("peagle", False)])

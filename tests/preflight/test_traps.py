@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from preflight.misread import MISREAD
 from support import outlines as f
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
 
 from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
-T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
+T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 FOUR = (2, 10, 15, 27)

@@ -15,9 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import whole_sequence
 from safetensors.torch import load_file, save_file
 from sglang_reader import NoKernels, declare_torchvision_operators, start
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "eagle3hub/engines/workers"))
+import whole_sequence
 
 
 def load(folder: str, arguments: Any, embeddings: torch.Tensor) -> Any:

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import whole_sequence
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "eagle3hub/engines/workers"))
+import whole_sequence
 
 
 def load(target: str, folder: str, embeddings: torch.Tensor) -> tuple[Any, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from eagle3hub.engines.specs import default_version
+from eagle3hub.engines.specs import default_version, engine_data
 
 VLLM = default_version("vllm")
 SGLANG = default_version("sglang")
 TRTLLM = default_version("trtllm")
+TRTLLM_NEXT = engine_data("trtllm").beside[0]
 SGLANG_JAX = default_version("sglang_jax")
 LLAMACPP = default_version("llamacpp")

@@ -115,7 +115,7 @@ def test_a_benchmark_asks_the_preflight_before_it_starts_an_engine(
     file.write_text(json.dumps(config))
     started = tmp_path / "started"
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\ntouch {started}\nexit 7\n")
+    python.write_text(f'#!/bin/sh\n[ "$2" = -c ] && exit 1\ntouch {started}\nexit 7\n')
     python.chmod(0o755)
     command = bench_on_vllm(head, fitting_target, 1)
     command += ("--engine-python", f"vllm={python}", "--json")

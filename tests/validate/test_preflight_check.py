@@ -11,6 +11,8 @@ import pytest
 from support.validation import validate
 from support.versions import VLLM
 
+from eagle3hub.engines.specs import versions_with
+from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -18,11 +20,16 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def starts(tmp_path: Path) -> tuple[Path, Path]:
-    """An interpreter that only leaves a mark, and the mark."""
-    mark, python = tmp_path / "started", tmp_path / "python"
-    python.write_text(f"#!/bin/sh\ntouch {mark}\nexit 7\n")
+    """An interpreter that only leaves a mark where an engine is started, and the mark."""
+    return interpreter(tmp_path, VLLM), tmp_path / "started"
+
+
+def interpreter(folder: Path, version: str) -> Path:
+    """An interpreter that tells the version of its engine, and only leaves a mark where the engine is started."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n[ $2 = -c ] && echo version {version} && exit\ntouch {folder}/started\nexit 7\n")
     python.chmod(0o755)
-    return python, mark
+    return python
 
 
 def off_by_one(head: Path) -> None:
@@ -54,6 +61,44 @@ def test_what_is_silently_wrong_fails_unstarted(
     assert "(aux-layers)" in entry["reason"]
     assert "silently wrong: " in out
     assert not mark.exists()
+
+
+NEWER = "9.8.7"
+
+
+def test_a_version_that_is_not_known_is_judged_as_the_nearest_and_said_so_once(
+    head: Path, paper_target: Path, tmp_path: Path, cli: Cli
+) -> None:
+    newest = versions_with("vllm", "contract.toml")[-1]
+    said = f"vLLM {NEWER} is newer than every version that eagle3hub knows: it is judged as {newest}"
+    off_by_one(head)
+    python = interpreter(tmp_path, f"{NEWER}+cu129")
+    command = ("validate", head, "--target", paper_target, "--engine", "vllm", "--engine-python", f"vllm={python}")
+    status, out, _ = cli(*command, "--report", tmp_path / "report.json", "--html", tmp_path / "page.html")
+    report = load_report(tmp_path / "report.json")
+    (entry,) = report.document["engines"]
+    assert (status, entry["version"]) == (1, NEWER)
+    assert (entry["preflight"]["version"], entry["preflight"]["warning"]) == (f"{newest} V1", said)
+    assert out.count(said) == 1
+    assert (tmp_path / "page.html").read_text().count(said) == 1 + entry["reason"].count(said)
+    assert contradictions(report) == []
+    status, out, _ = cli("inspect", head, "--engine-version", f"vllm={NEWER}")
+    assert out.count(said) == 1
+    assert VLLM not in out or newest == VLLM
+    status, out, _ = cli("inspect", head, "--engine-version", f"vllm={NEWER}", "--json")
+    told = [one for one in json.loads(out)["engines"] if one["engine"] == "vllm"]
+    assert [one["warning"] for one in told] == [said] * len(told)
+    assert {one["version"].split()[0] for one in told} == {newest}
+    status, out, _ = cli("recipe", head, "--target", paper_target, "--version", NEWER)
+    assert (status, out.count(said), out.count(f"vLLM {NEWER}")) == (0, 1, 2)
+    status, out, _ = cli("recipe", head, "--target", paper_target, "--version", NEWER, "--json")
+    assert (json.loads(out)["warning"], json.loads(out)["version"]) == (said, NEWER)
+
+
+@pytest.mark.parametrize("value", ["vllm", "vllm=", "vllm=newest", "vlm=1.0"])
+def test_an_engine_version_that_is_none_is_a_usage_error(head: Path, cli: Cli, value: str) -> None:
+    status, out, err = cli("inspect", head, "--engine-version", value)
+    assert (status, out) == (2, ""), err
 
 
 def test_what_is_refused_fails_unstarted(head: Path, paper_target: Path, starts: tuple[Path, Path]) -> None:

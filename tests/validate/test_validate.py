@@ -30,7 +30,7 @@ def no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def interpreter(folder: Path, body: str) -> Path:
     file = folder / "broken-python"
-    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.write_text(f'#!/bin/sh\n[ "$2" = -c ] && exit 1  # it tells no version\n{body}\n')
     file.chmod(0o755)
     return file
 

@@ -11,7 +11,7 @@ import yaml
 from eagle3hub.engines.check.commands import check_settings, vllm_speculative_config
 from eagle3hub.engines.check.finding import RecipeFinding, known_fact, unknown_name
 from eagle3hub.engines.check.snippets import UNFILLED, Snippet
-from eagle3hub.engines.specs import engine_data, interface
+from eagle3hub.engines.specs import default_version, engine_data, interface, recipe_versions, version_data
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
 # Check TensorRT-LLM's YAML
@@ -43,10 +43,14 @@ def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need
         if found is None and key not in known:
             found = unknown_name("trtllm", "yaml-unknown", key, known, line(key), must_resemble=True)
         findings += [found] if found else []
-    if need_type and config.get("decoding_type") == "Eagle":
-        what = "decoding_type Eagle also stands for EAGLE 1 and 2: TensorRT-LLM takes it with a warning"
-        at = line("decoding_type")
-        findings.append(RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, "decoding_type: Eagle3"))
+    own = version_data("trtllm").decoding_type
+    if need_type and config.get("decoding_type") != own:
+        what = (
+            f"TensorRT-LLM {default_version('trtllm')} takes no decoding_type {config['decoding_type']}: it came with "
+            f"{_first_with(config['decoding_type'])}, which takes {own} too"
+        )
+        at, instead = line("decoding_type"), f"decoding_type: {own}"
+        findings.append(RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, instead))
     if config.get(AUX_CAPTURE) == [-1]:
         what = (
             f"{AUX_CAPTURE} [-1] builds no fc and feeds the head the final, normed hidden state: right only "
@@ -61,6 +65,11 @@ def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need
             RecipeFinding("trtllm-draft-len", "error", line("speculative"), "trtllm", what, "max_draft_len: 3")
         )
     return findings
+
+
+def _first_with(decoding_type: str) -> str:
+    """Return the first version whose recipes have ``decoding_type``."""
+    return next(v for v in recipe_versions("trtllm") if version_data("trtllm", v).decoding_type == decoding_type)
 
 
 # Check Python that starts an engine

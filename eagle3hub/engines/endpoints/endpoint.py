@@ -50,13 +50,13 @@ class Endpoint:
         self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
     ) -> Recipe:
         """Return how to start the engine for this head; the server's own command is not known."""
-        engine = get_engine(self.name)
+        engine = get_engine(self.name, self.version)
         return engine.recipe(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`. A device that the server does not show is taken as CUDA, which has no limits."""
         device: Any = self.device or "cuda"
-        return get_engine(self.name).unable(replace(spec, device=device))
+        return get_engine(self.name, self.version).unable(replace(spec, device=device))
 
     def flags(self, spec: RunSpec) -> dict[str, Any]:
         """Return the settings that the server shows, and the sampling of the requests, without addresses or paths."""

@@ -7,10 +7,13 @@ rule names the place in the engine's source that it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
 from eagle3hub.engines.preflight.contracts import (
+    CONTRACT,
     EFFECTS,
     Effect,
     EngineContract,
@@ -38,7 +41,7 @@ from eagle3hub.engines.preflight.rules import (
     unserved_findings,
     wiring_findings,
 )
-from eagle3hub.engines.specs import engine_data
+from eagle3hub.engines.specs import engine_data, known_version
 from eagle3hub.errors import Problem
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import FINAL_STATE
@@ -68,6 +71,7 @@ __all__ = [
     "preflight",
     "preflight_all",
     "preflight_findings",
+    "runners_of",
     "target_embeddings",
     "told_layers",
     "weigh",
@@ -86,11 +90,12 @@ def preflight(
 
     Without ``target``, the verdict is ``unknown`` if it depends on the target. ``capture`` holds the after-layer ids
     that TensorRT-LLM's YAML names (``eagle3_layers_to_capture``); no other engine takes them. ``tensor_parallel`` is
-    the number of devices that target and draft are split over. Raises UsageError for an engine or a version without a
-    contract.
+    the number of devices that target and draft are split over. A version that is not known is judged as the one that
+    `known_version` names, and the verdict says so. Raises UsageError for an engine without a contract.
     """
     told = None if capture is None else tuple(capture)
-    return _judge(subject, contract(engine, version), target, told, tensor_parallel)
+    verdict = _judge(subject, contract(engine, version), target, told, tensor_parallel)
+    return replace(verdict, warning=known_version(engine, version.partition(" ")[0], CONTRACT).warning)
 
 
 def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
@@ -100,9 +105,28 @@ def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
     return tuple(head.aux.after_layer) if head.aux.numbered else FINAL_STATE
 
 
-def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
-    """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display."""
-    return [_judge(subject, c, target) for c in current_contracts()]
+def preflight_all(
+    subject: ExaminedHead, target: TargetFacts | None = None, versions: Mapping[str, str] | None = None
+) -> list[PreflightVerdict]:
+    """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display.
+
+    ``versions`` names, by engine, another version to judge in their place.
+    """
+    asked = versions or {}
+    verdicts = [_judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
+    for engine, version in asked.items():
+        verdicts += [preflight(subject, engine, called, target) for called in runners_of(engine, version)]
+    return sorted(verdicts, key=lambda verdict: ENGINES.index(verdict.engine))
+
+
+def runners_of(engine: str, version: str) -> list[str]:
+    """Return a version's name for each of its runners, such as ``0.19.0 V1``; see `known_version` for one not known.
+
+    Raises UsageError for text that is no version.
+    """
+    known = known_version(engine, version, CONTRACT).version
+    called = [c.version.partition(" ")[::2] for c in contracts() if c.engine == engine]
+    return [f"{version} {runner}".strip() for number, runner in called if number == known]
 
 
 def pinned_contracts(engine: str) -> list[EngineContract]:

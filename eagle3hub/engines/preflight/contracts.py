@@ -9,13 +9,24 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
+from eagle3hub.engines.specs import (
+    DATA,
+    engine_data,
+    engine_title,
+    known_version,
+    merge_tables,
+    version_document,
+    versions_with,
+)
 from eagle3hub.errors import UsageError
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, Layer, target_types
 from eagle3hub.head.rope import Place, Reader
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build, build_each
+
+CONTRACT = "contract.toml"
+"""The file of a version that says how it reads a head."""
 
 # What a verdict rests on beside the files: assumptions about the training
 
@@ -118,7 +129,8 @@ class PreflightVerdict:
     ``depends`` lists is true of the training), ``silently_wrong`` (it loads and serves the head but computes something
     else, so acceptance suffers), ``refuses`` (it stops at start-up or at the first request), ``unknown`` (not known
     here: it needs something we do not have). The worst reason comes first. ``depends`` lists the assumptions that
-    the verdict rests on, ``assumed`` all that the truth about the head rests on.
+    the verdict rests on, ``assumed`` all that the truth about the head rests on. ``warning`` says, where another
+    version was asked about, that it is judged as this one (`known_version`).
     """
 
     engine: str
@@ -127,6 +139,7 @@ class PreflightVerdict:
     kind: Effect
     reasons: tuple[Reason, ...]
     depends: tuple[Assumption, ...] = ()
+    warning: str | None = None
     assumed: tuple[Assumption, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -143,7 +156,7 @@ class PreflightVerdict:
     def on_files(self) -> PreflightVerdict:
         """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
         mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
-        return weigh(self.engine, self.version, self.title, mendable, self.assumed)
+        return self._with(mendable)
 
     def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
         """Return the verdict on the files together with a command that states these settings.
@@ -151,7 +164,11 @@ class PreflightVerdict:
         What a reason's hint would have the user set no longer counts.
         """
         reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
-        return weigh(self.engine, self.version, self.title, reasons, self.assumed)
+        return self._with(reasons)
+
+    def _with(self, reasons: Iterable[Reason]) -> PreflightVerdict:
+        found = weigh(self.engine, self.version, self.title, reasons, self.assumed)
+        return dataclasses.replace(found, warning=self.warning)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -162,6 +179,7 @@ class PreflightVerdict:
             "verdict": self.kind,
             "reasons": [r.to_json() for r in self.reasons],
             **({"depends": [a.to_json() for a in self.depends]} if self.depends else {}),
+            **({"warning": self.warning} if self.warning else {}),
         }
 
 
@@ -183,7 +201,7 @@ def weigh(
         rests = tuple(a for a in assumed if any(shown_by(a, code) for code in deciding))
     else:
         rests = ()
-    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests, tuple(assumed))
+    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests, assumed=tuple(assumed))
 
 
 # Contracts: what each engine version reads, needs and silently ignores
@@ -307,6 +325,7 @@ class ContractTerms:
     Attributes:
         architectures: accepted names, by kind of draft class (``llama``, ``qwen3``, ``mla``).
         any_architecture: whether every name is accepted.
+        class_prefix: what it puts before a name that neither begins nor ends with it, to find the class.
         reads_nested: whether the engine understands speculators' nested config.
         layer_names, several_layer_names: prefixes of layer tensors that it maps (``midlayer.``, ``midlayer.{i}.``,
             ``layers.{i}.``), in a draft of one layer and of several layers (empty: the same as for one layer).
@@ -335,6 +354,7 @@ class ContractTerms:
     aux: AuxReading
     rope: RopeReading
     any_architecture: bool = False
+    class_prefix: str = ""
     reads_nested: bool = False
     layer_names: frozenset[str] = frozenset()
     several_layer_names: frozenset[str] = frozenset()
@@ -433,7 +453,7 @@ class _File(ContractTerms):
 @cache
 def contracts() -> tuple[EngineContract, ...]:
     """Return every contract, engine by engine, from the oldest version to the newest."""
-    versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, "contract.toml"))
+    versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, CONTRACT))
     return tuple(
         found for engine, version in versions for found in _contracts(engine, version, _document(engine, version))
     )
@@ -447,9 +467,14 @@ def current_contracts() -> tuple[EngineContract, ...]:
 
 
 def contract(engine: str, version: str) -> EngineContract:
-    """Return the contract of one engine version. Raises UsageError, which lists the known versions."""
+    """Return the contract of one engine version, such as ``0.19.0 V1``; see `known_version` for one not known.
+
+    Raises UsageError, which lists the known versions.
+    """
+    number, _, runner = version.partition(" ")
+    called = f"{known_version(engine, number, CONTRACT).version} {runner}".strip()
     for found in contracts():
-        if (found.engine, found.version) == (engine, version):
+        if (found.engine, found.version) == (engine, called):
             return found
     known = ", ".join(f"{c.engine} {c.version}" for c in contracts())
     raise UsageError(f"no contract describes {engine} {version}", hint=f"known: {known}", code="usage-engine-version")
@@ -462,7 +487,7 @@ def common_rules() -> Mapping[str, _Usual]:
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
-    return version_document(engine, version, "contract.toml")
+    return version_document(engine, version, CONTRACT)
 
 
 def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:

@@ -143,6 +143,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
     if built is None:
         plain = case.architecture == "LlamaForCausalLM"
         name = case.architecture or "a config without architectures"
+        prefix = "" if case.files.nested or case.architecture is None else terms.class_prefix
+        if not name.startswith(prefix) and not name.endswith(prefix):
+            name = prefix + name
         facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
@@ -228,7 +231,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("rope-by-layer")
         return
     if read.lacks:
-        yield PreflightFinding("rope-incomplete", {"kind": read.kind, "keys": " and no ".join(read.lacks)})
+        yield PreflightFinding("rope-incomplete", {"kind": read.kind, "keys": " or ".join(read.lacks)})
     elif read.kind is not None and read.kind not in terms.types:
         yield PreflightFinding("rope-type", {"kind": read.kind})
     if read.theta is None:
@@ -242,7 +245,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
     if "mrope_section" in (truth.rope_scaling or {}):
         yield PreflightFinding("mrope")
     part = next((part for place, part in read.partial.items() if place in terms.partial), None)
-    if part is not None:
+    if part is not None and truth.kind != "mla":  # which rotates a part of its own, of qk_rope_head_dim numbers
         yield PreflightFinding("partial-rotary", {"part": f"{part:g}"})
 
 

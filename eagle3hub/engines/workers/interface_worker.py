@@ -28,9 +28,12 @@ def _vllm():
     import vllm.envs
     from vllm.config import SpeculativeConfig
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    try:
+        from vllm.entrypoints.common.cli_args import make_arg_parser  # from 0.33.0 on
+    except ImportError:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
     parser = make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
 
     def check(words):

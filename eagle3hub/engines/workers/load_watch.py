@@ -28,6 +28,8 @@ class LoadWatch:
         self._spans: list[tuple[int, int, str]] = []
         self._read: set[str] = set()
         self._alive: list[torch.Tensor] = []
+        self.untouched: dict[str, tuple[list[str], torch.Tensor]] = {}
+        """By parameter that was not filled, after `result`: canonical names, and a mask of its elements."""
 
     def __enter__(self) -> LoadWatch:
         for name, parameter in self._model.named_parameters():
@@ -73,7 +75,9 @@ class LoadWatch:
             if not bool(untouched.any()):
                 continue
             parameter.data[untouched] = before[untouched]
-            missing += _parts(name, untouched, modules.get(name.rpartition(".")[0]))
+            parts = _parts(name, untouched, modules.get(name.rpartition(".")[0]))
+            self.untouched[name] = parts, untouched
+            missing += parts
         ignored = [name for name in self._names if name not in self._read]
         return {"not_loaded": missing, "ignored": ignored}
 
@@ -88,8 +92,10 @@ class _Reads(TorchDispatchMode):
         if not name.startswith(_VIEWS):
             sources = args[1:] if name.startswith("copy_") else args
             for argument in sources:
-                if isinstance(argument, torch.Tensor):
-                    self._watch.saw(argument)
+                # torch.cat takes a list
+                for tensor in argument if isinstance(argument, list | tuple) else (argument,):
+                    if isinstance(tensor, torch.Tensor):
+                        self._watch.saw(tensor)
         return func(*args, **(kwargs or {}))
 
 

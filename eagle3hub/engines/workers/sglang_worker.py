@@ -36,7 +36,7 @@ def _run(request, tell):
     with Stage("device"):
         if request["device"] == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("PyTorch sees no CUDA device here")
-        kernels = _kernels(request["device"])
+        kernel_package = kernels(request["device"])
 
     class Watched(Engine):
         run_scheduler_process_func = staticmethod(_scheduler)
@@ -55,7 +55,7 @@ def _run(request, tell):
             "transformers": transformers.__version__,
             "processor": torch.cuda.get_device_name() if request["device"] == "cuda" else processor(),
             "threads": torch.get_num_threads(),
-            "kernels": kernels,
+            "kernels": kernel_package,
         },
         load=_read(_LOAD) or {},
         seconds=time.monotonic() - started,
@@ -77,7 +77,7 @@ def _run(request, tell):
             )
 
 
-def _kernels(device):
+def kernels(device):
     """Return the version of SGLang's kernel package; without it SGLang cannot compute on CPU or CUDA."""
     try:
         import sgl_kernel
@@ -134,7 +134,7 @@ def _scheduler(*args, **kwargs):
             signal.pause()
 
     scheduler.get_exception_traceback = report
-    _watch_draft()
+    watch_draft(lambda found: _write(_LOAD, found))
     scheduler.run_scheduler_process(*args, **kwargs)
 
 
@@ -144,8 +144,11 @@ def _last_line(trace):
     return kind.rpartition(".")[2], message
 
 
-def _watch_draft():
-    """Watch the loading of the draft model, and note which hidden states of the target are captured."""
+def watch_draft(keep, watches=None):
+    """Watch the loading of the draft, and which hidden states of the target are captured.
+
+    ``keep`` is called with what is seen; the watch itself is added to ``watches``.
+    """
     from load_watch import LoadWatch
     from sglang.srt.model_executor import model_runner
     from sglang.srt.model_loader.loader import DefaultModelLoader
@@ -168,7 +171,9 @@ def _watch_draft():
             load(model, watch.weights(weights), target_device)
         found.update(watch.result(), checked=True)
         _settle_sharing(found, model)
-        _write(_LOAD, found)
+        if watches is not None:
+            watches.append(watch)
+        keep(found)
 
     def configure_capture(*, model, **options):
         configure(model=model, **options)
@@ -177,7 +182,7 @@ def _watch_draft():
             found["aux_boundaries"] = next(
                 (list(t) for o in owners if (t := getattr(o, "layers_to_capture", None))), None
             )
-            _write(_LOAD, found)
+            keep(found)
 
     DefaultModelLoader._get_all_weights = all_weights
     DefaultModelLoader.load_weights_only = staticmethod(load_weights_only)

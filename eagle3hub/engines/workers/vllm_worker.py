@@ -27,7 +27,7 @@ def _run(request, tell):
     tell("stage", stage="load")
     draft = {}
     with Stage("load"):
-        _watch_draft(draft)
+        watch_draft(draft)
         llm = vllm.LLM(**request["llm"])
     if request["llm"].get("speculative_config"):
         draft["aux_boundaries"] = _aux_boundaries(llm)
@@ -70,8 +70,8 @@ def _check_device(device, current_platform, torch):
         raise RuntimeError(f"this vLLM runs on {current_platform.device_type or 'no known device'}, not on {device}")
 
 
-def _watch_draft(found):
-    """Watch the loading of the draft model's weights, and store the result in ``found``."""
+def watch_draft(found, watches=None):
+    """Watch the loading of the draft model's weights; store the result in ``found``, the watch in ``watches``."""
     from load_watch import LoadWatch
     from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
@@ -85,6 +85,8 @@ def _watch_draft(found):
             self.get_all_weights = lambda *args, **kwargs: watch.weights(get_all(*args, **kwargs))
             result = original(self, model, model_config)
         found.update(watch.result(), checked=True)
+        if watches is not None:
+            watches.append(watch)
         _forgive_sharing(found, model)
         return result
 

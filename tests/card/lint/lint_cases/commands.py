@@ -29,7 +29,7 @@ def vllm(head: str) -> str:
 
 def yaml(head: str, *more: str) -> str:
     start = ("trtllm-serve owner/target --config extra-config.yaml",)
-    config = ("speculative_config:", "  decoding_type: Eagle3", "  max_draft_len: 3", f"  speculative_model: {head}")
+    config = ("speculative_config:", "  decoding_type: Eagle", "  max_draft_len: 3", f"  speculative_model: {head}")
     return block(*start) + block(*config, *more, language="yaml")
 
 
@@ -54,9 +54,11 @@ CASES = [
     case("in another directory", block(WHOLE) + block(sglang("copy/.")), "launch_server", block(vllm("copy"))),
     case("an address", block(sglang("https://huggingface.co/owner/head")), "launch_server", block(vllm("x/y"))),
     case("a version before", f"With SGLang {SGLANG}:\n\n" + block(sglang("owner/head")), "launch_server",
-         "With SGLang 9.1:\n\n" + block(sglang("owner/head"))),
+         f"With SGLang {SGLANG}:\n\n" + block(sglang("owner/head/universal"))),
+    case("a version that is not known", "With SGLang 9.1:\n\n" + block(sglang("owner/head")), "launch_server",
+         "With SGLang 9.1:\n\n" + block(vllm("owner/head")), f"SGLang 9.1 (judged as {SGLANG}) refuses"),
     case("a bound", "Needs SGLang 0.5.9 or later.\n\n" + block(sglang("owner/head")), "launch_server",
-         "With SGLang 0.5.9:\n\n" + block(sglang("owner/head"))),
+         "Needs SGLang 0.5.9 or later.\n\n" + block(vllm("owner/head"))),
     case("Python", block("import sglang as sgl", "e = sgl.Engine(", "    model_path='owner/target',",
                          "    speculative_draft_model_path='owner/head',", ")", language="python"),
          "sgl.Engine", block("import vllm", "vllm.LLM(model='owner/target', speculative_config={'method': 'eagle3', "
@@ -69,8 +71,8 @@ CASES = [
     case("YAML that names layers", yaml("owner/head", "  eagle3_layers_to_capture: [2, 15, 27]"), "speculative_model",
          yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), f"TensorRT-LLM {TRTLLM} serves", (
              Served("", "universal", outlines.universal(), outlines.target(), make_head()),)),
-    case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import Eagle3DecodingConfig",
-         "c = Eagle3DecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
+    case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import EagleDecodingConfig",
+         "c = EagleDecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
          block(vllm("owner/head")),
          f"TensorRT-LLM {TRTLLM} refuses", (MODELOPT,)),
     case("sglang-jax", block(sglang("owner/head", "python -m sgl_jax.launch_server")), "sgl_jax",

@@ -25,6 +25,7 @@ class Attention(torch.nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_context: Any, **_options: Any
     ) -> torch.Tensor:
+        """Attend over queries, keys and values [n, heads * size], as an engine hands them over."""
         q = q.view(1, -1, self.heads, self.size).transpose(1, 2)
         k = k.view(1, -1, self.kv_heads, self.size).transpose(1, 2)
         v = v.reshape(1, -1, self.kv_heads, self.value).transpose(1, 2)
@@ -48,6 +49,7 @@ class Latent(torch.nn.Module):
         self.plain, self.value = paged.qk_nope_head_dim, paged.v_head_dim
 
     def forward(self, q: torch.Tensor, latent: torch.Tensor, turned: torch.Tensor, **_options: Any) -> torch.Tensor:
+        """Attend over queries [n, heads, size], the latent [n, rank] and the key's rotated part [n, 1, size]."""
         heads = q.shape[1]
         both = self.expand(latent)[0].view(-1, heads, self.plain + self.value)
         k, v = both.split([self.plain, self.value], dim=-1)

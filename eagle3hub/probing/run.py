@@ -1,0 +1,279 @@
+"""Ask an engine the questions, in its own interpreter, and judge what it computed by the reference."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from eagle3hub.checkpoint.scratch import scratch_folder
+from eagle3hub.engines.process import ask_worker
+from eagle3hub.errors import UnavailableError
+from eagle3hub.probing.heads import VOCAB, WIDE, Probed, write_target
+from eagle3hub.probing.questions import Question, questions
+from eagle3hub.reference.model import DraftModel, Memory
+from eagle3hub.system.progress import Progress
+
+Outcome = Literal["right", "runs", "silently_wrong", "refuses", "crashes", "not_run"]
+"""``runs``: the head loads and runs, and the reference cannot say what it should compute. ``not_run``: the engine is
+not right about the head that this one is a change of, so that the answer says nothing."""
+
+LENGTH, DRAFTED = 10, 3
+CLOSE = 1e-4
+"""Absolute and relative. float32 on both sides; logits are about 1 in size, and those of two right implementations
+differ by less than 1e-5."""
+_SECONDS, _WHOLE = 120.0, 3600.0
+"""The longest that one question and all of them may take."""
+_TARGETS: dict[str, dict[str, Any]] = {"llama": {}, "wide": {"hidden": WIDE}}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an engine did with the head of one question.
+
+    Attributes:
+        question: its name. outcome: see `Outcome`.
+        matched: the alternative whose logits are the engine's, or None.
+        difference: the largest difference of a logit from the head's truth; None if nothing was computed, or other
+            tokens were scored.
+        stage, message: where and how it stopped, without paths.
+        taps: boundary ids that it captured (``"final"`` for the final state). not_loaded: parameters it left as they
+            were. ignored: tensors of the file that it did not read.
+        context: the longest text in tokens that it serves.
+    """
+
+    question: str
+    outcome: Outcome
+    matched: str | None = None
+    difference: float | None = None
+    stage: str | None = None
+    message: str | None = None
+    taps: tuple[int | str | None, ...] = ()
+    not_loaded: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    context: int | None = None
+    seconds: float = field(default=0.0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was found, without what is empty, and without the time."""
+        return {k: v for k, v in asdict(self).items() if k not in ("question", "seconds") and v not in (None, (), [])}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The answers of one engine: by runner (``""`` if it has one only), by question.
+
+    ``runners`` besides the first differ from it in the aux layers they capture, and were executed in nothing else.
+    """
+
+    engine: str
+    version: str
+    device: str
+    environment: Mapping[str, str]
+    answers: Mapping[str, Mapping[str, Answer]]
+
+
+def ask(
+    engine: str,
+    title: str,
+    python: Path,
+    *,
+    device: str,
+    env: Mapping[str, str],
+    progress: Progress,
+    only: Iterable[str] | None = None,
+    runners: Sequence[str] = ("",),
+    together: int | None = None,
+) -> Probe:
+    """Ask the engine whose interpreter is ``python`` every question, or those in ``only`` and what they build on.
+
+    Raises UnavailableError where the engine cannot be imported or does not run on ``device``; or if its worker
+    ends without having answered everything.
+    """
+    asked = _chosen(only)
+    with scratch_folder() as work:
+        targets = {name: write_target(work / "targets" / name, **options) for name, options in _TARGETS.items()}
+        heads = {name: question.made() for name, question in asked.items()}
+        (work / "inputs").mkdir()
+        (work / "result").mkdir()
+        job = [_written(question, heads[name], work) for name, question in asked.items()]
+        told: dict[str, dict[str, Any]] = {}
+        ready: dict[str, Any] = {}
+
+        def listen(event: dict[str, Any]) -> None:
+            if event["event"] == "ready":
+                ready.update(event)
+            elif event["event"] == "answer":
+                told[event["name"]] = event
+                progress(f"{title}: {len(told)} of {len(job)} questions", len(told) / len(job))
+            elif event["event"] == "stage":
+                progress(f"{title}: starting", 0.0)
+
+        request = {
+            "targets": {name: str(folder) for name, folder in targets.items()},
+            "questions": job,
+            "result": str(work / "result"),
+            "device": device,
+            "together": together or max(1, min(4, os.cpu_count() or 1)),
+            "seconds": _SECONDS,
+        }
+        ask_worker(title, f"{engine}_probe.py", request, python, device, env=env, timeout=_WHOLE, on_event=listen)
+        missing = sorted(set(asked) - set(told))
+        if missing:
+            raise UnavailableError(
+                f"{title}'s probe left {len(missing)} questions without an answer, such as {missing[0]}",
+                hint="run it again; if it happens again, report the output of --json",
+                code="engine-probe-unanswered",
+            )
+        answers: dict[str, dict[str, Answer]] = {runner: {} for runner in runners}
+        for name, question in asked.items():
+            for runner in runners:
+                judged = _judge(question, heads[name], told[name], work, runner if runner != runners[0] else None)
+                answers[runner][name] = judged
+    for found in answers.values():
+        for name, question in asked.items():
+            if found[question.base].outcome not in ("right", "runs") and name != question.base:
+                found[name] = Answer(name, "not_run", message=f"{question.base}: {found[question.base].outcome}")
+    environment = {key: str(ready.get(key)) for key in ("torch", "transformers")}
+    return Probe(engine, str(ready.get("version")), device, environment, answers)
+
+
+def _chosen(only: Iterable[str] | None) -> dict[str, Question]:
+    every = questions()
+    if only is None:
+        return dict(every)
+    wanted = [every[name] for name in only]
+    return {q.name: q for question in wanted for q in (every[question.base], question)}
+
+
+def _written(question: Question, made: Probed, work: Path) -> dict[str, Any]:
+    """Write the head of a question and its inputs; return its entry in the request."""
+    inputs = work / "inputs" / f"{question.name}.safetensors"
+    save_file(given_for(made), inputs)
+    return {
+        "name": question.name,
+        "folder": str(made.write(work / "heads" / question.name)),
+        "target": question.target,
+        "inputs": str(inputs),
+        "settings": dict(question.settings),
+    }
+
+
+def given_for(made: Probed) -> dict[str, torch.Tensor]:
+    """Return what engine and reference are given: see ``whole_sequence.draft``."""
+    generator = torch.Generator().manual_seed(11)
+    width = made.truth.dims.target_hidden_size * (1 if made.taps is None else len(made.taps))
+    return {
+        "token_ids": torch.randint(VOCAB, (LENGTH,), generator=generator),
+        "drafted": torch.randint(VOCAB, (DRAFTED,), generator=generator),
+        "aux": torch.randn(LENGTH, width, generator=generator),
+    }
+
+
+# Judge
+
+
+def _judge(question: Question, made: Probed, told: Mapping[str, Any], work: Path, other: str | None) -> Answer:
+    """Judge what the worker told of a question; ``other``: for a runner that differs in its aux layers."""
+    seen = Answer(
+        question.name,
+        "runs",
+        taps=tuple(told.get("taps") or ()),
+        not_loaded=tuple(told.get("not_loaded") or ()),
+        ignored=tuple(told.get("ignored") or ()),
+        context=told.get("context"),
+        seconds=float(told.get("seconds", 0.0)),
+    )
+    ended = told["ended"]
+    if other is not None and (theirs := (told.get("other_taps") or {}).get(other)) is not None:
+        if isinstance(theirs, dict):
+            return replace(seen, outcome="refuses", stage="taps", message=_error(theirs, work), taps=())
+        seen = replace(seen, taps=tuple(theirs))
+        if ended == "raised" and told["stage"] in ("taps", "forward"):
+            return seen
+    if ended != "ran":
+        outcome: Outcome = "crashes" if ended == "died" else "refuses"
+        return replace(seen, outcome=outcome, stage=told["stage"], message=_error(told, work), taps=())
+    wanted = ("final",) if made.taps is None else made.taps
+    if not question.comparable:
+        return seen if seen.taps == wanted else replace(seen, outcome="silently_wrong")
+    tensors, given = load_file(work / "result" / f"{question.name}.safetensors"), given_for(made)
+    truth = compute(made.truth, given)
+    seen = replace(seen, difference=_difference(truth, tensors))
+    if _equal(truth, tensors):
+        seen = replace(seen, matched="trained")
+    for name, change in question.instead.items():
+        if seen.matched is None and _equal(compute(change(made).truth, given), tensors):
+            seen = replace(seen, matched=name)
+    right = seen.matched == "trained" and seen.taps == wanted and not seen.not_loaded
+    return replace(seen, outcome="right" if right else "silently_wrong")
+
+
+_PLACES = re.compile(r"(?:/[\w.+@-]+)+/([\w.+@-]+)|0x[0-9a-f]+")
+_MORE = re.compile(r"(?<=\w)\. (?=The available |See |Please )|\{'")
+"""Where a message goes on with advice, or with names in no order."""
+
+
+def _error(told: Mapping[str, Any], work: Path) -> str:
+    """Return an error in one line, without what differs from run to run."""
+    message = str(told.get("message", "")).replace(str(work), "")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = _PLACES.sub(lambda m: m[1] or "0x…", " ".join(lines[:3]))
+    text = _MORE.split(text)[0]
+    text = text if len(text) <= 200 else text[:199] + "…"
+    kind = told.get("kind")
+    return f"{kind}: {text}" if kind else text
+
+
+def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
+    return all(
+        part in theirs
+        and theirs[part].shape == ours[part].shape
+        and torch.allclose(ours[part], theirs[part], rtol=CLOSE, atol=CLOSE)
+        for part in ours
+    )
+
+
+def _difference(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> float | None:
+    largest = 0.0
+    for part, mine in ours.items():
+        if part not in theirs or theirs[part].shape != mine.shape:
+            return None
+        scored = mine.isfinite()
+        if not torch.equal(scored, theirs[part].isfinite()):
+            return None
+        largest = max(largest, float((mine - theirs[part])[scored].abs().max()))
+    return float(f"{largest:.2g}")
+
+
+@torch.no_grad()
+def compute(model: DraftModel, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Compute with the reference what ``whole_sequence.draft`` computes with an engine.
+
+    Logits are over the target's vocabulary, minus infinity where a token cannot be drafted: ``first`` [T, V] of the
+    first step at every position, ``draft`` [steps, V] of a draft at the end.
+    """
+    memory, at = Memory(model.windows), torch.arange(LENGTH + DRAFTED)
+    hidden = model.hidden(model.features(given["aux"]), given["token_ids"], at[:LENGTH], memory.attend)
+    first = model.logits(hidden)
+    draft, hidden = [first[-1]], hidden[-1:]
+    for step in range(DRAFTED):
+        token, features = given["drafted"][step : step + 1], model.feedback(hidden)
+        if model.semantics.parallel_drafting:
+            masked, mask = model.masked()
+            token, features = torch.tensor([mask]), masked[None]
+        hidden = model.hidden(features, token, at[LENGTH + step : LENGTH + step + 1], memory.attend)
+        draft.append(model.logits(hidden)[0])
+    return {"first": _over_target(model, first), "draft": _over_target(model, torch.stack(draft))}
+
+
+def _over_target(model: DraftModel, logits: torch.Tensor) -> torch.Tensor:
+    wide = torch.full((len(logits), model.dims.vocab_size), float("-inf"))
+    wide[:, model.to_target(torch.arange(logits.shape[1]))] = logits
+    return wide
