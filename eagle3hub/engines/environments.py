@@ -23,6 +23,7 @@ from eagle3hub.engines.specs import (
     EnvironmentSpec,
     Sources,
     default_version,
+    engine_data,
     engine_module,
     engine_title,
     environment_devices,
@@ -429,8 +430,8 @@ class Diagnosis:
 
     Attributes:
         version: the version that this program pins.
-        engine_version, python_version, torch_version, processor: what the interpreter reports; None if it was not
-            started.
+        engine_version, python_version, framework, processor: what the interpreter reports (``framework``: torch or
+            jax, with its version); None if it was not started.
         free_gib: free memory of the device, in GiB.
         problem: what is missing or wrong, or None. mend: the command or the step that fixes it.
         tested: whether the authors ever tried this kind of environment.
@@ -444,7 +445,7 @@ class Diagnosis:
     python: str | None = None
     engine_version: str | None = None
     python_version: str | None = None
-    torch_version: str | None = None
+    framework: str | None = None
     processor: str | None = None
     free_gib: float | None = None
     problem: str | None = None
@@ -490,7 +491,7 @@ def _diagnose(engine: str, device: str, given: Path | None) -> Diagnosis:
 def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = True) -> Diagnosis:
     answer: Event = {}
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    request = {"module": engine_module(engine), "device": device}
+    request = {"module": engine_module(engine), "framework": engine_data(engine).framework, "device": device}
     outcome = run_worker(
         [str(python), "-s", str(_PROBE)],
         request,
@@ -516,7 +517,7 @@ def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = 
         python=str(python),
         engine_version=answer.get("engine"),
         python_version=answer.get("python"),
-        torch_version=answer.get("torch"),
+        framework=answer.get("framework"),
         processor=answer.get("processor"),
         free_gib=answer.get("free_gib") if device == "cuda" else _free_memory(),
         problem=problem,

@@ -30,6 +30,8 @@ class SGLangJAX:
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
+        if spec.device == "cuda":
+            return f"sglang-jax {self.version} drafts with an attention kernel for TPU, and has none for cuda"
         if spec.topk > 1:
             return f"sglang-jax {self.version} is run with chains here: its trees were not tried"
         if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
@@ -55,10 +57,6 @@ class SGLangJAX:
         )
 
 
-_PAGE = 64
-"""Tokens in a page of the KV pool."""
-
-
 def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model_path": spec.target,
@@ -66,7 +64,6 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
         "dtype": spec.dtype,
         "random_seed": spec.seed,
         "context_length": spec.max_model_len,
-        "page_size": _PAGE,
         "max_running_requests": 1,
         "disable_radix_cache": True,
         "disable_precompile": True,
@@ -88,8 +85,8 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
 
 
 def _draft_room(spec: RunSpec) -> int:
-    """Return the extra slots of the KV pool, in tokens, for tokens drafted beyond the context: whole pages."""
-    return -(-4 * spec.verified_tokens // _PAGE + 2) * _PAGE
+    """Return the extra slots of the KV pool, in tokens, for tokens drafted beyond the context."""
+    return 4 * spec.verified_tokens + 64
 
 
 def _sampling(spec: RunSpec) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class EngineData:
 
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
+        framework: what it computes with.
         pinned: the version that is installed and run by default.
         released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
         beside: further versions that every preflight checks.
@@ -74,6 +75,7 @@ class EngineData:
     pinned: str
     released_as: tuple[str, ...] = ()
     module: str | None = None
+    framework: Literal["torch", "jax"] = "torch"
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
     yaml: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -93,7 +95,7 @@ class SourceArchive:
 class EnvironmentData:
     """An environment in ``engine.toml``; see `EnvironmentSpec`.
 
-    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does without.
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and text models do without.
     """
 
     distribution: str
@@ -126,6 +128,7 @@ class VersionData:
         greedy_only: devices on which it speculates correctly only at temperature 0.
         counts_end_with_response: whether it accepts no token past the end of a response, and drafts none past the
             token limit.
+        drafts_wrongly: what it computes otherwise than heads are trained to, whatever the files; empty if nothing.
         runners: by device, the runner whose name the preflight adds to the version, if runners read files differently.
         decoding_type, python_config, head_key: TensorRT-LLM's names for EAGLE-3 in its YAML and in Python.
         environments: by device, how to make one. no_environment: by device, why there is none.
@@ -138,6 +141,7 @@ class VersionData:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     greedy_only: tuple[Device, ...] = ()
     counts_end_with_response: bool = False
+    drafts_wrongly: str = ""
     runners: Mapping[Device, str] = field(default_factory=dict)
     decoding_type: str = ""
     python_config: str = ""

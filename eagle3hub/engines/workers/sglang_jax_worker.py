@@ -35,7 +35,7 @@ def _run(request, tell):
         kernels = _kernels(request["device"])
     tell("stage", stage="load")
     _report_faults(tell)
-    draft, accepted = _watch_draft(request["engine"].get("speculative_draft_model_path")), _watch_rounds()
+    draft, seen = _watch_draft(request["engine"].get("speculative_draft_model_path")), _watch_requests()
     with Stage("load"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(request["engine"]["model_path"])
         engine = Engine(**request["engine"])
@@ -62,13 +62,13 @@ def _run(request, tell):
             start = time.monotonic()
             output = engine.generate(input_ids=ids, sampling_params=request["sampling"])
             seconds = time.monotonic() - start
-            rounds = accepted.pop(output["meta_info"]["id"], [])
+            found = seen.pop(output["meta_info"]["id"])
             tell(
                 "prompt",
                 index=index,
                 prompt_tokens=len(ids),
-                tokens=list(output["output_ids"]),
-                counters=None if steps is None else counters(rounds, steps),
+                tokens=found["tokens"][: request["sampling"]["max_new_tokens"]],  # its last round may give more
+                counters=None if steps is None else counters(found["accepted"], steps),
                 seconds=seconds,
             )
 
@@ -187,31 +187,32 @@ def _stored(folder):
     names = []
     for file in sorted(pathlib.Path(folder).glob("*.safetensors")):
         with safe_open(file, "np") as stored:
-            names += list(stored.keys())  # noqa: SIM118
+            names += list(stored.keys())
     return names
 
 
-def _watch_rounds():
-    """Return the accepted drafts of each round, by request; it grows as requests run.
+def _watch_requests():
+    """Return what each request generated and how many drafts each of its rounds accepted; it grows as requests run.
 
-    sglang-jax sums them up for each request, and hands out what a round generated after that.
+    Both are read where the scheduler hands out what was generated. What it hands out itself lacks special tokens, and
+    has only sums of the rounds, to which the target's own token of each round is added.
     """
     from sgl_jax.srt.managers.scheduler_output_processor_mixin import SchedulerOutputProcessorMixin
 
-    accepted, sums = {}, {}
+    seen = {}
     hand_out = SchedulerOutputProcessorMixin.stream_output
 
     def watched(self, reqs, *args, **options):
         for request in reqs:
-            rounds, tokens = sums.get(request.rid, (0, 0))
-            if request.spec_verify_ct > rounds:
-                drafts = int(request.spec_accepted_tokens - tokens) - 1  # without the target's own token
-                accepted.setdefault(request.rid, []).append(drafts)
-                sums[request.rid] = (request.spec_verify_ct, request.spec_accepted_tokens)
+            found = seen.setdefault(request.rid, {"tokens": [], "accepted": [], "sum": 0})
+            if request.spec_verify_ct > len(found["accepted"]):
+                found["accepted"].append(int(request.spec_accepted_tokens) - found["sum"] - 1)
+                found["sum"] = int(request.spec_accepted_tokens)
+            found["tokens"] = [int(token) for token in request.output_ids_through_stop]
         return hand_out(self, reqs, *args, **options)
 
     SchedulerOutputProcessorMixin.stream_output = watched
-    return accepted
+    return seen
 
 
 def _aux_boundaries(engine):

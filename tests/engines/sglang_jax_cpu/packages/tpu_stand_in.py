@@ -1,6 +1,7 @@
 """Let sglang-jax run on CPU: a stand-in for its TPU attention kernel, and what the CPU needs beside it.
 
-Everything else of sglang-jax runs unmodified. `install` names each module of it that is changed, and how.
+Everything else of sglang-jax runs unmodified. `_CHANGES` names each module that is changed; each change says how.
+`_MENDS` are further changes, made only where a test asks for them: they correct where sglang-jax places drafts.
 """
 
 from __future__ import annotations
@@ -127,18 +128,49 @@ def _jax(module):
     module.config.update("jax_cpu_enable_async_dispatch", False)
 
 
+def _placed_states(module):
+    """Mend: after a round, the K + 1 states of its tokens belong at their own positions, not one slot before them."""
+    import jax.numpy as jnp
+
+    make = module._make_draft_extend_metadata
+
+    def one_longer(metadata, lengths, *args, **options):
+        return make(metadata, jnp.where(lengths > 0, lengths + 1, lengths), *args, **options)
+
+    module._make_draft_extend_metadata = one_longer
+
+
+def _turned_drafts(module):
+    """Mend: a draft is turned by the position of the state it continues, as in training, not by the next one."""
+    call = module.LlamaEagleModel.__call__
+
+    def turned(self, forward_batch, token_to_kv_pool):
+        if forward_batch.forward_mode.is_decode():
+            forward_batch.positions = forward_batch.positions - 1
+        return call(self, forward_batch, token_to_kv_pool)
+
+    module.LlamaEagleModel.__call__ = turned
+
+
 _CHANGES = {
     "sgl_jax.srt.layers.attention.flashattention_backend": _attention,
     "sgl_jax.srt.model_executor.model_runner": _runner,
     "jax": _jax,
+}
+_MENDS = {
+    "sgl_jax.srt.speculative.draft_extend_fused": _placed_states,
+    "sgl_jax.srt.models.llama_eagle3": _turned_drafts,
 }
 
 
 class _Changing(importlib.abc.MetaPathFinder):
     """Change a module as soon as it has been imported."""
 
+    def __init__(self, changes):
+        self.changes = changes
+
     def find_spec(self, fullname, path=None, target=None):
-        change = _CHANGES.get(fullname)
+        change = self.changes.get(fullname)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path) if change else None
         if spec is None or spec.loader is None:
             return None
@@ -152,6 +184,6 @@ class _Changing(importlib.abc.MetaPathFinder):
         return spec
 
 
-def install():
-    """Change the modules of `_CHANGES` when they are imported."""
-    sys.meta_path.insert(0, _Changing())
+def install(*, mended):
+    """Change the modules of `_CHANGES`, and of `_MENDS` if ``mended``, when they are imported."""
+    sys.meta_path.insert(0, _Changing({**_CHANGES, **(_MENDS if mended else {})}))
