@@ -191,6 +191,8 @@ def _judge(question: Question, made: Probed, told: Mapping[str, Any], work: Path
         seconds=float(told.get("seconds", 0.0)),
     )
     ended = told["ended"]
+    if ended == "not_asked":
+        return Answer(question.name, "not_run", message=told["message"])
     if other is not None and (theirs := (told.get("other_taps") or {}).get(other)) is not None:
         if isinstance(theirs, dict):
             return replace(seen, outcome="refuses", stage="taps", message=_error(theirs, work), taps=())
