@@ -65,7 +65,7 @@ class EngineData:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
         framework: what it computes with.
         pinned: the version that is installed and run by default.
-        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
+        released_as: its distributions on the package index, where `tools/engine_releases.py` looks.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
@@ -303,7 +303,8 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
     nearest = releases[max(not_newer, default=min(releases))]
     title = engine_title(engine)
     if asked in recipe_versions(engine):
-        return KnownVersion(nearest, f"how {title} {asked} reads a head is not known: it is judged as {nearest}")
+        what = f"how {title} {asked} reads a head" if file == "contract.toml" else f"what {title} {asked} accepts"
+        return KnownVersion(nearest, f"{what} is not known: it is judged as {nearest}")
     if own < min(releases) and not not_newer:
         how = "older than every version that eagle3hub knows"
     elif own > max(releases):
