@@ -290,6 +290,9 @@ def render_matrix(matrix: Matrix, out: Console, *, saved: Path | None = None) ->
     out.print(table)
     for reason, where in reasons_of(matrix).items():
         out.print(f"[bold]{escape(', '.join(where))}[/]: {escape(reason)}")
+    entries = [entry for report in matrix.reports for entry in report.engines]
+    for warning in dict.fromkeys(e.preflight.warning for e in entries if e.preflight and e.preflight.warning):
+        out.print(f"[yellow]{escape(warning)}[/]")
     if saved is not None:
         out.print(f"\nreport    {escape(str(saved))}")
 

@@ -83,7 +83,7 @@ def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str,
         (
             "engine.toml",
             'greedy_only = ["cpu"]',
-            'greedy_only = ["tpu"]',
+            'greedy_only = ["npu"]',
             r"greedy_only\[0\] must be one of 'cpu', 'cu",
         ),
         ("engine.toml", "disk_gib = 2.5", 'disk_gib = "2.5"', "environments.cpu, disk_gib|disk_gib must be a number"),

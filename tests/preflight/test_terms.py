@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ TARGETS = [
     f.target("phi3"),
     f.target(hidden_size=99),
     f.target("kimi_k25"),
+    replace(f.target(), tokenizer_class="TokenizersBackend"),
     f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
 ]
 
