@@ -372,7 +372,7 @@ def _for_page(entry: Entry) -> dict[str, Any]:
     """An entry as the template reads it: every field is there, and the interval in words."""
     optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
     interval = interval_of(entry.counted) if entry.counted is not None else ""
-    foreseen = entry.preflight and {**entry.preflight.to_json(), "words": entry.preflight.words}
+    foreseen = entry.preflight and {"warning": None, **entry.preflight.to_json(), "words": entry.preflight.words}
     return {**dict.fromkeys(optional), **entry.to_json(), "preflight": foreseen, "interval": interval}
 
 
