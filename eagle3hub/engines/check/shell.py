@@ -160,8 +160,6 @@ def _command(node: Node) -> ShellCommand:
     for child in node.children:
         if child.type in _ASSIGNED:
             assigned.append(_assignment(child))
-        elif child.type == "command_name":
-            words.append(Word(_value(child), child.start_point[0]))
         elif child.type not in _REDIRECTS:
             words.append(Word(_value(child), child.start_point[0]))
     return ShellCommand(words, assigned, node.start_point[0], node.end_point[0])
