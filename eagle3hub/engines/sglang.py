@@ -30,6 +30,8 @@ class SGLang:
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
+        if spec.device == "tpu":
+            return "SGLang does not run on TPU: sglang-jax does"
         if spec.temperature > 0 and spec.device in version_data(self.name, self.version).greedy_only:
             return f"SGLang {self.version} on {spec.device} verifies drafts greedily whatever the temperature"
         return None
@@ -72,6 +74,8 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
         arguments |= {"prefill_attention_backend": "intel_amx", "decode_attention_backend": "intel_amx"}
         # max_total_tokens sets the size of the pool; the fraction only has to leave room for it on a busy machine.
         arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": spec.max_model_len + _draft_room(spec)}
+    elif spec.dtype == "float32":
+        arguments["attention_backend"] = "triton"  # SGLang's choice for CUDA takes half precision only; not run by us
     if spec.head is not None:
         arguments |= {
             "speculative_algorithm": "EAGLE3",
