@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -323,15 +323,19 @@ def _plain(version: str) -> str:
     return re.sub(r"^(\d+(?:\.\d+)*?)(?:\.0)+(?!\.?\d)", r"\1", text)
 
 
-def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
+def version_document(
+    engine: str, version: str, file: str, over: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Read a ``.toml`` file of one version, merged over the file of the version it builds on.
 
     Tables are merged key by key, except ``aux``, ``architectures`` and ``rope``; other values replace the older ones.
+    ``over`` changes what each version states, the one built on included, by engine and version.
     """
     own = read_toml(DATA / engine / version / file)
-    base = version_document(engine, own["builds_on"], file) if "builds_on" in own else {}
+    base = version_document(engine, own["builds_on"], file, over) if "builds_on" in own else {}
     merge = merge_tables({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
-    return {key: value for key, value in merge.items() if key != "builds_on"}
+    stated = {key: value for key, value in merge.items() if key != "builds_on"}
+    return stated if over is None else over(engine, version, stated)
 
 
 def merge_tables(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

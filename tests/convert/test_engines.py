@@ -149,7 +149,7 @@ def test_no_folder_of_a_full_vocabulary_serves_vllm_and_sglang_jax(tmp_path: Pat
     with pytest.raises(Refusal, match="stops without d2t") as refused:
         universal(source, tmp_path / "both", target, "vllm", "sglang_jax")
     assert "--engines vllm" in (refused.value.hint or "")
-    universal(source, tmp_path / "jax", target, "sglang_jax", include_embeddings=False)
+    universal(source, tmp_path / "jax", target, "sglang_jax")
     written = variants.tensors_of(tmp_path / "jax")
     assert (written["d2t"].tolist(), "d2t" in variants.tensors_of(tmp_path / "out")) == ([0] * d["vocab"], False)
     found = verdicts(tmp_path / "jax", target)

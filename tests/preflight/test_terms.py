@@ -52,6 +52,7 @@ def test_every_code_has_a_finding_and_every_finding_a_code():
     )
     built = {"norm-before-residual", "norm-before-fc", "fc-norm"}
     built |= {f"{flag}-stated" for flag in built} | {"norm-before-residual-assumed"}
+    built |= {"head-dim-narrower", "mlp-width-narrower"}
     built |= {"null-target-hidden-size", "null-draft-vocab-size", "null-eagle-config", "null-rope-theta"}
     assert set(common_rules()) <= named | built
     for terms in contracts():
