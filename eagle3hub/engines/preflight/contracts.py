@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight.probed import EXECUTED, Probed, overlaid, probed
 from eagle3hub.engines.specs import (
     DATA,
     engine_data,
@@ -94,6 +95,9 @@ def shown_by(assumption: Assumption, code: str) -> bool:
 # Verdicts of a preflight and their reasons
 
 
+_OF_THE_TARGET = frozenset({"target-rope", "target-tokenizer"})
+"""Findings about the target's own files, which no file of a head can mend."""
+
 Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
 EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
 """From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
@@ -155,7 +159,7 @@ class PreflightVerdict:
     @property
     def on_files(self) -> PreflightVerdict:
         """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
-        mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
+        mendable = [reason for reason in self.reasons if reason.code not in _OF_THE_TARGET]
         return self._with(mendable)
 
     def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
@@ -228,6 +232,11 @@ class ContractRule:
     says: str
     source: str
     hint: str | None
+
+    @property
+    def executed(self) -> bool:
+        """Whether a probe showed it."""
+        return EXECUTED.match(self.source) is not None
 
     def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
         """Return the reason for a finding of this kind."""
@@ -433,13 +442,17 @@ class _Ruling:
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """The usual effect of a finding; ``always`` means on every engine."""
+    """The usual effect of a finding; ``always`` means on every engine.
+
+    ``executable``: whether it is about what an engine does, so that a probe can show it, not about what is known here.
+    """
 
     effect: Effect
     says: str
     source: str | None = None
     hint: str | None = None
     always: bool = False
+    executable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -494,8 +507,35 @@ def common_rules() -> Mapping[str, _Usual]:
     return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
 
 
+def only_read(terms: EngineContract) -> tuple[int, list[str]]:
+    """Return how many rules of a contract are about what the engine does, and the codes of those never executed."""
+    rules = {code: rule for code, rule in terms.rules.items() if common_rules()[code].executable}
+    return len(rules), [code for code, rule in rules.items() if not rule.executed]
+
+
 def _document(engine: str, version: str) -> dict[str, Any]:
-    return version_document(engine, version, CONTRACT)
+    """Return what a version's contract states, with what a probe found in place of what was read."""
+    return version_document(engine, version, CONTRACT, _probed_over)
+
+
+def _probed_over(engine: str, version: str, stated: dict[str, Any]) -> dict[str, Any]:
+    found = probed(engine, version)
+    return stated if found is None else overlaid(stated, found)
+
+
+def contracts_of(found: Probed) -> list[EngineContract]:
+    """Return the contracts of a version that somebody probed, one for each runner; the rest is from reading.
+
+    Raises UsageError if ``found`` was made for a version of which nothing is known here.
+    """
+    base = found.reading_from or found.version
+    if base not in versions_with(found.engine, CONTRACT):
+        raise UsageError(
+            f"no contract describes {engine_title(found.engine)} {base}, which {found.version} was read from",
+            hint="probe the engine again with this eagle3hub",
+            code="usage-engine-version",
+        )
+    return _contracts(found.engine, found.version, overlaid(_document(found.engine, base), found))
 
 
 def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:
@@ -573,9 +613,8 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")
-        rules[code] = ContractRule(
-            said.effect or always.effect, said.says or always.says, source, said.hint or always.hint
-        )
+        hint = always.hint if said.hint is None else said.hint or None
+        rules[code] = ContractRule(said.effect or always.effect, said.says or always.says, source, hint)
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")
