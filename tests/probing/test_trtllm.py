@@ -19,7 +19,7 @@ def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory
     found = {}
     for version, asked in ASKED.items():
         python = interpreter(tmp_path_factory.mktemp("trtllm"), version)
-        probe = ask("trtllm", "TensorRT-LLM", python, device="cuda", env={}, progress=silent, only=asked)
+        probe = ask("trtllm", "TensorRT-LLM", python, device="cuda", progress=silent, only=asked)
         assert probe.version == version
         found[version] = probe.answers[""]
     old, new = found[TRTLLM], found[TRTLLM_NEXT]
@@ -33,4 +33,4 @@ def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory
 def test_a_cpu_is_refused(tmp_path_factory: pytest.TempPathFactory):
     python = interpreter(tmp_path_factory.mktemp("trtllm"), TRTLLM)
     with pytest.raises(UnavailableError, match="needs a CUDA device"):
-        ask("trtllm", "TensorRT-LLM", python, device="cpu", env={}, progress=silent, only=["plain"])
+        ask("trtllm", "TensorRT-LLM", python, device="cpu", progress=silent, only=["plain"])
