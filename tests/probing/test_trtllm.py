@@ -11,8 +11,8 @@ from eagle3hub.probing.run import ask
 from eagle3hub.system.progress import silent
 
 pytestmark = pytest.mark.engine
-NORM = "norm-before-fc-head"
-ASKED = {TRTLLM: [NORM], TRTLLM_NEXT: ["plain", NORM, "norm-before-residual-head", "four-taps"]}
+NORM = "norm-before-fc"
+ASKED = {TRTLLM: [NORM], TRTLLM_NEXT: ["plain", NORM, "norm-before-residual", "four-taps"]}
 
 
 def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory):
@@ -26,7 +26,7 @@ def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory
     assert (new["plain"].outcome, new["plain"].taps) == ("right", (2, 6, 9)), new["plain"]
     assert old[NORM].matched == "leaves out the norm before fc"
     assert new[NORM].outcome == "right"
-    assert new["norm-before-residual-head"].matched == "adds the un-normed state"
+    assert new["norm-before-residual"].matched == "adds the un-normed state"
     assert new["four-taps"].outcome == "refuses", "the widths of fc differ"
 
 
