@@ -75,7 +75,7 @@ HELD_FOR = {
     "norm_before_fc": frozenset({"vllm", "sglang"}),
     "fc_norm": frozenset({"vllm", "sglang"}),
     "post_norm_feedback": frozenset({"vllm", "sglang", "trtllm"}),
-    "attention_bias": frozenset({"vllm"}),
+    "attention_bias": frozenset({"vllm", "trtllm"}),
     "embed_tokens": frozenset({"vllm"}),
     "target_width": frozenset({"vllm", "sglang", "trtllm"}),
 }
