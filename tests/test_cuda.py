@@ -43,7 +43,7 @@ def test_the_plan_has_every_combination_and_runs_what_our_commands_take(cuda: Mo
     for step in steps:
         assert set(step.needs) <= set(names[: names.index(step.name)])
         for command in step.command:
-            if command[:3] == (sys.executable, "-m", "eagle3hub") and "probe" not in command:
+            if command[:3] == (sys.executable, "-m", "eagle3hub"):
                 parsed(list(command[3:]))
     in_every_layout = [step.shown for step in steps if step.shown and "all" in step.command[0]]
     assert set(in_every_layout) == ran - {("reference", "", "float32", "0")}
@@ -101,6 +101,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
         step(cuda, "waiting", count, needs=("beside",)),
         step(cuda, "measured", write, measures=(0, 1), report="r.json"),
         step(cuda, "silent", "", report="none.json"),
+        step(cuda, "strange", f"open({str(tmp_path / 's.json')!r}, 'w').write('[]')", report="s.json"),
         cuda.Step("absent", (("/no/such/python",),), 5),
         step(cuda, "large", count, 10**6),
     ]
@@ -113,7 +114,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
     assert ended["needy"] == ("skipped", "bad is not done")
     assert ended["measured"] == ("done", "pass, τ 1.400: universal")
     assert ended["silent"] == ("failed", "it wrote no report")
-    assert ended["absent"][0] == "failed"
+    assert ended["strange"][0] == ended["absent"][0] == "failed"
     assert ended["large"][0] == "skipped"
     assert "up to 30 s" in capsys.readouterr().out
     before = (tmp_path / "count").read_text()
@@ -164,6 +165,7 @@ def test_the_table_is_made_of_reports_and_put_into_the_page(cuda: ModuleType, tm
     (tmp_path / "v.json").write_text(json.dumps(document))
     steps = [
         cuda.Step("v", (), 9, report="v.json", shown=("vllm", "V2", "float32", "0")),
+        cuda.Step("i", (), 9),
         cuda.Step("p", (), 9, report="p.json"),
         cuda.Step("w", (), 9, report="w.json", shown=("sglang", "", "float32", "0")),
         cuda.Step("x", (), 9, report="x.json", shown=("sglang", "", "float32", "1")),
@@ -172,6 +174,7 @@ def test_the_table_is_made_of_reports_and_put_into_the_page(cuda: ModuleType, tm
     ended = {
         "v": cuda.Ended("done", 61.2, cuda.results(document), ""),
         "p": cuda.Ended("done", 5.0, cuda.outcomes({"answers": answers}), ""),
+        "i": cuda.Ended("done", 9.0, "done", ""),
         "w": cuda.Ended("failed", 7.0, "status 4: error: no kernels", ""),
         "x": cuda.Ended("skipped", 0.0, "no time was left: run it again", ""),
     }

@@ -22,7 +22,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eagle3hub.engines.specs import DATA, default_version
+from eagle3hub.engines.specs import DATA, default_version, engine_module
 
 MODELS = {
     "vllm": ("vllm/model_executor/models", "vllm/models"),
@@ -55,21 +55,21 @@ _TELL = (
     "import json; from transformers.models.auto import modeling_auto as m;"
     "names = ['CAUSAL_LM', 'IMAGE_TEXT_TO_TEXT', 'MULTIMODAL_LM'];"
     "print(json.dumps([dict(getattr(m, f'MODEL_FOR_{name}_MAPPING_NAMES', {})) for name in names]));"
-    "import sysconfig; print(sysconfig.get_path('purelib'))"
+    "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).submodule_search_locations[0])"
 )
 
 
-def told(python: Path) -> tuple[dict[str, list[str]], Path]:
-    """The architectures of each type that transformers knows, and where packages lie."""
-    out = subprocess.run([str(python), "-c", _TELL], stdout=subprocess.PIPE, text=True, check=True).stdout
-    maps, site = out.strip().splitlines()[-2:]
+def told(python: Path, engine: str) -> tuple[dict[str, list[str]], Path]:
+    """The architectures of each type that transformers knows, and the folder that the engine's package lies in."""
+    out = subprocess.run([str(python), "-c", _TELL, engine], stdout=subprocess.PIPE, text=True, check=True).stdout
+    maps, package = out.strip().splitlines()[-2:]
     types: dict[str, list[str]] = {}
     for mapping in json.loads(maps):
         for kind, names in mapping.items():
             types.setdefault(kind, []).extend([names] if isinstance(names, str) else names)
     for kind, names in REMOTE.items():
         types.setdefault(kind, []).extend(names)
-    return types, Path(site)
+    return types, Path(package).parent
 
 
 class Classes:
@@ -130,7 +130,7 @@ def vllm_registry(registry: Path) -> dict[str, str]:
 
 def targets(engine: str, python: Path, source: Path | None = None) -> tuple[list[str], list[str]]:
     """The types that the engine drafts for, and those whose class it has but does not draft for."""
-    types, site = told(python)
+    types, site = told(python, engine_module(engine) if source is None else "transformers")
     folders = [(source or site) / folder for folder in MODELS[engine]]
     classes = Classes(*folders)
     table = vllm_registry(folders[0] / "registry.py") if engine == "vllm" else classes.registered

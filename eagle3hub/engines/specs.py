@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,8 @@ from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
 T = TypeVar("T")
+_PYTHONS = (11, 14)
+"""The oldest and the newest minor version of Python 3 that engines support, unless their data say otherwise."""
 DATA = Path(__file__).resolve().parent / "data"
 _OF_ONE_VERSION = ("builds_on", "environments", "image", "called")
 """Keys that a version does not inherit from the version it builds on."""
@@ -61,8 +63,9 @@ class EngineData:
 
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
+        framework: what it computes with.
         pinned: the version that is installed and run by default.
-        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
+        released_as: its distributions on the package index, where `tools/engine_releases.py` looks.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
@@ -72,6 +75,7 @@ class EngineData:
     pinned: str
     released_as: tuple[str, ...] = ()
     module: str | None = None
+    framework: Literal["torch", "jax"] = "torch"
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
     yaml: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -97,6 +101,7 @@ class EnvironmentData:
     distribution: str
     platforms: tuple[str, ...]
     disk_gib: float
+    pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
     leaves_out: tuple[str, ...] = ()
@@ -123,6 +128,7 @@ class VersionData:
         greedy_only: devices on which it speculates correctly only at temperature 0.
         counts_end_with_response: whether it accepts no token past the end of a response, and drafts none past the
             token limit.
+        drafts_wrongly: what it computes otherwise than heads are trained to, whatever the files; empty if nothing.
         runners: by device, the runner whose name the preflight adds to the version, if runners read files differently.
         decoding_type, python_config, head_key: TensorRT-LLM's names for EAGLE-3 in its YAML and in Python.
         environments: by device, how to make one. no_environment: by device, why there is none.
@@ -135,6 +141,7 @@ class VersionData:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     greedy_only: tuple[Device, ...] = ()
     counts_end_with_response: bool = False
+    drafts_wrongly: str = ""
     runners: Mapping[Device, str] = field(default_factory=dict)
     decoding_type: str = ""
     python_config: str = ""
@@ -190,6 +197,7 @@ class EnvironmentSpec:
     """How to make an environment: the frozen requirements, and where they can be installed.
 
     ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is the size of the complete environment in GiB;
+    ``pythons`` are the oldest and the newest minor version of Python 3 that it supports;
     ``resolve`` lets pip add missing dependencies (otherwise the requirements are complete); ``tested`` says whether
     the authors tried it; ``import_path`` is a folder of modules that the engine needs to import; ``module`` is the
     module to import, if its name differs from the engine's.
@@ -202,6 +210,7 @@ class EnvironmentSpec:
     requirements: Path
     platforms: tuple[str, ...]
     disk_gib: float
+    pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
     import_path: Path | None = None
@@ -294,7 +303,8 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
     nearest = releases[max(not_newer, default=min(releases))]
     title = engine_title(engine)
     if asked in recipe_versions(engine):
-        return KnownVersion(nearest, f"how {title} {asked} reads a head is not known: it is judged as {nearest}")
+        what = f"how {title} {asked} reads a head" if file == "contract.toml" else f"what {title} {asked} accepts"
+        return KnownVersion(nearest, f"{what} is not known: it is judged as {nearest}")
     if own < min(releases) and not not_newer:
         how = "older than every version that eagle3hub knows"
     elif own > max(releases):
@@ -313,15 +323,19 @@ def _plain(version: str) -> str:
     return re.sub(r"^(\d+(?:\.\d+)*?)(?:\.0)+(?!\.?\d)", r"\1", text)
 
 
-def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
+def version_document(
+    engine: str, version: str, file: str, over: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Read a ``.toml`` file of one version, merged over the file of the version it builds on.
 
     Tables are merged key by key, except ``aux``, ``architectures`` and ``rope``; other values replace the older ones.
+    ``over`` changes what each version states, the one built on included, by engine and version.
     """
     own = read_toml(DATA / engine / version / file)
-    base = version_document(engine, own["builds_on"], file) if "builds_on" in own else {}
+    base = version_document(engine, own["builds_on"], file, over) if "builds_on" in own else {}
     merge = merge_tables({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
-    return {key: value for key, value in merge.items() if key != "builds_on"}
+    stated = {key: value for key, value in merge.items() if key != "builds_on"}
+    return stated if over is None else over(engine, version, stated)
 
 
 def merge_tables(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -399,6 +413,7 @@ def environment_spec(engine: str, device: str) -> EnvironmentSpec:
         requirements=folder / f"requirements-{device}.txt",
         platforms=found.platforms,
         disk_gib=found.disk_gib,
+        pythons=found.pythons,
         resolve=found.resolve,
         tested=found.tested,
         module=engine_module(engine),

@@ -42,7 +42,7 @@ def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Pat
         "class A(nn.Module, SupportsEagle3): ...\nclass B(A): ...\nclass C(nn.Module, SupportsLoRA): ...\n"
     )
     types = {kind: [f"{kind.upper()}ForCausalLM"] for kind in ("a", "b", "c", "d")}
-    monkeypatch.setattr(tool, "told", lambda python: (types, tmp_path))
+    monkeypatch.setattr(tool, "told", lambda python, engine: (types, tmp_path))
     assert tool.targets("vllm", Path("python")) == (["a", "b"], ["c"])
     other = tmp_path / "sglang/srt/models"
     other.mkdir(parents=True)
@@ -62,6 +62,18 @@ def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Pat
         "class B(DecoderModelForCausalLM[Model, Config]): ...\nclass DForCausalLM(Base): ...\n"
     )
     assert tool.targets("trtllm", Path("python"), checkout) == (["a"], ["b", "c"])
+
+
+def test_sources_are_those_of_the_package_that_is_imported(tmp_path: Path, tool: ModuleType):
+    """One that lies before the installed ones on the path, for example."""
+    (tmp_path / "first/vllm").mkdir(parents=True)
+    (tmp_path / "first/vllm/__init__.py").write_text("raise SystemExit('it is not imported')\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/first exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    types, site = tool.told(python, "vllm")
+    assert site == tmp_path / "first"
+    assert "LlamaForCausalLM" in types["llama"]
 
 
 def test_the_lists_are_written_in_place(tmp_path: Path, tool: ModuleType, monkeypatch):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM, VLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, current_contracts, preflight
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
+NEXT = {("vllm", f"{VLLM} {runner}"): ("vllm", f"{VLLM_NEXT} {runner}") for runner in ("V1", "V2")}
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 
@@ -32,13 +33,13 @@ MATRIX: dict[str, tuple[ExaminedHead, str]] = {
     "specforge, other ids nested": (f.specforge(f.OTHER_AFTER), "S S R S S S S"),
     "specforge 3.1 up to 0.2.0": (f.specforge_31(), "S S S S S S X"),
     "specjax": (f.specjax(), "R R X R R R R"),
-    "modelopt, default ids": (f.modelopt(), "S R R X R S R"),
-    "modelopt, other ids": (f.modelopt(f.OTHER_AFTER), "S S R X S S S"),
+    "modelopt, default ids": (f.modelopt(), "S R R X R X R"),
+    "modelopt, other ids": (f.modelopt(f.OTHER_AFTER), "S S R X S X S"),
     "modelopt, four ids": (f.modelopt([1, 9, 14, 26]), "S X R X X X X"),
-    "modelopt, full vocabulary": (f.modelopt(full=True), "S R R X R S R"),
+    "modelopt, full vocabulary": (f.modelopt(full=True), "S R R X R X R"),
     "modelopt, final hidden state": (f.modelopt_without_aux(), "R X R X S X X"),
     "modelopt, two layers": (f.modelopt_two_layers(), "S R S X S X X"),
-    "modelopt, quantized": (f.modelopt_quantized(), "R R R X R S U"),
+    "modelopt, quantized": (f.modelopt_quantized(), "R R R X R X U"),
     "speculators, default ids": (f.speculators(), "R R X X X X R"),
     "speculators, norm_before_residual": (f.speculators(norm_before_residual=True), "R R X X X X R"),
     "speculators, norm_before_residual left out": (f.speculators(norm_before_residual="DELETE"), "S S X X X X R"),
@@ -47,7 +48,7 @@ MATRIX: dict[str, tuple[ExaminedHead, str]] = {
     "speculators, four ids": (f.speculators([2, 10, 15, 27]), "X X X X X X X"),
     "mla": (f.mla(), "R R R R R X X"),
     "universal, default ids": (f.universal(), "R R R R R R R"),
-    "universal, full vocabulary": (f.universal(full=True), "R R R R R R R"),
+    "universal, full vocabulary": (f.universal(full=True), "R R R R R X R"),
     "universal, other ids": (f.universal((4, 10, 21)), "R R R S S S R"),
 }
 
@@ -107,9 +108,20 @@ def test_cell_for_the_right_reason(row: str, engine: tuple[str, str], codes: set
 
 def test_the_columns_are_all_there_is():
     old = ("sglang_jax", "0.0.2")
-    assert {(c.engine, c.version) for c in current_contracts()} == {*COLUMNS, old}
+    assert {(c.engine, c.version) for c in current_contracts()} == {*COLUMNS, *NEXT.values(), old}
     for subject, _ in MATRIX.values():
         assert preflight(subject, *old, f.target()).kind == "refuses"
+
+
+@pytest.mark.parametrize("pinned", NEXT)
+def test_vllms_next_version_differs_where_it_is_known_to(pinned: tuple[str, str]):
+    """Its V2 takes a head of the final hidden state, which the pinned one refuses."""
+    found = {row for row, (subject, _) in MATRIX.items() if codes(subject, pinned) != codes(subject, NEXT[pinned])}
+    assert found == ({"modelopt, final hidden state"} if pinned == V2 else set())
+
+
+def codes(subject: ExaminedHead, engine: tuple[str, str]) -> list[tuple[str, str]]:
+    return [(r.code, r.effect) for r in preflight(subject, *engine, f.target()).reasons]
 
 
 def test_a_yaml_hint_names_the_after_layer_ids():

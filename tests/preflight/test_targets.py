@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from support import outlines as f
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM, VLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, engines_serving, preflight, preflight_all
 from eagle3hub.errors import UsageError
+from eagle3hub.head.target import read_target
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
@@ -106,11 +111,19 @@ def test_targets_an_engine_does_not_draft_for():
 )
 def test_each_engine_drafts_for_targets_whose_class_hands_out_its_layers(kind: str, expected: str):
     effects = {"right": "R", "unknown": "U", "refuses": "X"}
-    found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version != "0.0.2"]
+    beside = ("0.0.2", f"{VLLM_NEXT} V1", f"{VLLM_NEXT} V2")
+    found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version not in beside]
     assert " ".join(effects[v.kind] for v in found) == expected
     said = {r.code: r.sentence for v in found for r in v.reasons}
     if "U" in expected:
         assert said["target-unchecked"] == f"may not draft for targets of type {kind}: this was not checked"
+
+
+@pytest.mark.parametrize("kind", ["granitemoe", "granitemoe_swa", "granitemoeshared"])
+def test_vllms_next_version_drafts_for_more_targets(kind: str):
+    for runner in ("V1", "V2"):
+        assert preflight(f.universal(), "vllm", f"{VLLM} {runner}", f.target(kind)).kind == "refuses"
+        assert preflight(f.universal(), "vllm", f"{VLLM_NEXT} {runner}", f.target(kind)).kind == "right"
 
 
 def test_a_head_of_the_final_hidden_state_needs_no_layer_of_its_target():
@@ -177,6 +190,19 @@ def test_a_target_whose_lm_head_is_its_embeddings_stops_sglang_jax():
     assert engines_serving(["vllm", "sglang_jax"], tied)["vllm"] is None
     assert "tie_word_embeddings" in (engines_serving(["sglang_jax"], tied)["sglang_jax"] or "")
     assert engines_serving(["sglang_jax"], f.target("qwen3"))["sglang_jax"] is None
+
+
+def test_a_tokenizer_of_transformers_5_stops_sglang_jax(target: Path):
+    assert read_target(target).tokenizer_class is None
+    for named, refused in (("TokenizersBackend", True), ("PreTrainedTokenizerFast", False), (7, False)):
+        (target / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+        known = replace(f.target(), tokenizer_class=read_target(target).tokenizer_class)
+        verdict = preflight(f.universal(), *JAX, known)
+        assert (verdict.kind == "refuses") == refused
+        assert ("target-tokenizer" in codes(verdict)) == refused
+        assert verdict.on_files.kind != "refuses", "no file of a head mends it"
+        for engine in (V1, V2, SG, T1, T2, CPP):
+            assert "target-tokenizer" not in codes(preflight(f.universal(), *engine, known))
 
 
 @pytest.mark.parametrize(

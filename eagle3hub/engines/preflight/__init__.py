@@ -22,8 +22,11 @@ from eagle3hub.engines.preflight.contracts import (
     condition,
     contract,
     contracts,
+    contracts_of,
+    contracts_of_version,
     current_contracts,
     doubts,
+    only_read,
     weigh,
 )
 from eagle3hub.engines.preflight.files import (
@@ -35,14 +38,15 @@ from eagle3hub.engines.preflight.files import (
     infer_truth,
     target_embeddings,
 )
+from eagle3hub.engines.preflight.probed import Probed, read_probed
 from eagle3hub.engines.preflight.rules import (
     configuration_findings,
     tensor_findings,
     unserved_findings,
     wiring_findings,
 )
-from eagle3hub.engines.specs import engine_data, known_version
-from eagle3hub.errors import Problem
+from eagle3hub.engines.specs import engine_data, engine_title, known_version
+from eagle3hub.errors import Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import FINAL_STATE
 from eagle3hub.head.target import TargetFacts
@@ -55,22 +59,28 @@ __all__ = [
     "HeadFiles",
     "PreflightFinding",
     "PreflightVerdict",
+    "Probed",
     "Reason",
     "Truth",
     "condition",
     "contract",
     "contracts",
+    "contracts_of",
     "current_contracts",
     "doubts",
+    "engines_apart",
     "engines_serving",
     "engines_unchecked",
     "examine",
     "examine_written",
     "infer_truth",
+    "judge",
+    "only_read",
     "pinned_contracts",
     "preflight",
     "preflight_all",
     "preflight_findings",
+    "read_probed",
     "runners_of",
     "target_embeddings",
     "told_layers",
@@ -94,7 +104,7 @@ def preflight(
     `known_version` names, and the verdict says so. Raises UsageError for an engine without a contract.
     """
     told = None if capture is None else tuple(capture)
-    verdict = _judge(subject, contract(engine, version), target, told, tensor_parallel)
+    verdict = judge(subject, contract(engine, version), target, told, tensor_parallel)
     return replace(verdict, warning=known_version(engine, version.partition(" ")[0], CONTRACT).warning)
 
 
@@ -106,14 +116,30 @@ def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
 
 
 def preflight_all(
-    subject: ExaminedHead, target: TargetFacts | None = None, versions: Mapping[str, str] | None = None
+    subject: ExaminedHead,
+    target: TargetFacts | None = None,
+    versions: Mapping[str, str] | None = None,
+    probed: Sequence[Probed] = (),
 ) -> list[PreflightVerdict]:
     """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display.
 
-    ``versions`` names, by engine, another version to judge in their place.
+    ``versions`` names, by engine, another version to judge in their place; ``probed`` are probes of builds to judge in
+    the place of all that is known of their engines. Raises UsageError where an engine is in both.
     """
+    own = {found.engine: found for found in probed}
     asked = versions or {}
-    verdicts = [_judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
+    if both := own.keys() & asked.keys():
+        engine = min(both)
+        raise UsageError(
+            f"--contract and --engine-version both say which {engine_title(engine)} to judge",
+            hint="give one of them",
+            code="usage-engine-version",
+        )
+    verdicts = [judge(subject, c, target) for c in current_contracts() if c.engine not in {*asked, *own}]
+    for found in own.values():
+        mine = contracts_of(found)
+        said = f"{engine_title(found.engine)} {found.version} is judged by a probe of {found.date} on {found.device}"
+        verdicts += [replace(judge(subject, c, target, among=mine), warning=said) for c in mine]
     for engine, version in asked.items():
         verdicts += [preflight(subject, engine, called, target) for called in runners_of(engine, version)]
     return sorted(verdicts, key=lambda verdict: ENGINES.index(verdict.engine))
@@ -131,8 +157,7 @@ def runners_of(engine: str, version: str) -> list[str]:
 
 def pinned_contracts(engine: str) -> list[EngineContract]:
     """Return the contracts of an engine's pinned version, one for each of its runners."""
-    pinned = engine_data(engine).pinned
-    return [c for c in contracts() if c.engine == engine and c.version.partition(" ")[0] == pinned]
+    return list(contracts_of_version(engine, engine_data(engine).pinned))
 
 
 def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str | None]:
@@ -148,6 +173,15 @@ def engines_unchecked(engines: Iterable[str], target: TargetFacts | None) -> dic
     """Say that of each engine of which it was not checked whether its pinned version drafts for a target."""
     found = _about_target(engines, target, "unknown")
     return {engine: reason for engine, reason in found.items() if reason is not None}
+
+
+def engines_apart(engines: Sequence[str]) -> dict[str, str]:
+    """Say of each engine that stops without a d2t for a full vocabulary that it does, if others stop with one."""
+    rules = {engine: [terms.rules for terms in pinned_contracts(engine)] for engine in engines}
+    if not any("d2t-with-full-vocabulary" in own for several in rules.values() for own in several):
+        return {}
+    absent = {engine: several[0].get("d2t-absent") for engine, several in rules.items()}
+    return {engine: rule.says for engine, rule in absent.items() if rule is not None}
 
 
 def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Effect) -> dict[str, str | None]:
@@ -174,16 +208,19 @@ def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from wiring_findings(case)
 
 
-def _judge(
+def judge(
     subject: ExaminedHead,
     terms: EngineContract,
     target: TargetFacts | None,
     capture: tuple[int, ...] | None = None,
     tensor_parallel: int = 1,
+    among: Sequence[EngineContract] = (),
 ) -> PreflightVerdict:
+    """Do what `preflight` does, with a contract that was probed; ``among``: those of the version's other runners."""
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
-        acting = contract(terms.engine, terms.parallel_drafting_by)
+        other = next((c for c in among if c.version == terms.parallel_drafting_by), None)
+        acting = contract(terms.engine, terms.parallel_drafting_by) if other is None else other
     reasons = []
     case = PreflightCase(subject.files, subject.truth, acting, target, capture, tensor_parallel)
     for found in preflight_findings(case):

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight.probed import EXECUTED, Probed, overlaid, probed
 from eagle3hub.engines.specs import (
     DATA,
     engine_data,
@@ -94,6 +95,9 @@ def shown_by(assumption: Assumption, code: str) -> bool:
 # Verdicts of a preflight and their reasons
 
 
+_OF_THE_TARGET = frozenset({"target-rope", "target-tokenizer"})
+"""Findings about the target's own files, which no file of a head can mend."""
+
 Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
 EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
 """From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
@@ -155,7 +159,7 @@ class PreflightVerdict:
     @property
     def on_files(self) -> PreflightVerdict:
         """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
-        mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
+        mendable = [reason for reason in self.reasons if reason.code not in _OF_THE_TARGET]
         return self._with(mendable)
 
     def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
@@ -228,6 +232,11 @@ class ContractRule:
     says: str
     source: str
     hint: str | None
+
+    @property
+    def executed(self) -> bool:
+        """Whether a probe showed it."""
+        return EXECUTED.match(self.source) is not None
 
     def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
         """Return the reason for a finding of this kind."""
@@ -433,13 +442,17 @@ class _Ruling:
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """The usual effect of a finding; ``always`` means on every engine."""
+    """The usual effect of a finding; ``always`` means on every engine.
+
+    ``executable``: whether it is about what an engine does, so that a probe can show it, not about what is known here.
+    """
 
     effect: Effect
     says: str
     source: str | None = None
     hint: str | None = None
     always: bool = False
+    executable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -462,16 +475,27 @@ class _File(ContractTerms):
 def contracts() -> tuple[EngineContract, ...]:
     """Return every contract, engine by engine, from the oldest version to the newest."""
     versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, CONTRACT))
-    return tuple(
-        found for engine, version in versions for found in _contracts(engine, version, _document(engine, version))
-    )
+    return tuple(found for engine, version in versions for found in contracts_of_version(engine, version))
+
+
+@cache
+def contracts_of_version(engine: str, version: str) -> tuple[EngineContract, ...]:
+    """Return the contracts of one version, one for each of its runners; none of a version that has no contract."""
+    known = version in versions_with(engine, CONTRACT)
+    return tuple(_contracts(engine, version, _document(engine, version))) if known else ()
 
 
 @cache
 def current_contracts() -> tuple[EngineContract, ...]:
     """Return the contracts of each engine's pinned version, and of the versions that its data name beside it."""
     current = {(engine, v) for engine in ENGINES for v in (engine_data(engine).pinned, *engine_data(engine).beside)}
-    return tuple(found for found in contracts() if (found.engine, found.version.partition(" ")[0]) in current)
+    return tuple(
+        found
+        for engine in ENGINES
+        for version in versions_with(engine, CONTRACT)
+        if (engine, version) in current
+        for found in contracts_of_version(engine, version)
+    )
 
 
 def contract(engine: str, version: str) -> EngineContract:
@@ -481,8 +505,8 @@ def contract(engine: str, version: str) -> EngineContract:
     """
     number, _, runner = version.partition(" ")
     called = f"{known_version(engine, number, CONTRACT).version} {runner}".strip()
-    for found in contracts():
-        if (found.engine, found.version) == (engine, called):
+    for found in contracts_of_version(engine, called.partition(" ")[0]) if engine in ENGINES else ():
+        if found.version == called:
             return found
     known = ", ".join(f"{c.engine} {c.version}" for c in contracts())
     raise UsageError(f"no contract describes {engine} {version}", hint=f"known: {known}", code="usage-engine-version")
@@ -494,8 +518,35 @@ def common_rules() -> Mapping[str, _Usual]:
     return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
 
 
+def only_read(terms: EngineContract) -> tuple[int, list[str]]:
+    """Return how many rules of a contract are about what the engine does, and the codes of those never executed."""
+    rules = {code: rule for code, rule in terms.rules.items() if common_rules()[code].executable}
+    return len(rules), [code for code, rule in rules.items() if not rule.executed]
+
+
 def _document(engine: str, version: str) -> dict[str, Any]:
-    return version_document(engine, version, CONTRACT)
+    """Return what a version's contract states, with what a probe found in place of what was read."""
+    return version_document(engine, version, CONTRACT, _probed_over)
+
+
+def _probed_over(engine: str, version: str, stated: dict[str, Any]) -> dict[str, Any]:
+    found = probed(engine, version)
+    return stated if found is None else overlaid(stated, found)
+
+
+def contracts_of(found: Probed) -> list[EngineContract]:
+    """Return the contracts of a version that somebody probed, one for each runner; the rest is from reading.
+
+    Raises UsageError if ``found`` was made for a version of which nothing is known here.
+    """
+    base = found.reading_from or found.version
+    if base not in versions_with(found.engine, CONTRACT):
+        raise UsageError(
+            f"no contract describes {engine_title(found.engine)} {base}, which {found.version} was read from",
+            hint="probe the engine again with this eagle3hub",
+            code="usage-engine-version",
+        )
+    return _contracts(found.engine, found.version, overlaid(_document(found.engine, base), found))
 
 
 def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:
@@ -573,9 +624,8 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")
-        rules[code] = ContractRule(
-            said.effect or always.effect, said.says or always.says, source, said.hint or always.hint
-        )
+        hint = always.hint if said.hint is None else said.hint or None
+        rules[code] = ContractRule(said.effect or always.effect, said.says or always.says, source, hint)
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")

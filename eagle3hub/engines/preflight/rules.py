@@ -33,6 +33,8 @@ _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config")
 _OTHER_BASES = frozenset({"apertus", "gpt_oss", "llama4", "llama4_text", "mistral3"})
 """Types of targets whose config class has another RoPE base than 10000 by default (transformers 4.57.1)."""
+_TOKENIZERS_OF_5 = frozenset({"TokenizersBackend", "SentencePieceBackend", "PythonBackend"})
+"""Classes of tokenizers that transformers 5 writes and transformers 4 does not know."""
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -97,6 +99,8 @@ def _target_config(terms: EngineContract, target: TargetFacts) -> Iterator[Prefl
     """Check what an engine needs of the target's own config, whatever the head is."""
     if target.ties_embeddings:
         yield PreflightFinding("target-tied")
+    if target.tokenizer_class in _TOKENIZERS_OF_5:
+        yield PreflightFinding("target-tokenizer", {"kind": target.tokenizer_class})
     stated, read = target.rope(), target.rope(terms.rope.reader)
     if stated is None or stated.theta is None or target.model_type in _OTHER_BASES:
         return
@@ -121,22 +125,19 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("mislabelled-pickle", {"file": files.mislabelled[0]})
     if files.nested:
         yield PreflightFinding("nested-config")
-        lacking = _nested_lacks(files.config)
-        if case.contract.reads_nested and lacking:
-            yield PreflightFinding("nested-incomplete", {"lacking": lacking})
-    if "model_type" not in files.config:
+        if case.contract.reads_nested and not files.config.get("speculators_model_type"):
+            yield PreflightFinding("nested-untyped")
+        elif case.contract.reads_nested and _proposes_nothing(files.config):
+            yield PreflightFinding("nested-incomplete", {"lacking": "proposal_methods[0].speculative_tokens"})
+    if "model_type" not in files.config and not (files.nested and case.contract.reads_nested):
         yield PreflightFinding("no-model-type")
 
 
-def _nested_lacks(config: Mapping[str, Any]) -> str | None:
-    if not config.get("speculators_model_type"):
-        return "speculators_model_type"
+def _proposes_nothing(config: Mapping[str, Any]) -> bool:
     own = config.get("speculators_config")
     methods = own.get("proposal_methods") if isinstance(own, dict) else None
     first = methods[0] if isinstance(methods, list) and methods else None
-    if not isinstance(first, dict) or not first.get("speculative_tokens"):
-        return "proposal_methods[0].speculative_tokens"
-    return None
+    return not isinstance(first, dict) or not first.get("speculative_tokens")
 
 
 def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -352,9 +353,16 @@ def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
     later = {n for n in lacking if _LATER_NORM.search(n)}
     if later:
         yield PreflightFinding("later-norm", {"names": _several(later)})
-    if lacking - later:
-        yield PreflightFinding("tensor-missing", {"names": _several(lacking - later)})
+    if "mask_hidden" in lacking:
+        yield PreflightFinding("no-mask-state")
+    lacking -= later | {"mask_hidden"}
+    if lacking:
+        yield PreflightFinding("tensor-missing", {"names": _several(lacking)})
+    if matrices := {n for n in lacking if not n.endswith("norm.weight")}:
+        yield PreflightFinding("matrix-missing", {"names": _several(matrices)})
     asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
+    if case.fields.get("attention_bias") is True and not case.contract.attention_bias:
+        yield PreflightFinding("attention-bias-stated")
     built = {f"layers.{i}.self_attn.o_proj.bias" for i in range(case.truth.num_layers)} if asked else set()
     if built - found:
         yield PreflightFinding("o-proj-bias", {"names": _several(built - found), "flag": asked})
@@ -446,10 +454,16 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
     up = shape_of(case.files, "layers.0.mlp.up_proj.weight") or shape_of(case.files, "midlayer.mlp.up_proj.weight")
     if up is not None and len(up) == 2 and (width := _mlp_width(case)) not in (None, up[0]):
-        yield PreflightFinding("mlp-width", {"read": width, "file": up[0]})
+        yield PreflightFinding(_narrower("mlp-width", width, up[0]), {"read": width, "file": up[0]})
     heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
-        yield PreflightFinding("head-dim", {"read": read, "file": q[0] // heads})
+        code = _narrower("head-dim", read, q[0] // heads)
+        yield PreflightFinding(code, {"read": read, "file": q[0] // heads})
+
+
+def _narrower(code: str, read: int | None, file: int) -> str:
+    """Return the code of a width that is read otherwise than the file has it: engines may cut what is too wide."""
+    return f"{code}-narrower" if read is not None and read < file else code
 
 
 def _mlp_width(case: PreflightCase) -> int | None:
@@ -485,6 +499,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     d2t = find_tensor(tensors, "d2t")
     if d2t is None and truth.reduced:
         yield PreflightFinding("d2t-missing", facts)
+    if d2t is None and not truth.reduced:
+        yield PreflightFinding("d2t-absent")
     if d2t is not None and not truth.reduced:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
@@ -493,6 +509,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
         if truth.map_fits is False:
             yield PreflightFinding("d2t-collides", {"fault": truth.map_fault})
+        if truth.map_fault == "out-of-range":
+            yield PreflightFinding("d2t-out-of-range", {"fault": truth.map_fault})
     if truth.map_doubt is not None:
         yield PreflightFinding("map-doubtful", {"fault": truth.map_doubt})
     if "model.lm_head.weight" in tensors and "lm_head.weight" not in tensors:
@@ -536,7 +554,8 @@ def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     """Check which aux layers are captured, how many, in what order, and whether that depends on the target."""
     truth = case.truth
     if not truth.uses_aux:
-        if case.capture != FINAL_STATE:
+        special = truth.kind == "mla" and "mla-final-norm" in case.contract.rules
+        if case.capture != FINAL_STATE and not special:
             yield PreflightFinding("final-norm")
         return
     if truth.num_aux == 1 and truth.hidden_size == truth.target_hidden_size:
