@@ -111,7 +111,7 @@ def ask(
             "questions": job,
             "result": str(work / "result"),
             "device": device,
-            "together": together or max(1, min(4, os.cpu_count() or 1)),
+            "together": together or max(1, min(8 if device == "cuda" else 4, os.cpu_count() or 1)),
             "seconds": _SECONDS * slower,
         }
         ask_worker(
