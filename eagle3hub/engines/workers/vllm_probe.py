@@ -105,7 +105,7 @@ def _load(config, device, found):
     seen, watches = {}, []
     vllm_worker.watch_draft(seen, watches)
     with set_current_vllm_config(config):
-        _start(config.parallel_config.tensor_parallel_size, found)
+        _start(config.parallel_config.tensor_parallel_size, device, found)
         if device == "cpu":
             from vllm.v1.worker.cpu_model_runner import CPUModelRunner as Runner
         else:
@@ -116,17 +116,20 @@ def _load(config, device, found):
     return runner, watches[0]
 
 
-def _start(size, found):
+def _start(size, device, found):
     """Start a world of ``size`` processes, all of which go on from here; only the first one answers."""
+    import torch
     from vllm.distributed import init_distributed_environment, initialize_model_parallel
 
+    if device == "cuda" and torch.cuda.device_count() < size:
+        raise probe_loop.NotAskedError(f"there are not {size} CUDA devices here")
     file, rank = pathlib.Path(tempfile.mkdtemp(), "rendezvous"), 0
     for other in range(1, size):
         if not os.fork():
             rank = other
             found.step_back()
             break
-    init_distributed_environment(size, rank, f"file://{file}", rank, "gloo")
+    init_distributed_environment(size, rank, f"file://{file}", rank, "gloo" if device == "cpu" else "nccl")
     initialize_model_parallel(size)
 
 
@@ -193,7 +196,7 @@ def _draft(model, config, inputs):
         stated = vars(config.speculative_config.draft_model_config.hf_config)
         keys = ("mask_token_id", "pard_token", "ptd_token_id")
         token = next(stated[key] for key in keys if stated.get(key) is not None)
-        masked = torch.tensor([token]), model.combine_hidden_states(model.mask_hidden.view(1, -1))
+        masked = torch.tensor([token], device=inputs["token_ids"].device), model.combine_hidden_states(model.mask_hidden.view(1, -1))
     return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 
 
