@@ -196,7 +196,8 @@ def _draft(model, config, inputs):
         stated = vars(config.speculative_config.draft_model_config.hf_config)
         keys = ("mask_token_id", "pard_token", "ptd_token_id")
         token = next(stated[key] for key in keys if stated.get(key) is not None)
-        masked = torch.tensor([token], device=inputs["token_ids"].device), model.combine_hidden_states(model.mask_hidden.view(1, -1))
+        device = inputs["token_ids"].device
+        masked = torch.tensor([token], device=device), model.combine_hidden_states(model.mask_hidden.view(1, -1))
     return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 
 
