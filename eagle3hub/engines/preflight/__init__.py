@@ -23,6 +23,7 @@ from eagle3hub.engines.preflight.contracts import (
     contract,
     contracts,
     contracts_of,
+    contracts_of_version,
     current_contracts,
     doubts,
     only_read,
@@ -155,8 +156,7 @@ def runners_of(engine: str, version: str) -> list[str]:
 
 def pinned_contracts(engine: str) -> list[EngineContract]:
     """Return the contracts of an engine's pinned version, one for each of its runners."""
-    pinned = engine_data(engine).pinned
-    return [c for c in contracts() if c.engine == engine and c.version.partition(" ")[0] == pinned]
+    return list(contracts_of_version(engine, engine_data(engine).pinned))
 
 
 def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str | None]:

@@ -110,8 +110,8 @@ def _forgive_sharing(found, model):
 def _needs_no_value(name):
     """Whether no tensor has to fill a parameter.
 
-    vLLM has a value of its own for scales of the KV cache (quantization/kv_cache.py), and builds a hidden_norm in
-    every layer of which it uses the first only (models/llama_eagle3.py:97-141, qwen3_eagle3.py).
+    vLLM has a value of its own for scales of the KV cache (quantization/kv_cache.py). It builds a hidden_norm in every
+    layer, and uses that of the first only (models/llama_eagle3.py:97-141, qwen3_eagle3.py).
     """
     scale = ".attn." in name and name.endswith(("_scale", "_zero_point"))
     return scale or re.search(r"(^|\.)layers\.[1-9][0-9]*\.hidden_norm\.weight$", name) is not None
