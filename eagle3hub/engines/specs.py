@@ -2,8 +2,8 @@
 
 ``data/ENGINE/common.toml`` holds the facts that do not depend on the version, and names the pinned version.
 ``data/ENGINE/VERSION/`` holds one version: ``engine.toml`` (recipe, environments, image; read here), ``contract.toml``
-(how it reads a head; read by ``preflight.contracts``), ``interface.json`` (flags, variables and names of its package)
-and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's file
+and ``probed.json`` (how it reads a head; read by ``preflight``), ``interface.json`` (flags, variables and names of its
+package) and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's file
 (``builds_on``) and then states only the differences. To add a version, add a folder.
 """
 
