@@ -180,12 +180,21 @@ def _first_step(config, draft, tokens, captured):
 
 
 def _taps_of_v2(config, draft, target, layers, tokens):
-    """Return what V2's own look-up has the target capture; V2 asks for aux states whatever the head is."""
+    """Return what V2's own look-up has the target capture.
+
+    Where V2 has no function that decides whether a head wants aux states, it asks for them whatever the head is; with
+    one, it asks if that says so (``v1/worker/gpu/model_runner.py:306-417`` in 0.33.0).
+    """
     from vllm.v1.worker.gpu.spec_decode.eagle import eagle3_utils
 
+    wants = getattr(eagle3_utils, "requires_aux_hidden_states", None)
     try:
-        eagle3_utils.set_eagle3_aux_hidden_state_layers(target, config.speculative_config)
-        captured = _capture(config, target, tokens, aux=True)
+        aux = wants is None or bool(wants(config.speculative_config))
+        if aux:
+            eagle3_utils.set_eagle3_aux_hidden_state_layers(target, config.speculative_config)
+        else:
+            target.set_aux_hidden_state_layers(())
+        captured = _capture(config, target, tokens, aux=aux)
         _first_step(config, draft, tokens, captured)
         return [probe_loop.layers_run(states, layers) for states in captured]
     except Exception as error:
