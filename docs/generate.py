@@ -27,7 +27,8 @@ from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.source import kinds
 from eagle3hub.cli.app import build
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.preflight import current_contracts
+from eagle3hub.engines.preflight import contracts, current_contracts, only_read
+from eagle3hub.engines.preflight.probed import probed
 from eagle3hub.engines.specs import default_version, engine_data, engine_module, engine_title
 from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
 from eagle3hub.layouts import LAYOUTS, READERS
@@ -39,6 +40,7 @@ from eagle3hub.system.resources import read_toml
 
 PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"
+ENGINES_PAGE = Path(__file__).parent / "engines.md"
 CLI_PAGE = Path(__file__).parent / "cli.md"
 MANIFEST_SCHEMA = Path(__file__).parent.parent / "schemas" / "manifest.schema.json"
 NO_RELEASE = [
@@ -186,6 +188,22 @@ def filled_cli(page: str, root: Any = None) -> str:
     for name, command in commands(root):
         lines += [f"## {name}", "", *_manual(name, command), ""]
     return _filled(page, {"options": _options(root.params), "commands": lines[:-1]})
+
+
+def filled_engines(page: str) -> str:
+    """docs/engines.md with the share of rules that were executed, by version and runner."""
+    rows = []
+    for terms in contracts():
+        number = terms.version.partition(" ")[0]
+        rules, left = only_read(terms)
+        found = probed(terms.engine, number)
+        if not rules or "no-eagle3" in terms.rules:
+            continue
+        done = "not probed" if found is None else f"{100 * (rules - len(left)) // rules} % of {rules}"
+        held = "–" if found is None else str(len(found.terms))
+        rest = "all" if len(left) == rules else ", ".join(f"`{code}`" for code in left) or "none"
+        rows.append([terms.title, done, held, rest])
+    return _filled(page, {"probed": _table(["version", "rules executed", "terms executed", "rules only read"], rows)})
 
 
 def filled_published(page: str, rows: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -364,6 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pages = [
         (PAGE, filled),
         (LINT_PAGE, filled_lint),
+        (ENGINES_PAGE, filled_engines),
         (CLI_PAGE, filled_cli),
         (PUBLISHED_PAGE, filled_published),
         *start,

@@ -14,6 +14,7 @@ from eagle3hub.engines.base import PARALLEL_DRAFTING
 from eagle3hub.engines.preflight import (
     ExaminedHead,
     PreflightVerdict,
+    Probed,
     Reason,
     examine,
     pinned_contracts,
@@ -42,12 +43,14 @@ class InspectOptions:
         target: target model (facts, a folder, or an address on the Hub) that the head must fit.
         read: what the user states about the source.
         versions: by engine, the version to judge, in place of the pinned one and its neighbours.
+        probed: what probes of the user's own builds found; each takes the place of its engine's versions.
     """
 
     layout: str | None = None
     target: TargetFacts | str | Path | None = None
     read: ReadOptions = AS_FOUND
     versions: Mapping[str, str] = field(default_factory=dict)
+    probed: Sequence[Probed] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     head = open_head(checkpoint, layout=options.layout, target=facts, options=options.read)
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     subject = examine(checkpoint, head, target_embeddings(head, folder))
-    engines = preflight_all(subject, facts, options.versions)
+    engines = preflight_all(subject, facts, options.versions, options.probed)
     wrong = {v.title: v for v in _not_as_made(subject, head, facts)}
     head.problems += [_made_for(verdict) for verdict in wrong.values()]
     engines = [v if not wrong or v.title in wrong else _spared(v, list(wrong)) for v in engines]

@@ -26,6 +26,15 @@ Name = Annotated[str, typer.Argument(help="Engine: vllm, sglang or llamacpp.", s
 Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 
+_OUTCOMES = {
+    "right": "[green]right         [/]",
+    "runs": "[cyan]runs          [/]",
+    "silently_wrong": "[yellow]silently wrong[/]",
+    "refuses": "[red]refuses       [/]",
+    "crashes": "[red]crashes       [/]",
+    "not_run": "[dim]not run       [/]",
+}
+
 
 @app.command()
 def install(
@@ -211,6 +220,53 @@ def check(
     emit(document, human, as_json=as_json)
     if wanting:
         raise typer.Exit(1)
+
+
+@app.command()
+def probe(
+    name: Annotated[str, typer.Argument(help="Engine: vllm, sglang or trtllm.", show_default=False)],
+    python: Annotated[
+        Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
+    ] = None,
+    device: Device = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Write the contract here.", show_default="nowhere")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="QUESTION", help="Ask this one.", show_default="all")
+    ] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Find out by experiment what an engine does with a head, on the very build you have (vLLM: a few minutes).
+
+    It runs small heads, one for each thing that engines read in their own way, and compares the logits with the
+    reference's. Then it says where the engine differs from what eagle3hub holds for its version.
+
+    Exit status: 0 every question was asked, whatever the engine did; 2 there is no such engine or question; 3 the
+    output cannot be written; 4 the engine cannot be run here.
+
+    Example: eagle3hub engines probe vllm --python /opt/vllm/bin/python --output nightly.json
+    """
+    from datetime import UTC, datetime
+
+    from eagle3hub.engines import engine_name
+    from eagle3hub.probing.contract import probe_engine, write_contract
+
+    engine = engine_name(name)
+    with progress(quiet=quiet) as report:
+        found = probe_engine(engine, python, device, datetime.now(UTC).date().isoformat(), only or None, report)
+    if output is not None:
+        write_contract(found, output)
+
+    def human(out: Console) -> None:
+        from rich.markup import escape
+
+        for question, answer in found.contract.answers.items():
+            out.print(f"{_OUTCOMES[answer.outcome]} {question:<45} [dim]{escape(answer.evidence)}[/]")
+        for line in (*found.differences, *found.surprises):
+            out.print(f"[yellow]{escape(line)}[/]")
+        out.print(found.summary)
+
+    emit(found.to_json(), human, as_json=as_json)
 
 
 def _interpreters(pairs: list[str]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,6 +66,14 @@ def inspect(
         list[str] | None,
         typer.Option(metavar="ENGINE=VERSION", help="Version to judge an engine by.", show_default="those listed"),
     ] = None,
+    contract: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Judge an engine by what eagle3hub engines probe found of your build.",
+            show_default="what is known of the version",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
@@ -77,6 +86,7 @@ def inspect(
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
     from eagle3hub.engines.options import engine_versions
+    from eagle3hub.engines.preflight import read_probed
     from eagle3hub.inspection import InspectOptions
     from eagle3hub.inspection import inspect as run
 
@@ -91,7 +101,9 @@ def inspect(
         drop=drop,
         allow_suspicious=allow_suspicious,
     )
-    found = run(source, InspectOptions(layout, target, read, engine_versions(engine_version or [])))
+    versions = engine_versions(engine_version or [])
+    probed = [read_probed(path) for path in contract or []]
+    found = run(source, InspectOptions(layout, target, read, versions, probed))
     emit(found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
     if not found.sound:
         raise typer.Exit(InputError.exit_code)

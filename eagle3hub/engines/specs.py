@@ -91,7 +91,8 @@ class SourceArchive:
 class EnvironmentData:
     """An environment in ``engine.toml``; see `EnvironmentSpec`.
 
-    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does without.
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does
+    without.
     """
 
     distribution: str

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
+from eagle3hub.engines.environments import environment_python
 from eagle3hub.engines.preflight import (
     EngineContract,
     ExaminedHead,
@@ -16,6 +20,8 @@ from eagle3hub.engines.preflight import (
     contracts_of,
     examine,
     judge,
+    only_read,
+    pinned_contracts,
     preflight_findings,
 )
 from eagle3hub.engines.preflight.case import PreflightCase
@@ -29,12 +35,14 @@ from eagle3hub.engines.preflight.probed import (
     Outcome,
     Probed,
 )
-from eagle3hub.engines.specs import known_version
+from eagle3hub.engines.specs import engine_title, known_version
+from eagle3hub.errors import OutputError, UsageError
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.probing.heads import LAYERS, TAPS
 from eagle3hub.probing.heads import Probed as Head
 from eagle3hub.probing.questions import Question, questions
-from eagle3hub.probing.run import Probe, write_targets
+from eagle3hub.probing.run import Probe, ask, write_targets
+from eagle3hub.system.progress import Progress
 
 _EFFECTS: Mapping[Outcome, FoundEffect] = {
     "right": "right",
@@ -42,6 +50,8 @@ _EFFECTS: Mapping[Outcome, FoundEffect] = {
     "refuses": "refuses",
     "crashes": "refuses",
 }
+_PROBED = ("vllm", "sglang", "trtllm")
+"""Engines that have a worker for probes."""
 Asked = Sequence[tuple[Question, Answer]]
 
 
@@ -182,7 +192,8 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
     "mtp_types": _where(lambda answer: answer.outcome in ("refuses", "crashes")),
     "mlp_width": _merged,
 }
-"""By term, how its value follows from the answers; otherwise it is the list of values that the engine is right about."""
+"""By term, how its value follows from the answers; otherwise it is the list of values that the engine is right
+about."""
 
 
 def _terms(answers: Mapping[str, Answer]) -> dict[str, FoundTerm]:
@@ -196,12 +207,13 @@ def _terms(answers: Mapping[str, Answer]) -> dict[str, FoundTerm]:
         if any(question.name not in answers or answers[question.name].outcome == "not_run" for question in listed):
             continue
         pairs = [(question, answers[question.name]) for question in listed]
+        reader: Callable[[Asked], Any] = _READ.get(path, _right)
         if path == "aux.places":
             value: Any = _places(pairs, answers)
         elif path.startswith("nested_norms."):
             value = _nested_flags(pairs)
         else:
-            value = _READ.get(path, _right)(pairs)
+            value = reader(pairs)
         if value is not None:
             found[path] = FoundTerm(value, tuple(question.name for question in listed))
     return found
@@ -238,16 +250,22 @@ def _shift(listed: Sequence[int], captured: Sequence[int | str]) -> int | None:
 
 
 def _rules(answers: Mapping[str, Answer], terms: EngineContract, seen: Examined) -> dict[str, FoundRule]:
-    """Return, by code, the effect of each finding that a question's head has under these terms."""
+    """Return, by code, the effect of each finding that a question's head has under these terms.
+
+    A finding that has no rule so far gets none where another finding of the same head has one of the same effect, and
+    explains it.
+    """
     found: dict[str, list[str]] = {}
     for question in questions().values():
         codes = [what.removeprefix("rules.") for what in question.asks if what.startswith("rules.")]
         answer = answers.get(question.name)
         if not codes or answer is None or answer.outcome not in _EFFECTS:
             continue
+        effect = _EFFECTS[answer.outcome]
         there = {finding.code for finding in preflight_findings(seen.case(question, terms))}
+        explained = {code for code in there if code in terms.rules and terms.rules[code].effect == effect}
         for code in codes:
-            if code in there:
+            if code in there and (code in terms.rules or not explained - {code}):
                 found.setdefault(code, []).append(question.name)
     return {
         code: FoundRule(_EFFECTS[answers[names[0]].outcome], tuple(names)) for code, names in sorted(found.items())
@@ -309,7 +327,7 @@ def to_json(found: Probed) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if v is not None and v not in ((), {}) or k in ("value",)}
+        return {k: _plain(v) for k, v in value.items() if k == "value" or v not in (None, (), {})}
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
@@ -356,7 +374,8 @@ def surprises(found: Probed, runners: Sequence[str]) -> list[str]:
         own = found.runners.get(name)
         answers = {**found.answers, **(own.answers if own is not None else {})}
         for asked, answer in answers.items():
-            if answer.outcome not in _EFFECTS:
+            kernels = own is not None and "own_kernels" in questions()[asked].settings  # of the executed runner
+            if answer.outcome not in _EFFECTS or kernels:
                 continue
             predicted = seen.predicted(questions()[asked], terms, among)
             if predicted != _EFFECTS[answer.outcome]:
@@ -390,3 +409,82 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{key} {_shown(v)}" for key, v in value.items()) or "nothing"
     listed = sorted(map(_shown, value)) if isinstance(value, set | frozenset) else list(map(_shown, value))
     return ", ".join(listed) or "nothing"
+
+
+# A whole probe
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """A probe, and what follows from it."""
+
+    contract: Probed
+    differences: tuple[str, ...]
+    surprises: tuple[str, ...]
+    executed: int
+    rules: int
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """How much was found, in a sentence."""
+        found = self.contract
+        return (
+            f"{found.where}: {len(found.answers)} questions in {self.seconds:.0f} s; {self.executed} of {self.rules} "
+            f"rules and {len(found.terms)} terms executed; {len(self.differences) or 'no'} differences from what is "
+            f"held for {found.reading_from or found.version}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything by name."""
+        return {
+            "contract": to_json(self.contract),
+            "differences": list(self.differences),
+            "surprises": list(self.surprises),
+            "executed": self.executed,
+            "rules": self.rules,
+        }
+
+
+def probe_engine(
+    engine: str, python: Path | None, device: str, date: str, only: Collection[str] | None, progress: Progress
+) -> Finding:
+    """Probe an engine in the environment of ``python``, by default the installed one; ``date``: today, ISO.
+
+    Raises UsageError for an engine that cannot be probed, or a question that there is not; UnavailableError where the
+    engine is not installed or does not run here.
+    """
+    if engine not in _PROBED:
+        raise UsageError(
+            f"{engine_title(engine)} cannot be probed", hint=f"one of {', '.join(_PROBED)}", code="usage-probe"
+        )
+    start = time.monotonic()
+    interpreter = environment_python(engine, device) if python is None else python.expanduser()
+    runners = _runners(engine)
+    probe = ask(
+        engine, engine_title(engine), interpreter, device=device, progress=progress, only=only, runners=runners
+    )
+    found = probed_contract(probe, date, runners)
+    rules, left = only_read(contracts_of(found)[0])
+    return Finding(
+        found,
+        tuple(differences(found, runners)),
+        tuple(surprises(found, runners)),
+        rules - len(left),
+        rules,
+        time.monotonic() - start,
+    )
+
+
+def _runners(engine: str) -> tuple[str, ...]:
+    """The runners of an engine's pinned version; the one that a CPU has comes first."""
+    return tuple(terms.version.partition(" ")[2] for terms in pinned_contracts(engine))
+
+
+def write_contract(found: Finding, path: Path) -> None:
+    """Write the contract of a probe. Raises OutputError if that fails."""
+    text = json.dumps(to_json(found.contract), indent=1, ensure_ascii=False) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", code="output-contract") from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Probed:
     Attributes:
         truth: what it was trained to compute. taps: boundary ids that it was trained on, in the order of fc; None for
             the target's final state.
-        config: its config.json. tensors: its weights, by name in the file. beside: further files, by name.
+        config: its config.json. tensors: its weights, by name in the file. beside: further files, by name; they
+            replace those written from the others.
     """
 
     truth: DraftModel
@@ -451,6 +453,13 @@ def beside(name: str) -> Change:
         return replace(made, beside={**made.beside, name: save(other, metadata={"format": "pt"})})
 
     return change
+
+
+def as_pickle(made: Probed) -> Probed:
+    """Write the weights as a torch pickle under the name of safetensors."""
+    content = BytesIO()
+    torch.save(dict(made.tensors), content)
+    return replace(made, beside={**made.beside, "model.safetensors": content.getvalue()})
 
 
 def drops(*names: str) -> Change:

@@ -28,6 +28,7 @@ from eagle3hub.probing.heads import (
     Change,
     Probed,
     adds,
+    as_pickle,
     beside,
     both,
     drops,
@@ -128,13 +129,13 @@ BASES: Mapping[str, _Base] = {
     "full-vocabulary": _Base(make=lambda: head(full=True)),
     "two-layers": _Base(
         make=lambda: head(layers=2),
-        asks=("terms.later_norm", "rules.several-layers"),
+        asks=("terms.later_norm", "rules.later-norm", "rules.several-layers"),
         value="input_layernorm",
         instead={"norms later layers with ones": weighing(layers__1__input_layernorm__weight=1.0)},
     ),
     "two-layers-of-megatron": _Base(
         make=lambda: renames("layers.1.input_layernorm", "layers.1.hidden_norm")(head(layers=2)),
-        asks=("terms.later_norm",),
+        asks=("terms.later_norm", "rules.later-norm"),
         value="hidden_norm",
         instead={"norms later layers with ones": weighing(layers__1__input_layernorm__weight=1.0)},
     ),
@@ -168,7 +169,6 @@ BASES: Mapping[str, _Base] = {
         value=True,
         instead={"drops the biases": trained(attention_bias=False)},
     ),
-    "biases-but-none-of-o": _Base(make=lambda: drops("o_proj.bias")(_without_o_bias(head(attention_bias=True)))),
     "fc-bias": _Base(
         make=lambda: states(bias=True)(head(fc_bias=True)),
         asks=("terms.fc_bias",),
@@ -213,7 +213,9 @@ BASES: Mapping[str, _Base] = {
     "nested": _Base(make=lambda: nested(head()), asks=("terms.reads_nested", "rules.nested-config"), value=True),
     "nested-qk-norms": _Base(make=lambda: nested(head(qk_norm=True))),
     "nested-p-eagle": _Base(make=lambda: nested(head(parallel_drafting=True)), settings=_PARALLEL),
-    "int8": _Base(make=lambda: quantized(head(), "int8"), close=0.1, asks=("rules.quantized",)),
+    "int8": _Base(
+        make=lambda: quantized(head(), "int8"), close=0.15, asks=("rules.quantized",), settings={"dtype": "bfloat16"}
+    ),
 }
 """Heads by name. Each is also a question of its own."""
 
@@ -288,7 +290,7 @@ def _tensors() -> Iterator[Question]:
         instead={"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
     )  # fmt: skip
     yield _ask(
-        "input-norm-without-the-flag", "norm-before-fc", "terms.dropped", value="input_norm.",
+        "input-norm-without-the-flag", "norm-before-fc", "terms.dropped", "rules.norm-before-fc", value="input_norm.",
         change=both(omits("norm_before_fc"), states_eagle(norm_before_fc=False)),
         instead={"leaves out the norm before fc": trained(norm_before_fc=False)},
     )  # fmt: skip
@@ -297,7 +299,7 @@ def _tensors() -> Iterator[Question]:
         instead={"drops the biases": trained(attention_bias=False)},
     )  # fmt: skip
     yield _ask(
-        "a-bias-of-fc-without-the-flag", "fc-bias", "rules.bias", change=states(bias=False),
+        "a-bias-of-fc-without-the-flag", "plain", "rules.bias", change=_become(lambda: head(fc_bias=True)),
         instead={"drops the bias of fc": trained(fc_bias=False)},
     )  # fmt: skip
     for flag in ("attention_bias", "bias"):
@@ -315,9 +317,13 @@ def _tensors() -> Iterator[Question]:
         "q-and-k-as-narrow-as-a-later-layers", "plain", "rules.qkv-width",
         change=holds(**{name: torch.ones(rows, HIDDEN) for name, rows in narrow.items()}),
     )  # fmt: skip
-    yield _ask("heads-of-another-width", "plain", "rules.head-dim", change=states(head_dim=SIZE // 2))
-    yield _ask("no-head-dim", "plain", "rules.head-dim", change=omits("head_dim"))
-    yield _ask("an-mlp-of-another-width", "plain", "rules.mlp-width", change=states(intermediate_size=INTER * 2))
+    yield _ask("heads-read-wider", "plain", "rules.head-dim", change=states(head_dim=SIZE * 2))
+    yield _ask("heads-read-narrower", "plain", "rules.head-dim-narrower", change=states(head_dim=SIZE // 2))
+    yield _ask("no-head-dim", "plain", "rules.head-dim-narrower", change=omits("head_dim"))
+    yield _ask("an-mlp-read-wider", "plain", "rules.mlp-width", change=states(intermediate_size=INTER * 2))
+    yield _ask(
+        "an-mlp-read-narrower", "plain", "rules.mlp-width-narrower", change=states(intermediate_size=INTER // 2)
+    )
     yield _ask(
         "llama-4s-width-of-an-mlp", "plain", "terms.mlp_width", value={"llama4_text": "intermediate_size_mlp"},
         change=states(model_type="llama4_text", intermediate_size=INTER * 2, intermediate_size_mlp=INTER),
@@ -326,6 +332,7 @@ def _tensors() -> Iterator[Question]:
         "no-num-hidden-layers", "two-layers", "rules.no-num-hidden-layers", change=omits("num_hidden_layers"),
         instead={"computes one layer": trained(num_layers=1)},
     )  # fmt: skip
+    yield _ask("a-pickle-called-safetensors", "plain", "rules.mislabelled-pickle", change=as_pickle)
     yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
 
 
@@ -339,7 +346,12 @@ def _names() -> Iterator[Question]:
         yield _ask(
             f"names-{slug}", "plain", *asks, value=prefix, change=renames("midlayer.", prefix.format(i=0))
         )  # fmt: skip
-        if prefix != "midlayer.":
+        if prefix == "midlayer.":
+            yield _ask(
+                "names-of-two-layers-midlayer", "two-layers-with-both-norms", "terms.several_layer_names",
+                value=prefix, change=renames("layers.0.", prefix),
+            )  # fmt: skip
+        else:
             renamed = both(*(renames(f"layers.{i}.", prefix.format(i=i)) for i in range(2)))
             yield _ask(
                 f"names-of-two-layers-{slug}", "two-layers-with-both-norms", "terms.several_layer_names",
@@ -383,10 +395,22 @@ def _vocabulary() -> Iterator[Question]:
         "d2t-of-absolute-ids", "plain", "rules.d2t-wrong", change=holds(d2t=ids),
         instead={"adds draft ids to target ids": mapped(ids + at)},
     )  # fmt: skip
-    yield _ask("d2t-out-of-range", "plain", "rules.d2t-collides", change=holds(d2t=ids - at + VOCAB), instead={})
+    yield _ask(
+        "d2t-out-of-range",
+        "plain",
+        "rules.d2t-out-of-range",
+        change=holds(d2t=ids - at + VOCAB),
+        instead={},
+    )
     yield _ask(
         "d2t-in-bfloat16", "plain", "rules.d2t-float", change=holds(d2t=rounded),
         instead={"casts rounded offsets": mapped(rounded.long() + at)},
+    )  # fmt: skip
+    same = ids.clone()
+    same[1] = same[0]
+    yield _ask(
+        "d2t-that-collides", "plain", "rules.d2t-collides", change=holds(d2t=same - at),
+        instead={"drafts one token for two draft ids": mapped(same)},
     )  # fmt: skip
     yield _ask("d2t-in-int32", "plain", change=holds(d2t=(ids - at).to(torch.int32)))
     shuffled = ids.flip(0)
@@ -452,7 +476,8 @@ def _norms() -> Iterator[Question]:
             )  # fmt: skip
     yield _ask(
         "norm-before-residual-that-the-head-lacks", "plain", "rules.norm-before-residual-stated",
-        change=states(norm_before_residual=True), instead={"adds the normed state": trained(norm_before_residual=True)},
+        change=states(norm_before_residual=True),
+        instead={"adds the normed state": trained(norm_before_residual=True)},
     )  # fmt: skip
     yield _ask(
         "norm-output-that-the-head-lacks", "plain", "rules.feedback", change=states(norm_output=True),
@@ -487,7 +512,11 @@ def _norms() -> Iterator[Question]:
     )  # fmt: skip
     yield _ask(
         "trained-with-norm-before-residual", "plain", "rules.norm-before-residual",
-        change=trained(norm_before_residual=True), instead={"adds the un-normed state": trained(norm_before_residual=False)},
+        change=trained(norm_before_residual=True), instead=BASES["norm-before-residual"].instead,
+    )  # fmt: skip
+    yield _ask(
+        "trained-with-fc-norm", "plain", "rules.fc-norm", change=_weights_of(each, fc_norm=True),
+        instead={"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
     )  # fmt: skip
     large = {"takes another epsilon": trained(rms_norm_eps=1e-5)}
     yield _ask(
@@ -545,15 +574,14 @@ def _nested() -> Iterator[Question]:
         "nested-without-proposal-methods", "nested", "rules.nested-incomplete",
         change=states(speculators_config={"proposal_methods": [], "verifier": {"name_or_path": "owner/target"}}),
     )  # fmt: skip
+    yield _ask("nested-without-its-type", "nested", "rules.nested-untyped", change=omits("speculators_model_type"))
     yield _ask("nested-own-embeddings", "nested", change=_become(lambda: nested(head(own_embeddings=True))))
     four = (2, 5, 7, 9)
     yield _ask("nested-four-taps", "nested", change=_become(lambda: nested(head(taps=four))))
     window = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 4, "use_sliding_window": True}
     yield _ask(
         "nested-window-in-the-second-layer", "nested",
-        change=_become(
-            lambda: nested(states(**window)(head(layers=2, sliding_window=4, sliding_layers=(1,), norm_before_residual=True)))
-        ),
+        change=_become(lambda: nested(states(**window)(head(layers=2, sliding_window=4, sliding_layers=(1,))))),
         instead={"attends to everything": trained(sliding_window=None, sliding_layers=())},
     )  # fmt: skip
 
@@ -745,6 +773,10 @@ def _rope() -> Iterator[Question]:
         "heads-rotated-in-part-inside", "plain", "rules.partial-rotary", "terms.rope.partial", value="inside",
         change=states(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5}), instead=half,
     )  # fmt: skip
+    yield _ask(
+        "heads-rotated-in-part-by-another-name", "plain", "rules.partial-rotary", "terms.rope.partial",
+        value="other_name", change=states(rotary_pct=0.5), instead=half,
+    )  # fmt: skip
 
 
 # Other keys of the config
@@ -786,7 +818,9 @@ def _config() -> Iterator[Question]:
         "a-context-shorter-than-the-targets", "plain", "rules.context", change=states(max_position_embeddings=256)
     )
     yield _ask("no-context", "plain", change=omits("max_position_embeddings"))
-    yield _ask("three-devices", "plain", "rules.tensor-parallel", target="six-heads", settings={"tensor_parallel": 3})
+    yield _ask(
+        "three-devices", "wide-target", "rules.tensor-parallel", target="six-heads", settings={"tensor_parallel": 3}
+    )
 
 
 # Draft classes
@@ -841,12 +875,11 @@ def _classes() -> Iterator[Question]:
         "deepseek_v4",
         "deepseek_v41",
         "glm_moe_dsa",
-        "deepseek_v2",
-        "kimi_k2",
     ):
         slug = kind.replace("_", "-")
         yield _ask(
-            f"model-type-{slug}", "plain", "terms.mtp_types", value=kind, change=states(model_type=kind)
+            f"model-type-{slug}", "plain", "terms.mtp_types", "rules.mtp-type", value=kind,
+            change=states(model_type=kind),
         )  # fmt: skip
     yield _ask("mla-of-model-type-deepseek-v3", "mla", "rules.mtp-type", change=states(model_type="deepseek_v3"))
     yield _ask("mla-of-model-type-deepseek-v2", "mla", change=states(model_type="deepseek_v2"))
@@ -934,9 +967,10 @@ def _parallel() -> Iterator[Question]:
     for key in ("pard_token", "ptd_token_id"):
         slug = key.replace("_", "-")
         yield _ask(
-            f"p-eagle-{slug}", "p-eagle", change=both(omits("mask_token_id"), states(**{key: MASK})), instead=one_by_one
+            f"p-eagle-{slug}", "p-eagle", instead=one_by_one,
+            change=both(omits("mask_token_id"), states(**{key: MASK})),
         )  # fmt: skip
-    yield _ask("p-eagle-no-mask-state", "p-eagle", "rules.tensor-missing", change=drops("mask_hidden"))
+    yield _ask("p-eagle-no-mask-state", "p-eagle", "rules.no-mask-state", change=drops("mask_hidden"))
     for name in ("PEagleDraftModel", "PeagleLlamaForCausalLM"):
         yield _ask(f"p-eagle-called-{name.lower()}", "p-eagle", change=states(architectures=[name]))
     yield _ask(
@@ -955,10 +989,10 @@ def _parallel() -> Iterator[Question]:
 
 
 def _quantized() -> Iterator[Question]:
-    fp8 = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["fc", "lm_head"]}
     yield _ask(
         "a-config-of-quantized-weights-alone", "plain", "rules.quantized-config-alone",
-        change=states(quantization_config=fp8),
+        change=lambda made: replace(made, config=quantized(made, "int8").config), settings={"dtype": "bfloat16"},
+        close=0.15,
     )  # fmt: skip
     yield _ask("quantized-and-nothing-says-so", "int8", "rules.quantized-untold", change=omits("quantization_config"))
     yield _ask(
@@ -998,15 +1032,6 @@ def _quantized() -> Iterator[Question]:
         "4-bit-weights-and-nothing-says-so", "int8", "rules.packed-untold",
         change=_become(lambda: omits("quantization_config")(quantized(head(), "nvfp4"))),
     )  # fmt: skip
-    yield _ask(
-        "nvfp4-and-no-exceptions", "int8", "rules.packed-where-plain",
-        change=_become(
-            lambda: quantized(head(), "nvfp4", quant_method="modelopt", quant_algo="NVFP4", ignore=[])
-        ),
-    )  # fmt: skip
-    yield _ask(
-        "mla-and-a-config-of-quantized-weights", "mla", "rules.mla-quantized", change=states(quantization_config=fp8)
-    )
 
 
 # Targets

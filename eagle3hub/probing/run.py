@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.preflight.probed import Answer, Outcome
 from eagle3hub.engines.process import ask_worker
-from eagle3hub.errors import UnavailableError
+from eagle3hub.errors import UnavailableError, UsageError
 from eagle3hub.probing.heads import VOCAB, WIDE, Probed, write_target
 from eagle3hub.probing.questions import Question, questions
 from eagle3hub.reference.model import DraftModel, Memory
@@ -25,12 +27,19 @@ LENGTH, DRAFTED = 10, 3
 CLOSE = 1e-4
 """Absolute and relative. float32 on both sides; logits are about 1 in size, and those of two right implementations
 differ by less than 1e-5."""
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 _SECONDS, _WHOLE = 120.0, 3600.0
 """The longest that one question and all of them may take."""
 _TARGETS: dict[str, dict[str, Any]] = {
     "llama": {},
     "wide": {"hidden": WIDE},
-    "six-heads": {"heads": 6, "kv": 6},
+    "six-heads": {"hidden": WIDE, "heads": 6, "kv": 6},
     "qwen3": {"qk_norms": True, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
     "gemma": {
         "architectures": ["GemmaForCausalLM"],
@@ -40,8 +49,8 @@ _TARGETS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one of another type that
-hands out its states, and one of a type that no engine takes them from."""
+"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one of another type
+that hands out its states, and one of a type that no engine takes them from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +74,15 @@ def ask(
     python: Path,
     *,
     device: str,
-    env: Mapping[str, str],
     progress: Progress,
-    only: Iterable[str] | None = None,
+    only: Collection[str] | None = None,
     runners: Sequence[str] = ("",),
     together: int | None = None,
 ) -> Probe:
     """Ask the engine whose interpreter is ``python`` every question, or those in ``only`` and what they build on.
 
-    Raises UnavailableError where the engine cannot be imported or does not run on ``device``; or if its worker
-    ends without having answered everything.
+    Raises UsageError for a question that there is not; UnavailableError where the engine cannot be imported or does
+    not run on ``device``, or if its worker ends without having answered everything.
     """
     asked = _chosen(only)
     with scratch_folder() as work:
@@ -103,7 +111,9 @@ def ask(
             "together": together or max(1, min(4, os.cpu_count() or 1)),
             "seconds": _SECONDS,
         }
-        ask_worker(title, f"{engine}_probe.py", request, python, device, env=env, timeout=_WHOLE, on_event=listen)
+        ask_worker(
+            title, f"{engine}_probe.py", request, python, device, env=_ENVIRONMENT, timeout=_WHOLE, on_event=listen
+        )
         missing = sorted(set(asked) - set(told))
         if missing:
             raise UnavailableError(
@@ -112,10 +122,11 @@ def ask(
                 code="engine-probe-unanswered",
             )
         answers: dict[str, dict[str, Answer]] = {runner: {} for runner in runners}
-        for name, question in asked.items():
-            for runner in runners:
-                judged = _judge(question, heads[name], told[name], work, runner if runner != runners[0] else None)
-                answers[runner][name] = judged
+        with _one_thread():
+            for name, question in asked.items():
+                judged = _judge(question, heads[name], told[name], work, runners[1:])
+                for runner, answer in zip(runners, judged, strict=True):
+                    answers[runner][name] = answer
     for found in answers.values():
         for name, question in asked.items():
             if found[question.base].outcome not in ("right", "runs") and name != question.base:
@@ -125,15 +136,33 @@ def ask(
     return Probe(engine, str(ready.get("version")), device, environment, answers, seconds)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute small things on one thread: several wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def write_targets(folder: Path) -> dict[str, Path]:
     """Write every target of a probe into a folder of its own; return the folders by name."""
     return {name: write_target(folder / name, **options) for name, options in _TARGETS.items()}
 
 
-def _chosen(only: Iterable[str] | None) -> dict[str, Question]:
+def _chosen(only: Collection[str] | None) -> dict[str, Question]:
     every = questions()
     if only is None:
         return dict(every)
+    unknown = sorted(set(only) - set(every))
+    if unknown:
+        raise UsageError(
+            f"there is no question called {unknown[0]}",
+            hint=f"such as {', '.join(get_close_matches(unknown[0], every, 3, 0.1))}",
+            code="usage-question",
+        )
     wanted = [every[name] for name in only]
     return {q.name: q for question in wanted for q in (every[question.base], question)}
 
@@ -165,8 +194,10 @@ def given_for(made: Probed) -> dict[str, torch.Tensor]:
 # Judge
 
 
-def _judge(question: Question, made: Probed, told: Mapping[str, Any], work: Path, other: str | None) -> Answer:
-    """Judge what the worker told of a question; ``other``: for a runner that differs in its aux layers."""
+def _judge(
+    question: Question, made: Probed, told: Mapping[str, Any], work: Path, others: Sequence[str]
+) -> list[Answer]:
+    """Judge what the worker told of a question, for the executed runner and for those that differ in aux layers."""
     seen = Answer(
         outcome="runs",
         taps=_taps(told.get("taps")),
@@ -175,29 +206,59 @@ def _judge(question: Question, made: Probed, told: Mapping[str, Any], work: Path
         context=told.get("context"),
     )
     ended = told["ended"]
-    if other is not None and (theirs := (told.get("other_taps") or {}).get(other)) is not None:
-        if isinstance(theirs, dict):
-            return replace(seen, outcome="refuses", stage="taps", message=_error(theirs, work), taps=())
-        seen = replace(seen, taps=_taps(theirs))
-        if ended == "raised" and told["stage"] in ("taps", "forward"):
-            return seen
-    if ended != "ran":
+    if ended == "ran" and question.comparable:
+        seen = _measured(seen, question, made, work)
+    if ended == "ran":
+        main = _concluded(seen, question, made)
+    else:
         outcome: Outcome = "crashes" if ended == "died" else "refuses"
-        return replace(seen, outcome=outcome, stage=told["stage"], message=_error(told, work), taps=())
-    wanted: tuple[int | str, ...] = ("final",) if made.taps is None else made.taps
-    if not question.comparable:
-        return seen if seen.taps == wanted else replace(seen, outcome="silently_wrong")
-    tensors, given = load_file(work / "result" / f"{question.name}.safetensors"), given_for(made)
+        main = replace(seen, outcome=outcome, stage=told["stage"], message=_error(told, work), taps=())
+    answers = [main]
+    for other in others:
+        theirs = (told.get("other_taps") or {}).get(other)
+        if theirs is None:
+            answers.append(main)
+        elif isinstance(theirs, dict):
+            answers.append(replace(seen, outcome="refuses", stage="taps", message=_error(theirs, work), taps=()))
+        elif _taps(theirs) == _taps(told.get("taps")):
+            answers.append(main)
+        elif ended == "ran":
+            answers.append(_concluded(replace(seen, taps=_taps(theirs)), question, made))
+        else:  # the executed runner stopped at its own layers, and nothing was computed
+            other_taps = replace(seen, taps=_taps(theirs))
+            answers.append(replace(other_taps, outcome="runs" if _as_trained(other_taps, made) else "silently_wrong"))
+    return answers
+
+
+def _measured(seen: Answer, question: Question, made: Probed, work: Path) -> Answer:
+    """Compare the logits with those of the truth and of each alternative."""
+    file = work / "result" / f"{question.name}.safetensors"
+    if not file.is_file():
+        return seen
+    tensors, given = load_file(file), given_for(made)
     truth = compute(made.truth, given)
     seen = replace(seen, difference=_difference(truth, tensors))
     close = CLOSE if question.close is None else question.close
     if _equal(truth, tensors, close):
-        seen = replace(seen, matched="trained")
+        return replace(seen, matched="trained")
     for name, change in question.instead.items():
-        if seen.matched is None and _equal(compute(change(made).truth, given), tensors, close):
-            seen = replace(seen, matched=name)
-    right = seen.matched == "trained" and seen.taps == wanted and not seen.not_loaded
-    return replace(seen, outcome="right" if right else "silently_wrong")
+        if _equal(compute(change(made).truth, given), tensors, close):
+            return replace(seen, matched=name)
+    return seen
+
+
+def _concluded(seen: Answer, question: Question, made: Probed) -> Answer:
+    """Say what became of a head that ran."""
+    if not _as_trained(seen, made) or seen.not_loaded:
+        return replace(seen, outcome="silently_wrong")
+    if not question.comparable:
+        return seen
+    return replace(seen, outcome="right" if seen.matched == "trained" else "silently_wrong")
+
+
+def _as_trained(seen: Answer, made: Probed) -> bool:
+    """Whether the head gets the states that it was trained on."""
+    return seen.taps == (("final",) if made.taps is None else made.taps)
 
 
 def _taps(told: Sequence[int | str | None] | None) -> tuple[int | str, ...]:
@@ -205,7 +266,8 @@ def _taps(told: Sequence[int | str | None] | None) -> tuple[int | str, ...]:
 
 
 _PLACES = re.compile(r"(?:/[\w.+@-]+)+/([\w.+@-]+)|0x[0-9a-f]+")
-_MORE = re.compile(r"(?<=\w)\. (?=The available |See |Please )|\{'")
+_FRAME = re.compile(r"\d+ validation errors? for \w+ Value error, ")
+_MORE = re.compile(r" \[type=|(?<=\w)\. (?=The available |See |Please )|\{'")
 """Where a message goes on with advice, or with names in no order."""
 
 
@@ -214,7 +276,7 @@ def _error(told: Mapping[str, Any], work: Path) -> str:
     message = str(told.get("message", "")).replace(str(work), "")
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text = _PLACES.sub(lambda m: m[1] or "0x…", " ".join(lines[:3]))
-    text = _MORE.split(text)[0]
+    text = _MORE.split(_FRAME.sub("", text))[0]
     text = text if len(text) <= 200 else text[:199] + "…"
     kind = told.get("kind")
     return f"{kind}: {text}" if kind else text

@@ -25,6 +25,7 @@ from eagle3hub.engines.preflight.contracts import (
     contracts_of,
     current_contracts,
     doubts,
+    only_read,
     weigh,
 )
 from eagle3hub.engines.preflight.files import (
@@ -36,14 +37,15 @@ from eagle3hub.engines.preflight.files import (
     infer_truth,
     target_embeddings,
 )
+from eagle3hub.engines.preflight.probed import Probed, read_probed
 from eagle3hub.engines.preflight.rules import (
     configuration_findings,
     tensor_findings,
     unserved_findings,
     wiring_findings,
 )
-from eagle3hub.engines.specs import engine_data, known_version
-from eagle3hub.errors import Problem
+from eagle3hub.engines.specs import engine_data, engine_title, known_version
+from eagle3hub.errors import Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import FINAL_STATE
 from eagle3hub.head.target import TargetFacts
@@ -56,6 +58,7 @@ __all__ = [
     "HeadFiles",
     "PreflightFinding",
     "PreflightVerdict",
+    "Probed",
     "Reason",
     "Truth",
     "condition",
@@ -70,10 +73,12 @@ __all__ = [
     "examine_written",
     "infer_truth",
     "judge",
+    "only_read",
     "pinned_contracts",
     "preflight",
     "preflight_all",
     "preflight_findings",
+    "read_probed",
     "runners_of",
     "target_embeddings",
     "told_layers",
@@ -109,14 +114,30 @@ def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
 
 
 def preflight_all(
-    subject: ExaminedHead, target: TargetFacts | None = None, versions: Mapping[str, str] | None = None
+    subject: ExaminedHead,
+    target: TargetFacts | None = None,
+    versions: Mapping[str, str] | None = None,
+    probed: Sequence[Probed] = (),
 ) -> list[PreflightVerdict]:
     """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display.
 
-    ``versions`` names, by engine, another version to judge in their place.
+    ``versions`` names, by engine, another version to judge in their place; ``probed`` are probes of builds to judge in
+    the place of all that is known of their engines. Raises UsageError where an engine is in both.
     """
+    own = {found.engine: found for found in probed}
     asked = versions or {}
-    verdicts = [judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
+    if both := own.keys() & asked.keys():
+        engine = min(both)
+        raise UsageError(
+            f"--contract and --engine-version both say which {engine_title(engine)} to judge",
+            hint="give one of them",
+            code="usage-engine-version",
+        )
+    verdicts = [judge(subject, c, target) for c in current_contracts() if c.engine not in {*asked, *own}]
+    for found in own.values():
+        mine = contracts_of(found)
+        said = f"{engine_title(found.engine)} {found.version} is judged by a probe of {found.date} on {found.device}"
+        verdicts += [replace(judge(subject, c, target, among=mine), warning=said) for c in mine]
     for engine, version in asked.items():
         verdicts += [preflight(subject, engine, called, target) for called in runners_of(engine, version)]
     return sorted(verdicts, key=lambda verdict: ENGINES.index(verdict.engine))

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.preflight.probed import Probed, overlaid, plain_words, probed
+from eagle3hub.engines.preflight.probed import EXECUTED, Probed, overlaid, probed
 from eagle3hub.engines.specs import (
     DATA,
     engine_data,
@@ -223,16 +223,17 @@ layers.
 
 @dataclass(frozen=True, slots=True)
 class ContractRule:
-    """The effect of one finding on one engine; the finding's facts fill the format strings ``says`` and ``hint``.
-
-    ``executed``: whether a probe showed it.
-    """
+    """The effect of one finding on one engine; the finding's facts fill the format strings ``says`` and ``hint``."""
 
     effect: Effect
     says: str
     source: str
     hint: str | None
-    executed: bool = False
+
+    @property
+    def executed(self) -> bool:
+        """Whether a probe showed it."""
+        return EXECUTED.match(self.source) is not None
 
     def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
         """Return the reason for a finding of this kind."""
@@ -420,10 +421,9 @@ class _Special:
 
 @dataclass(frozen=True, slots=True)
 class _Ruling:
-    """What a contract says about a finding, where it differs from the usual; ``executed`` is a probe's."""
+    """What a contract says about a finding, where it differs from the usual."""
 
     source: str | None = None
-    executed: bool = False
     effect: Effect | None = None
     says: str | None = None
     hint: str | None = None
@@ -431,13 +431,17 @@ class _Ruling:
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """The usual effect of a finding; ``always`` means on every engine."""
+    """The usual effect of a finding; ``always`` means on every engine.
+
+    ``executable``: whether it is about what an engine does, so that a probe can show it, not about what is known here.
+    """
 
     effect: Effect
     says: str
     source: str | None = None
     hint: str | None = None
     always: bool = False
+    executable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -490,6 +494,12 @@ def contract(engine: str, version: str) -> EngineContract:
 def common_rules() -> Mapping[str, _Usual]:
     """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
     return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
+
+
+def only_read(terms: EngineContract) -> tuple[int, list[str]]:
+    """Return how many rules of a contract are about what the engine does, and the codes of those never executed."""
+    rules = {code: rule for code, rule in terms.rules.items() if common_rules()[code].executable}
+    return len(rules), [code for code, rule in rules.items() if not rule.executed]
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
@@ -592,10 +602,8 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")
-        effect, says, hint = said.effect or always.effect, said.says or always.says, said.hint or always.hint
-        if said.executed and said.says is None and effect != always.effect:
-            says, hint = plain_words(effect, source.partition("): ")[2]), None
-        rules[code] = ContractRule(effect, says, source, hint, said.executed)
+        hint = always.hint if said.hint is None else said.hint or None
+        rules[code] = ContractRule(said.effect or always.effect, said.says or always.says, source, hint)
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")

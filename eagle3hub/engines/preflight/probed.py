@@ -1,12 +1,13 @@
 """What a probe found of one version of an engine, and how it replaces what a contract says from reading.
 
-A probe (``eagle3hub.probing``) runs small heads on the engine and writes what it did as ``probed.json``. For a rule or a
-term that was probed, the probe decides; ``contract.toml`` has the words, and what was only read.
+A probe (``eagle3hub.probing``) runs small heads on the engine and writes what it did as ``probed.json``. For a rule or
+a term that was probed, the probe decides; ``contract.toml`` has the words, and what was only read.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,9 +17,12 @@ from typing import Any, Literal
 from eagle3hub.engines.specs import DATA, engine_title
 from eagle3hub.errors import ManifestError
 from eagle3hub.system.documents import read_document
+from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
 SCHEMA = 1
+EXECUTED = re.compile(r"executed \([^()]+, (?:cpu|cuda)\): ")
+"""How the source of a rule begins that a probe showed."""
 _MAX_BYTES = 4 << 20
 FoundEffect = Literal["right", "silently_wrong", "refuses"]
 Outcome = Literal["right", "runs", "silently_wrong", "refuses", "crashes", "not_run"]
@@ -150,30 +154,39 @@ def read_probed(path: Path) -> Probed:
 
 
 def overlaid(stated: Mapping[str, Any], found: Probed) -> dict[str, Any]:
-    """Return a contract's document with what a probe found in place of what was read."""
-    out = _with(stated, found.rules, found.terms, found.answers, found.where)
-    if found.runners:
-        named = {name: dict(table) for name, table in out["runners"].items()}
-        for name, own in found.runners.items():
-            base = {**out, **named.get(name, {}), "rules": named.get(name, {}).get("rules", {})}
-            changed = _with(base, own.rules, own.terms, {**found.answers, **own.answers}, found.where)
-            tops = {path.partition(".")[0] for path in own.terms}
-            named[name] |= {"rules": changed["rules"], **{top: changed[top] for top in tops}}
-        out["runners"] = named
-    return out
+    """Return a contract's document with what a probe found in place of what was read.
+
+    What the executed runner states for itself is replaced there, so that it is not said of the others.
+    """
+    named = {name: dict(table) for name, table in stated.get("runners", {}).items()}
+    own = named.get(found.runner or "", {}).get("rules", {})
+    apart = {code: rule for code, rule in found.rules.items() if code in own}
+    shared = {code: rule for code, rule in found.rules.items() if code not in own}
+    out = _with(stated, stated.get("rules", {}), shared, found.terms, found.answers, found.where)
+    if not named:
+        return out
+    runners = {found.runner or "": FoundRunner(rules=apart), **found.runners}
+    for name, runner in runners.items():
+        answers = {**found.answers, **runner.answers}
+        base = {**out, **named.get(name, {})}
+        changed = _with(base, named.get(name, {}).get("rules", {}), runner.rules, runner.terms, answers, found.where)
+        tops = {path.partition(".")[0] for path in runner.terms}
+        named[name] = {**named.get(name, {}), "rules": changed["rules"], **{top: changed[top] for top in tops}}
+    return {**out, "runners": named}
 
 
 def _with(
     stated: Mapping[str, Any],
+    ruled: Mapping[str, Any],
     rules: Mapping[str, FoundRule],
     terms: Mapping[str, FoundTerm],
     answers: Mapping[str, Answer],
     where: str,
 ) -> dict[str, Any]:
     out = dict(stated)
-    out["rules"] = dict(stated.get("rules", {}))
+    out["rules"] = dict(ruled)
     for code, rule in rules.items():
-        out["rules"][code] = _ruling(out["rules"].get(code, {}), rule, answers[rule.questions[0]], where)
+        out["rules"][code] = _ruling(code, ruled.get(code, {}), rule, answers[rule.questions[0]], where)
     for path, term in terms.items():
         *places, name = path.split(".")
         table = out
@@ -184,20 +197,31 @@ def _with(
     return out
 
 
-def _ruling(own: Mapping[str, Any], rule: FoundRule, answer: Answer, where: str) -> dict[str, Any]:
+def _ruling(code: str, own: Mapping[str, Any], rule: FoundRule, answer: Answer, where: str) -> dict[str, Any]:
     """Return the entry of ``contract.toml`` for a rule that was probed.
 
-    ``own`` is its entry so far. Its words go where they were written for another effect.
+    ``own`` is its entry so far: its words stay where they are for the effect that was found, its own or the usual one.
+    Otherwise the usual words do, or a sentence about the answer.
     """
+    usual = _usual().get(code, {})
     kept = {key: value for key, value in own.items() if key in ("says", "hint")}
-    if own.get("effect", rule.effect) != rule.effect:
+    if own.get("effect", usual.get("effect")) != rule.effect:
         kept = {}
+    if rule.effect != "right" and "says" not in kept:
+        same = usual.get("effect") == rule.effect
+        kept["says"] = usual["says"] if same else _plain_words(rule.effect, answer.evidence)
+        kept.setdefault("hint", usual.get("hint", "") if same else "")
     place = own.get("source", "")
-    read = f"; {place}" if place and not place.startswith("executed") else ""
-    return {**kept, "effect": rule.effect, "source": f"executed ({where}): {answer.evidence}{read}", "executed": True}
+    read = f"; {place}" if place and not EXECUTED.match(place) else ""
+    return {**kept, "effect": rule.effect, "source": f"executed ({where}): {answer.evidence}{read}"}
 
 
-def plain_words(effect: str, answer_evidence: str) -> str:
+@cache
+def _usual() -> dict[str, Any]:
+    return read_toml(DATA / "common/rules.toml")
+
+
+def _plain_words(effect: str, evidence: str) -> str:
     """Return a sentence for an effect that no file has words for; the engine is the subject."""
-    said = answer_evidence.replace("{", "{{").replace("}", "}}")
+    said = evidence.replace("{", "{{").replace("}", "}}")
     return f"stops at it: {said}" if effect == "refuses" else f"computes something else: {said}"

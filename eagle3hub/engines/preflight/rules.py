@@ -120,22 +120,19 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("mislabelled-pickle", {"file": files.mislabelled[0]})
     if files.nested:
         yield PreflightFinding("nested-config")
-        lacking = _nested_lacks(files.config)
-        if case.contract.reads_nested and lacking:
-            yield PreflightFinding("nested-incomplete", {"lacking": lacking})
-    if "model_type" not in files.config:
+        if case.contract.reads_nested and not files.config.get("speculators_model_type"):
+            yield PreflightFinding("nested-untyped")
+        elif case.contract.reads_nested and _proposes_nothing(files.config):
+            yield PreflightFinding("nested-incomplete", {"lacking": "proposal_methods[0].speculative_tokens"})
+    if "model_type" not in files.config and not (files.nested and case.contract.reads_nested):
         yield PreflightFinding("no-model-type")
 
 
-def _nested_lacks(config: Mapping[str, Any]) -> str | None:
-    if not config.get("speculators_model_type"):
-        return "speculators_model_type"
+def _proposes_nothing(config: Mapping[str, Any]) -> bool:
     own = config.get("speculators_config")
     methods = own.get("proposal_methods") if isinstance(own, dict) else None
     first = methods[0] if isinstance(methods, list) and methods else None
-    if not isinstance(first, dict) or not first.get("speculative_tokens"):
-        return "proposal_methods[0].speculative_tokens"
-    return None
+    return not isinstance(first, dict) or not first.get("speculative_tokens")
 
 
 def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -351,8 +348,10 @@ def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
     later = {n for n in lacking if _LATER_NORM.search(n)}
     if later:
         yield PreflightFinding("later-norm", {"names": _several(later)})
-    if lacking - later:
-        yield PreflightFinding("tensor-missing", {"names": _several(lacking - later)})
+    if "mask_hidden" in lacking:
+        yield PreflightFinding("no-mask-state")
+    if lacking - later - {"mask_hidden"}:
+        yield PreflightFinding("tensor-missing", {"names": _several(lacking - later - {"mask_hidden"})})
     asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
     built = {f"layers.{i}.self_attn.o_proj.bias" for i in range(case.truth.num_layers)} if asked else set()
     if built - found:
@@ -445,10 +444,16 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
     up = shape_of(case.files, "layers.0.mlp.up_proj.weight") or shape_of(case.files, "midlayer.mlp.up_proj.weight")
     if up is not None and len(up) == 2 and (width := _mlp_width(case)) not in (None, up[0]):
-        yield PreflightFinding("mlp-width", {"read": width, "file": up[0]})
+        yield PreflightFinding(_narrower("mlp-width", width, up[0]), {"read": width, "file": up[0]})
     heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
-        yield PreflightFinding("head-dim", {"read": read, "file": q[0] // heads})
+        code = _narrower("head-dim", read, q[0] // heads)
+        yield PreflightFinding(code, {"read": read, "file": q[0] // heads})
+
+
+def _narrower(code: str, read: int | None, file: int) -> str:
+    """Return the code of a width that is read otherwise than the file has it: engines may cut what is too wide."""
+    return f"{code}-narrower" if read is not None and read < file else code
 
 
 def _mlp_width(case: PreflightCase) -> int | None:
@@ -492,6 +497,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
         if truth.map_fits is False:
             yield PreflightFinding("d2t-collides", {"fault": truth.map_fault})
+        if truth.map_fault == "out-of-range":
+            yield PreflightFinding("d2t-out-of-range", {"fault": truth.map_fault})
     if truth.map_doubt is not None:
         yield PreflightFinding("map-doubtful", {"fault": truth.map_doubt})
     if "model.lm_head.weight" in tensors and "lm_head.weight" not in tensors:
@@ -533,7 +540,8 @@ def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     """Check which aux layers are captured, how many, in what order, and whether that depends on the target."""
     truth = case.truth
     if not truth.uses_aux:
-        if case.capture != FINAL_STATE:
+        special = truth.kind == "mla" and "mla-final-norm" in case.contract.rules
+        if case.capture != FINAL_STATE and not special:
             yield PreflightFinding("final-norm")
         return
     if truth.num_aux == 1 and truth.hidden_size == truth.target_hidden_size:

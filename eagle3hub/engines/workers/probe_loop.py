@@ -4,7 +4,8 @@ The request has
 
 - ``targets``: folders of small targets, by name (see `layers_run` for what their states say);
 - ``questions``: each with ``name``, ``folder`` (the head), ``target`` (a name), ``inputs`` (a safetensors file, see
-  `whole_sequence.draft`) and ``settings`` (``parallel_drafting``, ``tensor_parallel``, ``context``, ``capture``);
+  `whole_sequence.draft`) and ``settings`` (``parallel_drafting``, ``tensor_parallel``, ``dtype``,
+  ``own_kernels``; none of them need be there);
 - ``result``: the folder for tensors; ``device``; ``together``: how many questions to answer at a time; ``seconds``:
   the longest that one may take.
 
@@ -31,6 +32,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 import traceback
 
@@ -45,6 +47,17 @@ class Found:
         self.stage = "start"
         self.name = name
 
+    def step_back(self):
+        """Keep nothing from now on, and end with the parent: this process is a further rank of its world."""
+        self._file, parent = None, os.getppid()
+
+        def watch():
+            while os.getppid() == parent:
+                time.sleep(0.1)
+            os._exit(0)
+
+        threading.Thread(target=watch, daemon=True).start()
+
     def at(self, stage):
         """Note that ``stage`` begins."""
         self.stage = stage
@@ -52,6 +65,8 @@ class Found:
 
     def write(self, ended, **more):
         """Keep how the question ended, with the facts so far."""
+        if self._file is None:
+            return
         seconds = round(time.monotonic() - self._start, 2)
         told = {"name": self.name, "ended": ended, "stage": self.stage, "seconds": seconds, **self.facts, **more}
         self._file.write_text(json.dumps(told), encoding="utf-8")
@@ -135,17 +150,18 @@ def _ended(question, status, result, late):
 def that_matter(model, watch, names, compute):
     """Return those of ``names`` (of parameters that were not filled) that what ``compute()`` returns depends on.
 
-    ``watch``: the `load_watch.LoadWatch` of the loading of ``model``. Each parameter is set to NaN in turn.
+    ``watch``: the `load_watch.LoadWatch` of the loading of ``model``. Each vector is set to NaN in turn.
     """
     found = []
     parameters = dict(model.named_parameters())
     for name, (parts, untouched) in watch.untouched.items():
         parameter = parameters.get(name)
         asked = [part for part in parts if part in names]
-        if not asked or (parameter is not None and parameter.shape != untouched.shape):
+        if not asked:
             continue
-        if parameter is None or not parameter.is_floating_point():
-            found += asked
+        packed = parameter is None or parameter.shape != untouched.shape
+        if packed or parameter.dim() != 1 or not parameter.is_floating_point():
+            found += asked  # every matrix matters, and an engine may have packed it by now
             continue
         before = parameter.data.clone()
         parameter.data[untouched] = float("nan")

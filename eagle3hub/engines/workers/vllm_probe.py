@@ -19,6 +19,8 @@ from protocol import Stage, serve
 
 def _run(request, tell):
     tell("stage", stage="import")
+    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     with Stage("import"):
         import torch
         import transformers
@@ -43,13 +45,14 @@ def _answer(question, request, found):
     found.facts["context"] = config.model_config.max_model_len
     found.facts["architecture"] = list(config.speculative_config.draft_model_config.architectures)
     found.at("load")
-    runner, watch = _load(config, request["device"], found.facts)
+    runner, watch = _load(config, request["device"], found)
     draft, target = runner.drafter.model, runner.get_model()
     found.facts["class"] = type(draft).__name__
     for model in (draft, target):
         _unpage(model)
     inputs = load_file(question["inputs"])
     inputs = {name: tensor.to(runner.device) for name, tensor in inputs.items()}
+    inputs["aux"] = inputs["aux"].to(config.model_config.dtype)
     found.at("taps")
     with torch.no_grad():
         captured = _capture(config, target, inputs["token_ids"], runner.use_aux_hidden_state_outputs)
@@ -58,6 +61,8 @@ def _answer(question, request, found):
         found.facts["other_taps"] = {"V2": _taps_of_v2(config, draft, target, layers, inputs["token_ids"])}
         found.at("forward")
         _first_step(config, draft, inputs["token_ids"], captured)
+        if sum(states.shape[-1] for states in captured) != inputs["aux"].shape[-1]:
+            return {}  # it feeds the head other states than those it was trained on, and the taps say so
         tensors = _draft(draft, config, inputs)
         left = found.facts["not_loaded"]
         found.facts["not_loaded"] = probe_loop.that_matter(draft, watch, left, lambda: _draft(draft, config, inputs))
@@ -74,7 +79,7 @@ def _configure(question, request):
     native = [] if settings.get("own_kernels") else ["-rotary_embedding"]
     return EngineArgs(
         model=request["targets"][question["target"]],
-        dtype="float32",
+        dtype=settings.get("dtype", "float32"),
         enforce_eager=True,
         skip_tokenizer_init=True,
         max_num_seqs=1,
@@ -91,8 +96,8 @@ def _configure(question, request):
     ).create_engine_config()
 
 
-def _load(config, device, facts):
-    """Return vLLM's runner with target and draft loaded, and the watch of the draft's loading, noted in ``facts``."""
+def _load(config, device, found):
+    """Return vLLM's runner with target and draft loaded, and the watch of the draft's loading, noted in ``found``."""
     import torch
     import vllm_worker
     from vllm.config import set_current_vllm_config
@@ -100,22 +105,27 @@ def _load(config, device, facts):
     seen, watches = {}, []
     vllm_worker.watch_draft(seen, watches)
     with set_current_vllm_config(config):
-        _start(config.parallel_config.tensor_parallel_size, 0)
+        _start(config.parallel_config.tensor_parallel_size, found)
         if device == "cpu":
             from vllm.v1.worker.cpu_model_runner import CPUModelRunner as Runner
         else:
             from vllm.v1.worker.gpu_model_runner import GPUModelRunner as Runner
         runner = Runner(config, torch.device(device))
         runner.load_model()
-    facts |= {key: seen[key] for key in ("not_loaded", "ignored")}
+    found.facts |= {key: seen[key] for key in ("not_loaded", "ignored")}
     return runner, watches[0]
 
 
-def _start(size, rank):
-    """Start a world of ``size`` processes."""
+def _start(size, found):
+    """Start a world of ``size`` processes, all of which go on from here; only the first one answers."""
     from vllm.distributed import init_distributed_environment, initialize_model_parallel
 
-    file = pathlib.Path(tempfile.mkdtemp(), "rendezvous")
+    file, rank = pathlib.Path(tempfile.mkdtemp(), "rendezvous"), 0
+    for other in range(1, size):
+        if not os.fork():
+            rank = other
+            found.step_back()
+            break
     init_distributed_environment(size, rank, f"file://{file}", rank, "gloo")
     initialize_model_parallel(size)
 
@@ -188,5 +198,4 @@ def _draft(model, config, inputs):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     serve(_run)
