@@ -20,7 +20,7 @@ ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
 # modules are compiled once, not again in each of the many processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters clean
+.PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -41,6 +41,13 @@ engines: $(READY)  ## the tests on the real engines, which are installed first
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec \
 #     NEMO=/path/to/a/checkout/of/NVIDIA-NeMo/Automodel
 FIXTURES := tests/fixtures/exporters
+
+# make engine-version ENGINE=vllm VERSION=1.2.3 ENGINE_PYTHON=/path/to/the/python/of/an/environment/that/has/it MORE=--pin
+engine-version: $(READY)  ## add a version of an engine: its data, interface, probe, tables and pages (CONTRIBUTING.md)
+	$(BIN)/python tools/engine_version.py $(ENGINE) $(VERSION) $(if $(ENGINE_PYTHON),--python $(ENGINE_PYTHON)) $(MORE)
+
+engine-releases: $(READY)  ## list the releases of engines that the package index has and the data do not know
+	$(BIN)/python tools/engine_releases.py
 
 exporters: $(READY)  ## make the exporters' heads anew, and let independent libraries read ours
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS)

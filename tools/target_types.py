@@ -143,6 +143,20 @@ def listed(name: str, kinds: list[str]) -> str:
     return f"{name} = [\n" + "\n".join([*lines, line]) + "\n]\n"
 
 
+def write(engine: str, version: str, known: list[str], lacking: list[str]) -> None:
+    """Put the lists into the contract of a version, in place of its own."""
+    lists = {"known_targets": listed("known_targets", known), "not_targets": listed("not_targets", lacking)}
+    path = DATA / engine / version / "contract.toml"
+    text = path.read_text(encoding="utf-8")
+    for name, wanted in lists.items():
+        text, count = re.subn(rf"^{name} = \[.*?^\]\n", wanted, text, count=1, flags=re.MULTILINE | re.DOTALL)
+        if not count:
+            at = re.search(r"^\[", text, re.MULTILINE)
+            end = len(text) if at is None else at.start()
+            text = f"{text[:end]}{wanted}{'' if at is None else chr(10)}{text[end:]}"
+    path.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Parse the command line, and print or write the lists."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,17 +166,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the lists into contract.toml")
     given = parser.parse_args()
     known, lacking = targets(given.engine, given.python)
-    lists = {"known_targets": listed("known_targets", known), "not_targets": listed("not_targets", lacking)}
-    if not given.write:
-        sys.stdout.write("".join(lists.values()))
-        return
-    path = DATA / given.engine / (given.version or default_version(given.engine)) / "contract.toml"
-    text = path.read_text(encoding="utf-8")
-    for name, wanted in lists.items():
-        text, count = re.subn(rf"^{name} = \[.*?^\]\n", wanted, text, count=1, flags=re.MULTILINE | re.DOTALL)
-        if not count:
-            text = re.sub(r"^(?=\[)", wanted + "\n", text, count=1, flags=re.MULTILINE)
-    path.write_text(text, encoding="utf-8")
+    if given.write:
+        write(given.engine, given.version or default_version(given.engine), known, lacking)
+    else:
+        sys.stdout.write(listed("known_targets", known) + listed("not_targets", lacking))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, LoadReport, RunSpec
 from eagle3hub.engines.endpoints import attach
+from eagle3hub.engines.preflight import told_layers
 from eagle3hub.layouts import open_head
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.derive import expected_taps
@@ -162,6 +163,7 @@ class BenchRunner:
             temperature=cell.temperature,
             seed=common.seed,
             parallel_drafting=head.semantics.parallel_drafting,
+            aux_layers=told_layers(head, "trtllm"),
         )
         job = with_room(job, cell.target)
         engine, python = engine_for(cell.engine, job, self._options.engine_python, self._options.endpoints)

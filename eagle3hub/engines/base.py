@@ -98,6 +98,8 @@ class RunSpec:
         topk: branches per drafted token; 1 is a chain.
         num_draft_tokens: nodes of a tree, including the root; None means a chain of K + 1.
         parallel_drafting: whether the head drafts all K tokens at once (P-EAGLE).
+        aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``(-1,)`` for the final
+            hidden state. TensorRT-LLM must be told them; other engines read them in the head's files.
     """
 
     target: str
@@ -114,6 +116,7 @@ class RunSpec:
     topk: int = 1
     num_draft_tokens: int | None = None
     parallel_drafting: bool = False
+    aux_layers: tuple[int, ...] | None = None
 
     @property
     def verified_tokens(self) -> int:

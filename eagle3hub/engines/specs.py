@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -62,6 +62,7 @@ class EngineData:
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
         pinned: the version that is installed and run by default.
+        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
@@ -69,6 +70,7 @@ class EngineData:
 
     title: str
     pinned: str
+    released_as: tuple[str, ...] = ()
     module: str | None = None
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
@@ -87,13 +89,17 @@ class SourceArchive:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentData:
-    """An environment in ``engine.toml``; see `EnvironmentSpec`. ``distribution`` has no version here."""
+    """An environment in ``engine.toml``; see `EnvironmentSpec`.
+
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does without.
+    """
 
     distribution: str
     platforms: tuple[str, ...]
     disk_gib: float
     resolve: bool = False
     tested: bool = True
+    leaves_out: tuple[str, ...] = ()
     sources: SourceArchive | None = None
 
 
@@ -255,10 +261,12 @@ class KnownVersion:
     """The known version that a version of an engine is judged as.
 
     ``warning`` is None if that is the version itself, else a sentence that says which version stands for which.
+    ``newer`` says whether the version in question is newer than every known one.
     """
 
     version: str
     warning: str | None = None
+    newer: bool = False
 
 
 def known_version(engine: str, asked: str | None = None, file: str = "engine.toml") -> KnownVersion:
@@ -293,7 +301,7 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
         how = "newer than every version that eagle3hub knows"
     else:
         how = "not a version that eagle3hub knows"
-    return KnownVersion(nearest, f"{title} {asked} is {how}: it is judged as {nearest}")
+    return KnownVersion(nearest, f"{title} {asked} is {how}: it is judged as {nearest}", own > max(releases))
 
 
 _RELEASE = re.compile(r"v?(\d+(?:\.\d+)+)")
@@ -305,15 +313,19 @@ def _plain(version: str) -> str:
     return re.sub(r"^(\d+(?:\.\d+)*?)(?:\.0)+(?!\.?\d)", r"\1", text)
 
 
-def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
+def version_document(
+    engine: str, version: str, file: str, over: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Read a ``.toml`` file of one version, merged over the file of the version it builds on.
 
     Tables are merged key by key, except ``aux``, ``architectures`` and ``rope``; other values replace the older ones.
+    ``over`` changes what each version states, the one built on included, by engine and version.
     """
     own = read_toml(DATA / engine / version / file)
-    base = version_document(engine, own["builds_on"], file) if "builds_on" in own else {}
+    base = version_document(engine, own["builds_on"], file, over) if "builds_on" in own else {}
     merge = merge_tables({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
-    return {key: value for key, value in merge.items() if key != "builds_on"}
+    stated = {key: value for key, value in merge.items() if key != "builds_on"}
+    return stated if over is None else over(engine, version, stated)
 
 
 def merge_tables(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

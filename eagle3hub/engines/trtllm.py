@@ -1,22 +1,25 @@
-"""TensorRT-LLM: its recipe, and a run that nobody has tried yet. ``data/trtllm`` describes its versions."""
+"""TensorRT-LLM: its recipe, the arguments of a run, and the run. ``data/trtllm`` describes its versions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.checkpoint.source import parse_json_object
 from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.system.progress import Progress
+from eagle3hub.system.reading import read_bytes
 
 
 class TensorRTLLM:
     """TensorRT-LLM's PyTorch backend in one-model mode, one sequence at a time.
 
-    Written from the documented API of 1.2. The package index does not offer its package, so this code has never
-    finished a run.
+    Written from the documentation of 1.2.1 and of the candidates of 1.3. The package index does not offer its package,
+    so this code has finished a run only with a stand-in of its API (tests/support/tensorrt_llm).
     """
 
     name = "trtllm"
@@ -38,13 +41,18 @@ class TensorRTLLM:
             return "TensorRT-LLM needs a CUDA device"
         if spec.topk > 1:
             return "TensorRT-LLM drafts EAGLE-3 chains here, not trees"
-        if spec.temperature > 0:
+        if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
             return f"TensorRT-LLM {self.version} is greedy in one-model mode whatever the temperature"
+        if spec.head is not None and _brings_code(spec.head):
+            return (
+                "TensorRT-LLM would run the Python code that auto_map in the head's config.json names: it loads the "
+                "config with trust_remote_code=True"
+            )
         return None
 
     def flags(self, spec: RunSpec) -> dict[str, Any]:
         """Return what a run of ``spec`` passes to ``tensorrt_llm.LLM``, the draft's config and the environment."""
-        return {**_arguments(spec), "env": base_environment(spec)}
+        return {**_arguments(spec), "env": _environment(spec)}
 
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
@@ -54,10 +62,21 @@ class TensorRTLLM:
             _arguments(spec),
             spec,
             python,
-            env=base_environment(spec),
+            env=_environment(spec),
             timeout=timeout,
             progress=progress,
         )
+
+
+def _brings_code(head: Path) -> bool:
+    config = head / "config.json"
+    return config.is_file() and "auto_map" in parse_json_object(read_bytes(config), str(config))
+
+
+def _environment(spec: RunSpec) -> dict[str, str]:
+    """Run the executor in the worker's own process, and load weights one by one, so that the worker can watch it."""
+    watched = {"TLLM_WORKER_USE_SINGLE_PROCESS": "1", "TRT_LLM_DISABLE_LOAD_WEIGHTS_IN_PARALLEL": "True"}
+    return {**watched, **base_environment(spec)}
 
 
 def _arguments(spec: RunSpec) -> dict[str, Any]:
@@ -69,9 +88,15 @@ def _arguments(spec: RunSpec) -> dict[str, Any]:
         "trust_remote_code": False,
         "enable_iter_perf_stats": True,
         "cuda_graph_config": None,
+        "disable_overlap_scheduler": True,
+        "kv_cache_config": {"enable_block_reuse": False, "free_gpu_memory_fraction": 0.5},
     }
     draft = None
     if spec.head is not None:
-        draft = {"max_draft_len": spec.draft_tokens, version_data("trtllm").head_key: str(spec.head)}
-    sampling = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
+        draft = {"max_draft_len": spec.draft_tokens, "speculative_model": str(spec.head)}
+        if spec.aux_layers is not None:
+            draft[AUX_CAPTURE] = list(spec.aux_layers)
+    sampling: dict[str, Any] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
+    if spec.temperature > 0:
+        sampling["seed"] = spec.seed
     return {"llm": llm, "draft": draft, "sampling": sampling}

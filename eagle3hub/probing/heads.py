@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from eagle3hub.head import Dims, MlaDims, Rope, Semantics
 from eagle3hub.reference.model import DraftModel
@@ -109,7 +109,9 @@ def target_config(hidden: int = HIDDEN, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
 
 
-def write_target(folder: Path, hidden: int = HIDDEN, **config: Any) -> Path:
+def write_target(
+    folder: Path, hidden: int = HIDDEN, heads: int = HEADS, kv: int = KV, qk_norms: bool = False, **config: Any
+) -> Path:
     """Write a target whose states say how many layers have run."""
     tensors = {
         "model.embed_tokens.weight": target_embeddings(hidden),
@@ -125,14 +127,19 @@ def write_target(folder: Path, hidden: int = HIDDEN, **config: Any) -> Path:
         tensors |= {
             f"{at}input_layernorm.weight": torch.ones(hidden),
             f"{at}post_attention_layernorm.weight": torch.ones(hidden),
-            f"{at}self_attn.q_proj.weight": torch.zeros(HEADS * SIZE, hidden),
-            f"{at}self_attn.k_proj.weight": torch.zeros(KV * SIZE, hidden),
-            f"{at}self_attn.v_proj.weight": torch.zeros(KV * SIZE, hidden),
-            f"{at}self_attn.o_proj.weight": torch.zeros(hidden, HEADS * SIZE),
+            f"{at}self_attn.q_proj.weight": torch.zeros(heads * SIZE, hidden),
+            f"{at}self_attn.k_proj.weight": torch.zeros(kv * SIZE, hidden),
+            f"{at}self_attn.v_proj.weight": torch.zeros(kv * SIZE, hidden),
+            f"{at}self_attn.o_proj.weight": torch.zeros(hidden, heads * SIZE),
             f"{at}mlp.gate_proj.weight": gate,
             f"{at}mlp.up_proj.weight": gate.clone(),
             f"{at}mlp.down_proj.weight": down,
         }
+        if qk_norms:
+            tensors |= {f"{at}self_attn.{x}_norm.weight": torch.ones(SIZE) for x in "qk"}
+    if config.get("tie_word_embeddings"):
+        del tensors["lm_head.weight"]
+    config |= {"num_attention_heads": heads, "num_key_value_heads": kv}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(target_config(hidden, **config), indent=1))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -144,6 +151,7 @@ def write_target(folder: Path, hidden: int = HIDDEN, **config: Any) -> Path:
 
 def head(
     *,
+    query_latent: bool = True,
     layers: int = 1,
     taps: tuple[int, ...] | None = TAPS,
     full: bool = False,
@@ -153,7 +161,11 @@ def head(
     attention_bias: bool = False,
     **semantics: Any,
 ) -> Probed:
-    """Make a head; ``taps`` of None is one without aux states. ``semantics`` are fields of `Semantics`."""
+    """Make a head; ``taps`` of None is one without aux states. ``semantics`` are fields of `Semantics`.
+
+    ``query_latent``: whether queries of an MLA head come from a latent.
+    """
+    latent: dict[str, Any] = LATENT if query_latent else {**LATENT, "q_lora_rank": None}
     s = Semantics(
         rope=Rope(1e4),
         rms_norm_eps=1e-5,
@@ -172,7 +184,7 @@ def head(
         vocab_size=VOCAB,
         draft_vocab_size=VOCAB if full else DRAFT,
         target_hidden_size=target_hidden,
-        mla=MlaDims(**LATENT) if mla else None,
+        mla=MlaDims(**latent) if mla else None,
     )
     weights = _weights(s, dims, 0 if taps is None else len(taps))
     own = {"embed_tokens.weight": _random((VOCAB, HIDDEN), 99)} if own_embeddings else {}
@@ -208,8 +220,8 @@ def _config(s: Semantics, dims: Dims, taps: tuple[int, ...] | None) -> dict[str,
     kind = {"model_type": "llama", "architectures": ["LlamaForCausalLMEagle3"], "head_dim": SIZE}
     if s.qk_norm:
         kind = {"model_type": "qwen3", "architectures": ["Eagle3Qwen3ForCausalLM"], "head_dim": SIZE}
-    if s.attention == "mla":
-        kind = {"model_type": "kimi_k2", "architectures": ["Eagle3DeepseekV2ForCausalLM"], **LATENT}
+    if dims.mla is not None:
+        kind = {"model_type": "kimi_k2", "architectures": ["Eagle3DeepseekV2ForCausalLM"], **asdict(dims.mla)}
     flags = {
         "norm_before_residual": s.norm_before_residual,
         "norm_before_fc": s.norm_before_fc,
@@ -293,16 +305,105 @@ def _attention(s: Semantics, dims: Dims, inputs: int) -> dict[str, tuple[int, ..
         if s.qk_norm:
             shapes |= {f"{p}_norm.weight": (SIZE,) for p in "qk"}
         return shapes
-    rank = m.q_lora_rank
-    assert rank is not None
+    rank, query = m.q_lora_rank, HEADS * (m.qk_nope_head_dim + m.qk_rope_head_dim)
+    queries: dict[str, tuple[int, ...]] = {"q_proj.weight": (query, inputs)}
+    if rank is not None:
+        queries = {
+            "q_a_proj.weight": (rank, inputs),
+            "q_a_layernorm.weight": (rank,),
+            "q_b_proj.weight": (query, rank),
+        }
     return {
+        **queries,
         "kv_a_proj_with_mqa.weight": (m.kv_lora_rank + m.qk_rope_head_dim, inputs),
         "kv_a_layernorm.weight": (m.kv_lora_rank,),
         "kv_b_proj.weight": (HEADS * (m.qk_nope_head_dim + m.v_head_dim), m.kv_lora_rank),
-        "q_a_proj.weight": (rank, inputs),
-        "q_a_layernorm.weight": (rank,),
-        "q_b_proj.weight": (HEADS * (m.qk_nope_head_dim + m.qk_rope_head_dim), rank),
         "o_proj.weight": (h, HEADS * m.v_head_dim),
+    }
+
+
+# Other forms: nested configs, quantized weights
+
+
+_FLAT_ONLY = ("architectures", "eagle_config", "num_aux_hidden_states", "draft_vocab_size", "mask_token_id")
+_OWN = ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output", "eagle_aux_hidden_state_layer_ids")
+
+
+def nested(made: Probed) -> Probed:
+    """Write a head as the speculators library does: a nested config, and names of layers as ``layers.{i}.``."""
+    flat = dict(made.config)
+    parallel = made.truth.semantics.parallel_drafting
+    layer = {k: v for k, v in flat.items() if k not in (*_FLAT_ONLY, *_OWN)}
+    config = {
+        "architectures": ["PEagleSpeculator" if parallel else "Eagle3DraftModel"],
+        "speculators_model_type": "peagle" if parallel else "eagle3",
+        "speculators_version": "0.9.0",
+        "draft_vocab_size": flat["draft_vocab_size"],
+        "norm_before_residual": False,
+        "norm_before_fc": False,
+        "fc_norm": False,
+        "norm_output": False,
+        "tie_word_embeddings": False,
+        **{k: flat[k] for k in _OWN if k in flat},
+        **({"mask_token_id": flat["mask_token_id"]} if parallel else {}),
+        "transformer_layer_config": layer,
+        "speculators_config": {
+            "algorithm": "eagle3",
+            "default_proposal_method": "greedy",
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 3}],
+            "verifier": {"name_or_path": "owner/target", "architectures": ["LlamaForCausalLM"]},
+        },
+    }
+    return renames("midlayer.", "layers.0.")(replace(made, config=config))
+
+
+def quantized(made: Probed, form: str, **changes: Any) -> Probed:
+    """Quantize the matrices of the decoder layers as ``int8``, ``fp8`` or ``nvfp4``.
+
+    ``int8`` is llm-compressor's, by channel, with inputs by token; its truth has the rounded weights. ``changes`` are
+    keys of ``quantization_config``, for ``int8`` beside llm-compressor's own; ``targets`` is that of its group.
+    """
+    tensors, rounded = dict(made.tensors), dict(made.truth.weights)
+    for name, weight in made.tensors.items():
+        if "_proj.weight" not in name:
+            continue
+        module, wide = name.removesuffix(".weight"), weight.float()
+        if form == "int8":
+            scale = wide.abs().amax(dim=1, keepdim=True) / 127
+            values = (wide / scale).round()
+            tensors |= {name: values.to(torch.int8), f"{module}.weight_scale": scale}
+            rounded[name.replace("midlayer.", "layers.0.")] = values * scale
+        elif form == "fp8":
+            scale = wide.abs().amax(dim=1) / 448
+            tensors |= {name: (wide / scale[:, None]).to(torch.float8_e4m3fn), f"{module}.weight_scale": scale}
+        else:
+            rows, columns = wide.shape
+            tensors |= {
+                name: torch.ones(rows, columns // 2, dtype=torch.uint8),
+                f"{module}.weight_scale": torch.ones(rows, columns // 16).to(torch.float8_e4m3fn),
+                f"{module}.weight_scale_2": torch.tensor(0.5),
+            }
+    how = _int8(changes.pop("targets", ["Linear"])) if form == "int8" else {}
+    return replace(
+        made,
+        truth=replace(made.truth, weights=rounded),
+        tensors=tensors,
+        config={**made.config, "quantization_config": {**how, **changes}},
+    )
+
+
+def _int8(targets: list[str]) -> dict[str, Any]:
+    values = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": targets,
+        "weights": {**values, "strategy": "channel", "dynamic": False},
+        "input_activations": {**values, "strategy": "token", "dynamic": True},
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "ignore": ["re:.*fc$", "re:.*lm_head"],
+        "config_groups": {"group_0": group},
     }
 
 
@@ -340,6 +441,16 @@ def states_eagle(**fields: Any) -> Change:
     return lambda made: replace(
         made, config={**made.config, "eagle_config": {**(made.config.get("eagle_config") or {}), **fields}}
     )
+
+
+def beside(name: str) -> Change:
+    """Add a second weights file with other values under the same names."""
+
+    def change(made: Probed) -> Probed:
+        other = {key: tensor.flip(0).contiguous() for key, tensor in made.tensors.items() if "_proj" in key}
+        return replace(made, beside={**made.beside, name: save(other, metadata={"format": "pt"})})
+
+    return change
 
 
 def drops(*names: str) -> Change:

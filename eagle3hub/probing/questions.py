@@ -7,26 +7,36 @@ was trained to compute, and with named alternatives (``instead``) that say what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
 
+from eagle3hub.head import Rope
 from eagle3hub.probing.heads import (
     DRAFT,
     HIDDEN,
+    INTER,
+    KV,
+    LAYERS,
+    MASK,
+    SIZE,
+    TAPS,
     VOCAB,
     WIDE,
     Change,
     Probed,
     adds,
+    beside,
     both,
     drops,
     head,
     holds,
     mapped,
+    nested,
     omits,
+    quantized,
     renames,
     states,
     states_eagle,
@@ -44,13 +54,14 @@ class Question:
     Attributes:
         name: stable slug. base: the head that it is a change of, a key of `BASES`; if an engine is not right about
             that one, its answer means nothing.
-        change: what is done to it. instead: by name, what else an engine may compute; the name completes "the engine
-        …".
+        change: what is done to it. instead: by name, what else an engine may compute; the name completes "the
+            engine …".
         asks: what the answer decides: ``rules.CODE`` of ``engines/data/common/rules.toml``, or ``terms.FIELD`` of
             `eagle3hub.engines.preflight.contracts.ContractTerms`.
         value: for a term, what the engine has of it if it is right about this head.
         target: name of the target. settings: what the engine is told beside the files.
         comparable: whether the reference can compute what the head was trained for.
+        close: absolute and relative tolerance, where weights or inputs are rounded on the way; None is the usual one.
     """
 
     name: str
@@ -62,170 +73,945 @@ class Question:
     target: str = "llama"
     settings: Mapping[str, Any] = field(default_factory=dict)
     comparable: bool = True
+    close: float | None = None
 
     def made(self) -> Probed:
         """Make the head."""
-        return self.change(BASES[self.base][0]())
+        return self.change(BASES[self.base].make())
 
 
-PARALLEL = {"parallel_drafting": True}
-BASES: dict[str, tuple[Callable[[], Probed], Mapping[str, Any], str]] = {
-    "plain": (head, {}, "llama"),
-    "full-vocabulary": (lambda: head(full=True), {}, "llama"),
-    "two-layers": (lambda: head(layers=2), {}, "llama"),
-    "norm-before-residual-head": (lambda: head(norm_before_residual=True), {}, "llama"),
-    "norm-before-fc-head": (lambda: head(norm_before_fc=True), {}, "llama"),
-    "fc-norm-head": (lambda: head(fc_norm=True), {}, "llama"),
-    "post-norm-feedback-head": (lambda: head(feedback="post_norm"), {}, "llama"),
-    "biased": (lambda: head(attention_bias=True), {}, "llama"),
-    "qk-norms": (lambda: head(qk_norm=True), {}, "llama"),
-    "own-embeddings": (lambda: head(own_embeddings=True), {}, "llama"),
-    "wide-target": (lambda: head(own_embeddings=True, target_hidden=WIDE), {}, "wide"),
-    "four-taps": (lambda: head(taps=(2, 5, 7, 9)), {}, "llama"),
-    "one-tap": (lambda: head(taps=(6,)), {}, "llama"),
-    "final-state": (lambda: head(taps=None), {}, "llama"),
-    "mla-head": (lambda: head(mla=True), {}, "llama"),
-    "p-eagle": (lambda: head(parallel_drafting=True), PARALLEL, "llama"),
-}
-"""Heads by name, each with the settings and the target that it needs. Each is also a question of its own."""
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """A head that questions change, and is a question of its own."""
 
-_BASE_ASKS = {
-    "norm-before-residual-head": ("rules.norm-before-residual",),
-    "norm-before-fc-head": ("rules.norm-before-fc",),
-    "fc-norm-head": ("rules.fc-norm",),
-    "post-norm-feedback-head": ("rules.feedback",),
-    "qk-norms": (),
-    "final-state": ("rules.final-norm",),
+    make: Callable[[], Probed]
+    asks: tuple[str, ...] = ()
+    value: Any = None
+    instead: Mapping[str, Change] = field(default_factory=dict)
+    target: str = "llama"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    close: float | None = None
+
+
+IDS = "eagle_aux_hidden_state_layer_ids"
+NESTED_IDS = f"eagle_config.{IDS}"
+_LATER = ("input_layernorm", "hidden_norm")
+_WINDOW = {"layer_types": ["sliding_attention"], "sliding_window": 4, "use_sliding_window": True}
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
 }
-_BASE_INSTEAD: dict[str, dict[str, Change]] = {
-    "norm-before-residual-head": {"adds the un-normed state": trained(norm_before_residual=False)},
-    "norm-before-fc-head": {"leaves out the norm before fc": trained(norm_before_fc=False)},
-    "fc-norm-head": {"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
-    "post-norm-feedback-head": {"feeds back the un-normed state": trained(feedback="pre_norm")},
-    "two-layers": {"computes one layer": trained(num_layers=1)},
-    "biased": {"drops the biases": trained(attention_bias=False)},
-    "qk-norms": {"drops the q/k norms": trained(qk_norm=False)},
-    "p-eagle": {"drafts one token after the other": trained(parallel_drafting=False)},
+_LINEAR = {"rope_type": "linear", "factor": 4.0}
+_DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
+_MSCALES = {"mscale": 1.0, "mscale_all_dim": 1.0}
+_PARALLEL = {"parallel_drafting": True}
+
+
+def _roped(scaling: Mapping[str, Any] | None, theta: float = 1e4) -> Rope:
+    plain = None if scaling is None else {k: v for k, v in scaling.items() if k not in ("type", "rope_theta")}
+    if scaling is not None and "type" in scaling:
+        plain = {"rope_type": scaling["type"], **(plain or {})}
+    return Rope(theta, plain)
+
+
+def _scaled(scaling: Mapping[str, Any], theta: float = 1e4) -> Change:
+    """State and train a scaled RoPE."""
+    return both(states(rope_scaling=dict(scaling)), trained(rope=_roped(scaling, theta)))
+
+
+BASES: Mapping[str, _Base] = {
+    "plain": _Base(make=head),
+    "full-vocabulary": _Base(make=lambda: head(full=True)),
+    "two-layers": _Base(
+        make=lambda: head(layers=2),
+        asks=("terms.later_norm", "rules.several-layers"),
+        value="input_layernorm",
+        instead={"norms later layers with ones": weighing(layers__1__input_layernorm__weight=1.0)},
+    ),
+    "two-layers-of-megatron": _Base(
+        make=lambda: renames("layers.1.input_layernorm", "layers.1.hidden_norm")(head(layers=2)),
+        asks=("terms.later_norm",),
+        value="hidden_norm",
+        instead={"norms later layers with ones": weighing(layers__1__input_layernorm__weight=1.0)},
+    ),
+    "two-layers-with-both-norms": _Base(
+        make=lambda: _copied("layers.1.input_layernorm.weight", "layers.1.hidden_norm.weight")(head(layers=2)),
+    ),
+    "norm-before-residual": _Base(
+        make=lambda: head(norm_before_residual=True),
+        asks=("rules.norm-before-residual",),
+        instead={"adds the un-normed state": trained(norm_before_residual=False)},
+    ),
+    "norm-before-fc": _Base(
+        make=lambda: head(norm_before_fc=True),
+        asks=("rules.norm-before-fc",),
+        instead={"leaves out the norm before fc": trained(norm_before_fc=False)},
+    ),
+    "fc-norm": _Base(
+        make=lambda: head(fc_norm=True),
+        asks=("rules.fc-norm",),
+        instead={"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
+    ),
+    "post-norm-feedback": _Base(
+        make=lambda: head(feedback="post_norm"),
+        asks=("rules.feedback",),
+        instead={"feeds back the un-normed state": trained(feedback="pre_norm")},
+    ),
+    "eagle-3-1": _Base(make=lambda: head(feedback="post_norm", fc_norm=True)),
+    "biases": _Base(
+        make=lambda: head(attention_bias=True),
+        asks=("terms.attention_bias",),
+        value=True,
+        instead={"drops the biases": trained(attention_bias=False)},
+    ),
+    "biases-but-none-of-o": _Base(make=lambda: drops("o_proj.bias")(_without_o_bias(head(attention_bias=True)))),
+    "fc-bias": _Base(
+        make=lambda: states(bias=True)(head(fc_bias=True)),
+        asks=("terms.fc_bias",),
+        value=True,
+        instead={"drops the bias of fc": trained(fc_bias=False)},
+    ),
+    "qk-norms": _Base(
+        make=lambda: head(qk_norm=True),
+        instead={"drops the q/k norms": trained(qk_norm=False)},
+    ),
+    "own-embeddings": _Base(
+        make=lambda: head(own_embeddings=True),
+        asks=("rules.embedding-differs",),
+        instead={"embeds with the target's": lambda made: _embedding(made, head().truth.embeddings)},
+    ),
+    "wide-target": _Base(
+        make=lambda: head(own_embeddings=True, target_hidden=WIDE),
+        asks=("terms.own_embedding_if_other_width", "rules.embedding-width"),
+        value=True,
+        target="wide",
+    ),
+    "four-taps": _Base(make=lambda: head(taps=(2, 5, 7, 9))),
+    "four-taps-qk-norms": _Base(make=lambda: head(taps=(2, 5, 7, 9), qk_norm=True)),
+    "one-tap": _Base(
+        make=lambda: head(taps=(6,)),
+        asks=("rules.single-feature",),
+        instead={"skips fc": lambda made: weighing(fc__weight=torch.eye(HIDDEN))(made)},
+    ),
+    "final-state": _Base(make=lambda: head(taps=None), asks=("rules.final-norm",)),
+    "window": _Base(
+        make=lambda: states(**_WINDOW)(head(sliding_window=4, sliding_layers=(0,))),
+        asks=("rules.sliding-window",),
+        instead={"attends to everything": trained(sliding_window=None, sliding_layers=())},
+    ),
+    "mla": _Base(make=lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True))),
+    "mla-full-vocabulary": _Base(make=lambda: _scaled(_DEEP)(head(mla=True, full=True))),
+    "p-eagle": _Base(
+        make=lambda: head(parallel_drafting=True),
+        settings=_PARALLEL,
+        instead={"drafts one token after the other": trained(parallel_drafting=False)},
+    ),
+    "nested": _Base(make=lambda: nested(head()), asks=("terms.reads_nested", "rules.nested-config"), value=True),
+    "nested-qk-norms": _Base(make=lambda: nested(head(qk_norm=True))),
+    "nested-p-eagle": _Base(make=lambda: nested(head(parallel_drafting=True)), settings=_PARALLEL),
+    "int8": _Base(make=lambda: quantized(head(), "int8"), close=0.1, asks=("rules.quantized",)),
 }
+"""Heads by name. Each is also a question of its own."""
 
 
 @cache
 def questions() -> Mapping[str, Question]:
     """Return every question by its name."""
-    listed = [*_bases(), *_vocabulary(), *_names(), *_norms(), *_aux()]
+    listed = [
+        *_bases(),
+        *_tensors(),
+        *_names(),
+        *_vocabulary(),
+        *_norms(),
+        *_nested(),
+        *_aux(),
+        *_counts(),
+        *_rope(),
+        *_config(),
+        *_classes(),
+        *_mla(),
+        *_parallel(),
+        *_quantized(),
+        *_targets(),
+    ]
     named = {question.name: question for question in listed}
     assert len(named) == len(listed), "two questions have one name"
     return named
 
 
 def _ask(name: str, base: str, *asks: str, change: Change = unchanged, **more: Any) -> Question:
-    """Return a question with the settings and the target of its base."""
-    _, settings, target = BASES[base]
-    own = dict(settings) | more.pop("settings", {})
-    return Question(name=name, base=base, asks=asks, change=change, settings=own, **{"target": target, **more})
+    """Return a question with the settings, the target and the tolerance of its base."""
+    own = BASES[base]
+    told = {"target": own.target, "settings": own.settings, "close": own.close, **more}
+    return Question(name=name, base=base, asks=asks, change=change, **told)
 
 
 def _bases() -> Iterator[Question]:
-    for name in BASES:
-        yield _ask(name, name, *_BASE_ASKS.get(name, ()), instead=_BASE_INSTEAD.get(name, {}))
+    for name, base in BASES.items():
+        yield _ask(name, name, *base.asks, value=base.value, instead=base.instead)
 
 
-# Vocabulary
+def _copied(old: str, new: str) -> Change:
+    return lambda made: replace(made, tensors={**made.tensors, new: made.tensors[old].clone()})
 
 
-def _vocabulary() -> Iterator[Question]:
-    by_draft_id = {"takes draft ids as target ids": mapped(torch.arange(DRAFT))}
-    yield _ask("no-d2t", "plain", "rules.d2t-missing", change=drops("d2t"), instead=by_draft_id)
-    ids = head().truth.target_ids
-    assert ids is not None
-    offsets = ids - torch.arange(len(ids))
-    rounded = offsets.to(torch.bfloat16)
+def _without_o_bias(made: Probed) -> Probed:
+    kept = {name: tensor for name, tensor in made.truth.weights.items() if not name.endswith("o_proj.bias")}
+    return replace(made, truth=replace(made.truth, weights=kept))
+
+
+def _embedding(made: Probed, table: torch.Tensor) -> Probed:
+    return replace(made, truth=replace(made.truth, embeddings=table))
+
+
+# Tensors: missing, unknown, of other shapes
+
+
+def _tensors() -> Iterator[Question]:
     yield _ask(
-        "d2t-of-absolute-ids", "plain", "rules.d2t-wrong", change=holds(d2t=ids),
-        instead={"adds draft ids to target ids": mapped(ids + torch.arange(DRAFT))},
+        "no-hidden-norm", "plain", "rules.tensor-missing", change=drops("hidden_norm.weight"),
+        instead={"norms with ones": weighing(layers__0__hidden_norm__weight=1.0)},
+    )  # fmt: skip
+    yield _ask("no-fc", "plain", "rules.tensor-missing", change=drops("fc.weight"))
+    yield _ask("no-q-proj", "plain", "rules.tensor-missing", change=drops("q_proj.weight"))
+    yield _ask("a-tensor-nobody-knows", "plain", "rules.tensor-unknown", change=adds(extra_norm__weight=(HIDDEN,)))
+    yield _ask(
+        "a-tensor-of-the-target", "plain", "rules.tensor-leftover", change=adds(target_model__norm__weight=(HIDDEN,))
+    )
+    yield _ask("a-leftover-of-old-rope", "plain", change=adds(midlayer__self_attn__rotary_emb__inv_freq=(SIZE // 2,)))
+    yield _ask(
+        "fc-norm-without-the-flag", "fc-norm", "rules.tensor-without-flag", change=omits("fc_norm"),
+        instead={"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
     )  # fmt: skip
     yield _ask(
-        "d2t-in-bfloat16", "plain", "rules.d2t-float", change=holds(d2t=rounded),
-        instead={"casts rounded offsets": mapped(rounded.long() + torch.arange(DRAFT))},
+        "input-norm-without-the-flag", "norm-before-fc", "terms.dropped", value="input_norm.",
+        change=both(omits("norm_before_fc"), states_eagle(norm_before_fc=False)),
+        instead={"leaves out the norm before fc": trained(norm_before_fc=False)},
     )  # fmt: skip
-    yield _ask("d2t-in-int32", "plain", change=holds(d2t=offsets.to(torch.int32)))
-    yield _ask("no-t2d", "plain", change=drops("t2d"))
     yield _ask(
-        "d2t-of-a-full-vocabulary",
-        "full-vocabulary",
-        "rules.d2t-with-full-vocabulary",
-        change=holds(d2t=torch.zeros(VOCAB, dtype=torch.int64)),
-    )
-    theirs = target_lm_head()
+        "biases-without-the-flag", "biases", "rules.bias", change=states(attention_bias=False),
+        instead={"drops the biases": trained(attention_bias=False)},
+    )  # fmt: skip
     yield _ask(
-        "no-lm-head-of-a-reduced-vocabulary",
-        "plain",
-        "rules.no-lm-head-reduced",
-        change=drops("lm_head.weight"),
-        instead={"scores with the first rows of the target's lm_head": weighing(lm_head__weight=theirs[:DRAFT])},
+        "a-bias-of-fc-without-the-flag", "fc-bias", "rules.bias", change=states(bias=False),
+        instead={"drops the bias of fc": trained(fc_bias=False)},
+    )  # fmt: skip
+    for flag in ("attention_bias", "bias"):
+        base = "plain" if flag == "bias" else "biases"
+        change = states(bias=True) if flag == "bias" else both(_without_o_bias, drops("o_proj.bias"))
+        yield _ask(
+            f"no-bias-of-o-and-{flag.replace('_', '-')}", base, "rules.o-proj-bias", "terms.o_proj_bias",
+            change=change, value=flag,
+        )  # fmt: skip
+    yield _ask(
+        "fc-of-no-whole-number-of-states", "plain", "rules.fc-width", change=holds(fc__weight=torch.ones(HIDDEN, 200))
     )
-    yield _ask("no-draft-vocab-size", "plain", "rules.no-draft-vocab-size-reduced", change=omits("draft_vocab_size"))
+    narrow = {f"midlayer__self_attn__{x}_proj__weight": n for x, n in (("q", 4 * SIZE), ("k", KV * SIZE))}
+    yield _ask(
+        "q-and-k-as-narrow-as-a-later-layers", "plain", "rules.qkv-width",
+        change=holds(**{name: torch.ones(rows, HIDDEN) for name, rows in narrow.items()}),
+    )  # fmt: skip
+    yield _ask("heads-of-another-width", "plain", "rules.head-dim", change=states(head_dim=SIZE // 2))
+    yield _ask("no-head-dim", "plain", "rules.head-dim", change=omits("head_dim"))
+    yield _ask("an-mlp-of-another-width", "plain", "rules.mlp-width", change=states(intermediate_size=INTER * 2))
+    yield _ask(
+        "llama-4s-width-of-an-mlp", "plain", "terms.mlp_width", value={"llama4_text": "intermediate_size_mlp"},
+        change=states(model_type="llama4_text", intermediate_size=INTER * 2, intermediate_size_mlp=INTER),
+    )  # fmt: skip
+    yield _ask(
+        "no-num-hidden-layers", "two-layers", "rules.no-num-hidden-layers", change=omits("num_hidden_layers"),
+        instead={"computes one layer": trained(num_layers=1)},
+    )  # fmt: skip
+    yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
 
 
 # Names of tensors
 
 
 def _names() -> Iterator[Question]:
-    for prefix in ("midlayer.", "layers.0.", "midlayer.0."):
-        spelled = prefix.replace("0", "{i}")
+    for prefix in ("midlayer.", "layers.{i}.", "midlayer.{i}."):
+        slug = prefix.replace("{i}", "i").strip(".").replace(".", "-")
+        asks = ("terms.layer_names", *(("rules.layer-names",) if prefix == "midlayer.{i}." else ()))
         yield _ask(
-            f"names-{spelled.replace('{i}', 'i').strip('.').replace('.', '-')}",
-            "plain",
-            "terms.layer_names",
-            change=renames("midlayer.", prefix),
-            value=spelled,
-        )
+            f"names-{slug}", "plain", *asks, value=prefix, change=renames("midlayer.", prefix.format(i=0))
+        )  # fmt: skip
+        if prefix != "midlayer.":
+            renamed = both(*(renames(f"layers.{i}.", prefix.format(i=i)) for i in range(2)))
+            yield _ask(
+                f"names-of-two-layers-{slug}", "two-layers-with-both-norms", "terms.several_layer_names",
+                value=prefix, change=renamed,
+            )  # fmt: skip
     kept = ("d2t", "t2d", "lm_head.weight")
     yield _ask(
-        "names-that-begin-with-model", "plain", "terms.model_prefix", "rules.model-prefix",
-        change=renames("", "model.", but=kept), value=True,
+        "names-that-begin-with-model", "plain", "terms.model_prefix", "rules.model-prefix", value=True,
+        change=renames("", "model.", but=kept),
     )  # fmt: skip
-    yield _ask("a-tensor-nobody-knows", "plain", "rules.tensor-unknown", change=adds(extra_norm__weight=(HIDDEN,)))
     yield _ask(
-        "no-hidden-norm", "plain", "rules.tensor-missing", change=drops("hidden_norm.weight"),
-        instead={"norms with ones": weighing(layers__0__hidden_norm__weight=1.0)},
+        "lm-head-that-begins-with-model", "plain", "rules.lm-head-prefix",
+        change=renames("lm_head", "model.lm_head"),
+        instead={"scores with the first rows of the target's lm_head": _of_target()},
+    )  # fmt: skip
+    aliases = zip(("low", "mid", "high"), range(3), strict=True)
+    yield _ask(
+        "norms-called-aux-norm", "fc-norm", "terms.aux_norm_alias", value=True,
+        change=both(*(renames(f"fc_norm.{j}.", f"aux_norm_{name}.") for name, j in aliases)),
+        instead={"leaves out the norms of the aux hidden states": trained(fc_norm=False)},
     )  # fmt: skip
 
 
-# Norms
+def _of_target() -> Change:
+    return weighing(lm_head__weight=target_lm_head()[:DRAFT])
+
+
+# Vocabulary
+
+
+def _vocabulary() -> Iterator[Question]:
+    ids = head().truth.target_ids
+    assert ids is not None
+    at = torch.arange(DRAFT)
+    rounded = (ids - at).to(torch.bfloat16)
+    yield _ask(
+        "no-d2t", "plain", "rules.d2t-missing", change=drops("d2t"),
+        instead={"takes draft ids as target ids": mapped(at)},
+    )  # fmt: skip
+    yield _ask(
+        "d2t-of-absolute-ids", "plain", "rules.d2t-wrong", change=holds(d2t=ids),
+        instead={"adds draft ids to target ids": mapped(ids + at)},
+    )  # fmt: skip
+    yield _ask("d2t-out-of-range", "plain", "rules.d2t-collides", change=holds(d2t=ids - at + VOCAB), instead={})
+    yield _ask(
+        "d2t-in-bfloat16", "plain", "rules.d2t-float", change=holds(d2t=rounded),
+        instead={"casts rounded offsets": mapped(rounded.long() + at)},
+    )  # fmt: skip
+    yield _ask("d2t-in-int32", "plain", change=holds(d2t=(ids - at).to(torch.int32)))
+    shuffled = ids.flip(0)
+    yield _ask(
+        "d2t-in-no-order", "plain", change=both(holds(d2t=shuffled - at), mapped(shuffled)),
+        instead={"sorts the map": mapped(ids)},
+    )  # fmt: skip
+    yield _ask("no-t2d", "plain", change=drops("t2d"))
+    yield _ask(
+        "d2t-of-a-full-vocabulary", "full-vocabulary", "rules.d2t-with-full-vocabulary",
+        change=holds(d2t=torch.zeros(VOCAB, dtype=torch.int64)),
+    )  # fmt: skip
+    first_rows = {"scores with the first rows of the target's lm_head": _of_target()}
+    theirs = {"scores with the target's lm_head": weighing(lm_head__weight=target_lm_head())}
+    yield _ask(
+        "no-lm-head-reduced", "plain", "rules.no-lm-head-reduced", change=drops("lm_head.weight"), instead=first_rows
+    )
+    yield _ask(
+        "no-lm-head", "full-vocabulary", "rules.no-lm-head",
+        change=both(drops("lm_head.weight"), theirs["scores with the target's lm_head"]),
+    )  # fmt: skip
+    yield _ask("lm-head-of-other-rows", "plain", "rules.lm-head-rows", change=states(draft_vocab_size=DRAFT + 8))
+    gone, null = omits("draft_vocab_size"), states(draft_vocab_size=None)
+    yield _ask("no-draft-vocab-size-reduced", "plain", "rules.no-draft-vocab-size-reduced", change=gone)
+    yield _ask("no-draft-vocab-size", "full-vocabulary", "rules.no-draft-vocab-size", change=gone, instead=theirs)
+    yield _ask("draft-vocab-size-null", "full-vocabulary", "rules.null-draft-vocab-size", change=null, instead=theirs)
+    yield _ask("tied", "full-vocabulary", "rules.tied", change=states(tie_word_embeddings=True), instead=theirs)
+    yield _ask(
+        "no-embeddings-of-a-wider-target", "wide-target", "rules.no-embedding", change=drops("embed_tokens.weight")
+    )
+    yield _ask(
+        "embeddings-of-the-target", "own-embeddings",
+        change=lambda made: _embedding(
+            holds(embed_tokens__weight=head().truth.embeddings)(made), head().truth.embeddings
+        ),
+    )  # fmt: skip
+
+
+# Norms and feedback: every key for each flag, and flags that a head does not have
+
+
+def _put(key: str, value: Any) -> Change:
+    place, _, name = key.rpartition(".")
+    return states_eagle(**{name: value}) if place else states(**{name: value})
+
+
+_FLAGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "norm_before_residual": ("norm-before-residual", ("eagle_config.norm_before_residual", "norm_before_residual")),
+    "norm_before_fc": ("norm-before-fc", ("eagle_config.norm_before_fc", "norm_before_fc")),
+    "fc_norm": ("fc-norm", ("fc_norm", "use_aux_norm")),
+    "norm_output": ("post-norm-feedback", ("eagle_config.return_hidden_post_norm", "norm_output")),
+}
 
 
 def _norms() -> Iterator[Question]:
-    for key in ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output"):
-        base = {"norm_output": "post-norm-feedback-head"}.get(key, f"{key.replace('_', '-')}-head")
-        yield _ask(
-            f"{key.replace('_', '-')}-at-top-level",
-            base,
-            f"terms.norms.{key}",
-            change=states_eagle(norm_before_fc=None) if key == "never" else unchanged,
-            value=key,
-        )
+    for flag, (base, keys) in _FLAGS.items():
+        nowhere = both(*(_removed(key) for key in keys))
+        for key in keys:
+            slug = key.replace("_", "-").replace(".", "-")
+            yield _ask(
+                f"flag-{slug}", base, f"terms.norms.{flag}", value=key, change=both(nowhere, _put(key, True)),
+                instead=BASES[base].instead,
+            )  # fmt: skip
+    yield _ask(
+        "norm-before-residual-that-the-head-lacks", "plain", "rules.norm-before-residual-stated",
+        change=states(norm_before_residual=True), instead={"adds the normed state": trained(norm_before_residual=True)},
+    )  # fmt: skip
+    yield _ask(
+        "norm-output-that-the-head-lacks", "plain", "rules.feedback", change=states(norm_output=True),
+        instead={"feeds back the normed state": trained(feedback="post_norm")},
+    )  # fmt: skip
+    normed = head(norm_before_fc=True)
+    yield _ask(
+        "norm-before-fc-that-the-head-lacks", "plain", "rules.norm-before-fc-stated",
+        change=lambda made: replace(made, config=normed.config, tensors=_shared(made, normed)),
+        instead={"norms before fc": _weights_of(normed, norm_before_fc=True)},
+    )  # fmt: skip
+    each = head(fc_norm=True)
+    yield _ask(
+        "fc-norm-that-the-head-lacks", "plain", "rules.fc-norm-stated",
+        change=lambda made: replace(made, config=each.config, tensors=_shared(made, each)),
+        instead={"norms the aux hidden states": _weights_of(each, fc_norm=True)},
+    )  # fmt: skip
+    yield _ask(
+        "norm-before-fc-false-in-eagle-config", "norm-before-fc",
+        change=both(states(norm_before_fc=True), states_eagle(norm_before_fc=False)),
+        instead=BASES["norm-before-fc"].instead,
+    )  # fmt: skip
+    yield _ask(
+        "norm-before-fc-null-in-eagle-config", "norm-before-fc",
+        change=both(states(norm_before_fc=True), states_eagle(norm_before_fc=None)),
+        instead=BASES["norm-before-fc"].instead,
+    )  # fmt: skip
+    yield _ask(
+        "fc-norm-without-its-tensors", "fc-norm", "rules.tensor-missing",
+        change=drops(*(f"fc_norm.{j}.weight" for j in range(3))),
+        instead={"norms with ones": weighing(**{f"fc_norm__{j}__weight": 1.0 for j in range(3)})},
+    )  # fmt: skip
+    yield _ask(
+        "trained-with-norm-before-residual", "plain", "rules.norm-before-residual",
+        change=trained(norm_before_residual=True), instead={"adds the un-normed state": trained(norm_before_residual=False)},
+    )  # fmt: skip
+    large = {"takes another epsilon": trained(rms_norm_eps=1e-5)}
+    yield _ask(
+        "a-large-epsilon", "plain", change=both(states(rms_norm_eps=1e-2), trained(rms_norm_eps=1e-2)), instead=large
+    )
 
 
-# Aux layers
+def _removed(key: str) -> Change:
+    place, _, name = key.rpartition(".")
+    if not place:
+        return omits(name)
+
+    def change(made: Probed) -> Probed:
+        own = {k: v for k, v in (made.config.get(place) or {}).items() if k != name}
+        return replace(made, config={**made.config, place: own})
+
+    return change
+
+
+def _shared(made: Probed, other: Probed) -> Mapping[str, torch.Tensor]:
+    """The tensors of ``made``, with those that only ``other`` has."""
+    return {**other.tensors, **made.tensors}
+
+
+def _weights_of(other: Probed, **semantics: Any) -> Change:
+    """Compute with the norms of ``other`` as well."""
+
+    def change(made: Probed) -> Probed:
+        weights = {**other.truth.weights, **made.truth.weights}
+        return trained(**semantics)(replace(made, truth=replace(made.truth, weights=weights)))
+
+    return change
+
+
+# Nested configs, as the speculators library writes them
+
+
+def _nested() -> Iterator[Question]:
+    for kind, base, flags in (
+        ("eagle3", "nested", _FLAGS),
+        ("peagle", "nested-p-eagle", {k: v for k, v in _FLAGS.items() if k != "norm_output"}),
+    ):
+        for flag, (flat, _) in flags.items():
+            meaning: dict[str, Any] = {"feedback": "post_norm"} if flag == "norm_output" else {flag: True}
+            slug = f"{kind}-{flag.replace('_', '-')}"
+            yield _ask(
+                f"nested-{slug}", base, f"terms.nested_norms.{kind}", value=flag,
+                change=_become(partial(_nested_with, flag, meaning, kind == "peagle")), instead=BASES[flat].instead,
+            )  # fmt: skip
+            assumed = flag == "norm_before_residual" and kind == "eagle3"
+            asks = (f"terms.nested_norms.{kind}", *(("rules.norm-before-residual-assumed",) if assumed else ()))
+            true = {} if flag in ("norm_before_fc", "fc_norm") else {"takes it as true": trained(**meaning)}
+            yield _ask(f"nested-{slug}-left-out", base, *asks, value=f"{flag}?", change=omits(flag), instead=true)
+    yield _ask(
+        "nested-without-proposal-methods", "nested", "rules.nested-incomplete",
+        change=states(speculators_config={"proposal_methods": [], "verifier": {"name_or_path": "owner/target"}}),
+    )  # fmt: skip
+    yield _ask("nested-own-embeddings", "nested", change=_become(lambda: nested(head(own_embeddings=True))))
+    four = (2, 5, 7, 9)
+    yield _ask("nested-four-taps", "nested", change=_become(lambda: nested(head(taps=four))))
+    window = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 4, "use_sliding_window": True}
+    yield _ask(
+        "nested-window-in-the-second-layer", "nested",
+        change=_become(
+            lambda: nested(states(**window)(head(layers=2, sliding_window=4, sliding_layers=(1,), norm_before_residual=True)))
+        ),
+        instead={"attends to everything": trained(sliding_window=None, sliding_layers=())},
+    )  # fmt: skip
+
+
+def _nested_with(flag: str, meaning: Mapping[str, Any], parallel: bool) -> Probed:
+    return states(**{flag: True})(nested(head(parallel_drafting=parallel, **meaning)))
+
+
+def _become(make: Callable[[], Probed]) -> Change:
+    """Put another head in place of the base's."""
+    return lambda _made: make()
+
+
+# Aux layers: which of the target's states feed the head
+
+
+def _tapping(taps: tuple[int, ...]) -> Change:
+    return lambda made: replace(made, taps=taps)
+
+
+def _listing(**lists: Any) -> Change:
+    """List aux layers at these places alone: ``top``, or a key of ``eagle_config``, or another key (``own_KEY``)."""
+    top = {IDS: lists["top"]} if "top" in lists else {}
+    own = {key.removeprefix("own_"): value for key, value in lists.items() if key.startswith("own_")}
+    inner = {key: value for key, value in lists.items() if key != "top" and not key.startswith("own_")}
+    bare = omits(IDS, "eagle_config")
+    return both(bare, states(**top, **own), *((states(eagle_config=inner),) if inner else ()))
 
 
 def _aux() -> Iterator[Question]:
     other = (3, 7, 11)
+    after = [tap - 1 for tap in other]
+    places: Mapping[str, Callable[[list[int]], Change]] = {
+        IDS: lambda ids: _listing(top=ids),
+        NESTED_IDS: lambda ids: _listing(**{IDS: ids}),
+        "target_layer_ids": lambda ids: _listing(own_target_layer_ids=ids),
+        "eagle_config.layer_ids": lambda ids: _listing(layer_ids=ids),
+    }
+    for key, listing in places.items():
+        slug = key.replace("_", "-").replace(".", "-")
+        yield _ask(
+            f"ids-in-{slug}", "plain", "terms.aux.places", value=key,
+            change=both(listing(list(other)), _tapping(other)),
+        )  # fmt: skip
+    nested_only = places[NESTED_IDS]
     yield _ask(
-        "ids-at-top-level", "plain", "terms.aux.places",
-        change=both(_listing(None, eagle_aux_hidden_state_layer_ids=list(other)), _tapping(other)),
-        value=["eagle_aux_hidden_state_layer_ids", "boundary"],
+        "ids-in-eagle-config-that-begin-with-1", "plain", change=both(nested_only([1, 6, 10]), _tapping((2, 7, 11)))
+    )
+    yield _ask(
+        "ids-in-eagle-config-up-to-the-last-layer", "plain",
+        change=both(nested_only([2, 6, LAYERS]), _tapping((2, 6, LAYERS))),
+    )  # fmt: skip
+    yield _ask("no-ids", "plain", "terms.aux.default", value=list(TAPS), change=_listing())
+    yield _ask(
+        "ids-of-the-trainer-in-eagle-config-alone", "plain", "rules.aux-layers",
+        change=both(nested_only(after), _tapping(other)),
+    )  # fmt: skip
+    yield _ask(
+        "ids-in-both-places", "plain", "rules.aux-agree",
+        change=both(_listing(top=list(other), **{IDS: after}), _tapping(other)),
+    )  # fmt: skip
+    yield _ask("no-ids-and-other-layers", "plain", "rules.aux-layers", change=both(_listing(), _tapping(other)))
+    last = (2, 6, LAYERS)
+    yield _ask(
+        "the-last-layer", "plain", "terms.aux.last_layer", value=True,
+        change=both(_listing(top=list(last), **{IDS: [tap - 1 for tap in last]}), _tapping(last)),
+    )  # fmt: skip
+    beyond = (2, 6, LAYERS + 1)
+    yield _ask(
+        "beyond-the-last-layer", "plain", "rules.aux-range",
+        change=both(_listing(top=list(beyond), **{IDS: [tap - 1 for tap in beyond]}), _tapping(beyond)),
+    )  # fmt: skip
+    down = (9, 2, 6)
+    yield _ask(
+        "ids-in-no-order", "plain", "terms.aux.as_listed", "rules.aux-order", value=True,
+        change=both(_listing(top=list(down), **{IDS: [tap - 1 for tap in down]}), _tapping(down)),
+    )  # fmt: skip
+    twice = (2, 6, 6)
+    yield _ask(
+        "the-same-id-twice", "plain", change=both(_listing(top=list(twice), **{IDS: [1, 5, 5]}), _tapping(twice))
+    )
+    yield _ask("no-ids-in-an-empty-list", "plain", "rules.aux-empty", change=_listing(**{IDS: []}))
+    yield _ask("four-ids-for-three-states", "plain", "rules.aux-count", change=_listing(top=[2, 5, 7, 9]))
+
+
+# The width of fc
+
+
+def _counts() -> Iterator[Question]:
+    four, after = [2, 5, 7, 9], [1, 4, 6, 8]
+    for base, field_name in (("four-taps", "count_lists"), ("four-taps-qk-norms", "class_count_lists.qwen3")):
+        slug = "" if base == "four-taps" else "-qk-norms"
+        gone = omits("num_aux_hidden_states")
+        yield _ask(
+            f"four-ids-at-top-level-uncounted{slug}", base, f"terms.{field_name}", value=IDS,
+            change=both(gone, _listing(top=four)),
+        )  # fmt: skip
+        yield _ask(
+            f"four-ids-counted-by-eagle-config{slug}", base, f"terms.{field_name}", value=NESTED_IDS,
+            change=both(gone, _listing(top=four, **{IDS: after})),
+        )  # fmt: skip
+    yield _ask(
+        "four-ids-and-their-number", "four-taps", "terms.count_keys", value="num_aux_hidden_states",
+        change=_listing(top=four),
     )  # fmt: skip
 
 
-def _tapping(taps: tuple[int, ...]) -> Change:
-    from dataclasses import replace
-
-    return lambda made: replace(made, taps=taps)
+# RoPE
 
 
-def _listing(nested: Mapping[str, Any] | None, **top: Any) -> Change:
-    """List aux layers in these keys alone."""
-    bare = both(omits("eagle_aux_hidden_state_layer_ids", "eagle_config"), states(eagle_config=dict(nested or {})))
-    return both(bare, states(**top)) if nested else both(bare, omits("eagle_config"), states(**top))
+def _rope() -> Iterator[Question]:
+    base = Rope(300.0)
+    takes_default = {"rotates with base 10000": trained(rope=Rope(1e4))}
+    other = both(omits("rope_theta"), trained(rope=base))
+    yield _ask("a-rope-base", "plain", change=both(other, states(rope_theta=300.0)), instead=takes_default)
+    yield _ask(
+        "the-rope-base-in-rope-parameters", "plain", "terms.rope.reader", "rules.rope-theta", value="standard",
+        change=both(other, states(rope_parameters={"rope_type": "default", "rope_theta": 300.0})),
+        instead=takes_default,
+    )  # fmt: skip
+    yield _ask(
+        "trained-with-another-rope-base", "plain", "rules.rope-theta", change=trained(rope=base), instead=takes_default
+    )
+    yield _ask("no-rope-base", "plain", change=omits("rope_theta"))
+    yield _ask("rope-base-null", "plain", "rules.null-rope-theta", change=states(rope_theta=None))
+    plain = {"rotates without scaling": trained(rope=Rope(1e4))}
+    for name, scaling in (("linear", _LINEAR), ("yarn", _YARN), ("llama3", _LLAMA3)):
+        yield _ask(
+            f"rope-{name}", "plain", "terms.rope.types", value=name, change=_scaled(scaling), instead=plain
+        )  # fmt: skip
+    yield _ask(
+        "rope-default",
+        "plain",
+        "terms.rope.types",
+        value="default",
+        change=states(rope_scaling={"rope_type": "default"}),
+    )
+    yield _ask(
+        "trained-with-rope-scaling", "plain", "rules.rope-scaling", change=trained(rope=_roped(_LINEAR)), instead=plain
+    )
+    yield _ask(
+        "rope-scaling-in-rope-parameters", "plain", "rules.rope-scaling", instead=plain,
+        change=both(
+            omits("rope_theta"), states(rope_parameters={**_YARN, "rope_theta": 1e4}), trained(rope=_roped(_YARN))
+        ),
+    )  # fmt: skip
+    yield _ask(
+        "rope-type-in-the-old-word", "plain", change=both(
+            states(rope_scaling={"type": "linear", "factor": 4.0}), trained(rope=_roped(_LINEAR))
+        ), instead=plain,
+    )  # fmt: skip
+    long = {"short_factor": [1.0] * (SIZE // 2), "long_factor": [4.0] * (SIZE // 2)}
+    uncompared: Mapping[str, Mapping[str, Any]] = {
+        "dynamic": {"factor": 2.0},
+        "longrope": {**long, "original_max_position_embeddings": 64},
+        "su": {**long, "original_max_position_embeddings": 64},
+        "mrope": {"mrope_section": [4, 6, 6]},
+        "proportional": {},
+        "ntk": {"factor": 2.0},
+        "deepseek_yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+        "telechat3-yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    }
+    for name, more in uncompared.items():
+        yield _ask(
+            f"rope-{name.replace('_', '-')}", "plain", "terms.rope.types", value=name, comparable=False,
+            change=states(rope_scaling={"rope_type": name, **more}),
+        )  # fmt: skip
+    yield _ask(
+        "rope-of-no-known-type", "plain", "rules.rope-type", comparable=False,
+        change=states(rope_scaling={"rope_type": "foo", "factor": 2.0}),
+    )  # fmt: skip
+    for name, lacking in (("linear", {}), ("yarn", {"original_max_position_embeddings": 16}), ("llama3", {})):
+        yield _ask(
+            f"rope-{name}-without-its-factor", "plain", "rules.rope-incomplete", comparable=False,
+            change=states(rope_scaling={"rope_type": name, **lacking}),
+        )  # fmt: skip
+    yield _ask(
+        "rope-by-kind-of-layer", "plain", "rules.rope-by-layer", comparable=False,
+        change=both(omits("rope_theta"), states(rope_parameters={"full_attention": {"rope_theta": 1e4}})),
+    )  # fmt: skip
+    half = {
+        "rotates half of each head": trained(rope=Rope(1e4, {"rope_type": "default", "partial_rotary_factor": 0.5}))
+    }
+    yield _ask(
+        "heads-rotated-in-part-at-top-level", "plain", "rules.partial-rotary", "terms.rope.partial",
+        value="top_level", change=states(partial_rotary_factor=0.5), instead=half,
+    )  # fmt: skip
+    yield _ask(
+        "heads-rotated-in-part-inside", "plain", "rules.partial-rotary", "terms.rope.partial", value="inside",
+        change=states(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5}), instead=half,
+    )  # fmt: skip
+
+
+# Other keys of the config
+
+
+def _config() -> Iterator[Question]:
+    yield _ask(
+        "target-hidden-size-null", "plain", "rules.null-target-hidden-size", change=states(target_hidden_size=None)
+    )
+    yield _ask(
+        "use-aux-hidden-state-null", "plain", "rules.null-use-aux-hidden-state",
+        change=states_eagle(use_aux_hidden_state=None),
+    )  # fmt: skip
+    yield _ask(
+        "eagle-config-null",
+        "plain",
+        "rules.null-eagle-config",
+        change=both(omits("eagle_config"), states(eagle_config=None)),
+    )
+    yield _ask("mlp-bias-null", "plain", "rules.null-strict", change=states(mlp_bias=None))
+    yield _ask("no-model-type", "plain", "rules.no-model-type", change=omits("model_type"))
+    yield _ask(
+        "gelu", "plain", "rules.hidden-act", change=both(states(hidden_act="gelu"), trained(hidden_act="gelu")),
+        instead={"computes silu": trained(hidden_act="silu")},
+    )  # fmt: skip
+    window = {"limits attention to a window": trained(sliding_window=4, sliding_layers=(0,))}
+    yield _ask(
+        "a-window-that-the-head-lacks",
+        "plain",
+        "rules.sliding-window-stated",
+        change=states(**_WINDOW),
+        instead=window,
+    )
+    yield _ask(
+        "a-window-without-layer-types", "window", "rules.sliding-window-unstated", change=omits("layer_types"),
+        instead=BASES["window"].instead,
+    )  # fmt: skip
+    yield _ask(
+        "a-context-shorter-than-the-targets", "plain", "rules.context", change=states(max_position_embeddings=256)
+    )
+    yield _ask("no-context", "plain", change=omits("max_position_embeddings"))
+    yield _ask("three-devices", "plain", "rules.tensor-parallel", target="six-heads", settings={"tensor_parallel": 3})
+
+
+# Draft classes
+
+
+def _classes() -> Iterator[Question]:
+    names = {
+        "plain": (
+            "llama",
+            (
+                *(
+                    "LlamaForCausalLMEagle3",
+                    "Eagle3LlamaForCausalLM",
+                    "LlamaForCausalLM",
+                    "Eagle3MiniMaxM2ForCausalLM",
+                ),
+                *("Eagle3Qwen2_5vlForCausalLM", "Eagle3Qwen3vlForCausalLM", "Eagle3Speculator", "Eagle3DraftModel"),
+            ),
+        ),
+        "qk-norms": ("qwen3", ("Eagle3Qwen3ForCausalLM", "Qwen3ForCausalLM")),
+        "mla": (
+            "mla",
+            ("Eagle3DeepseekV2ForCausalLM", "Eagle3DeepseekV3ForCausalLM", "DeepseekV3ForCausalLMEagle3"),
+        ),
+    }
+    for base, (kind, listed) in names.items():
+        for name in listed:
+            asks = ("rules.architecture-plain",) if name == "LlamaForCausalLM" else ()
+            slug = name.lower().replace("_", "-")
+            yield _ask(
+                f"{kind}-called-{slug}", base, f"terms.architectures.{kind}", *asks, value=name,
+                change=states(architectures=[name]),
+            )  # fmt: skip
+    yield _ask(
+        "a-class-nobody-has", "plain", "rules.architecture", change=states(architectures=["Qwen3ForCausalLMEagle3"])
+    )
+    yield _ask(
+        "q-k-norms-in-a-llama-class", "qk-norms", "rules.qk-norm", instead=BASES["qk-norms"].instead,
+        change=states(architectures=["LlamaForCausalLMEagle3"], model_type="llama"),
+    )  # fmt: skip
+    yield _ask(
+        "no-q-k-norms-in-a-qwen3-class", "plain", "rules.tensor-missing",
+        change=states(architectures=["Eagle3Qwen3ForCausalLM"], model_type="qwen3"),
+    )  # fmt: skip
+    yield _ask(
+        "mla-in-a-llama-class", "mla", "rules.mla",
+        change=states(architectures=["LlamaForCausalLMEagle3"], model_type="llama", head_dim=SIZE),
+    )  # fmt: skip
+    for kind in (
+        "deepseek_v3",
+        "deepseek_v32",
+        "deepseek_v4",
+        "deepseek_v41",
+        "glm_moe_dsa",
+        "deepseek_v2",
+        "kimi_k2",
+    ):
+        slug = kind.replace("_", "-")
+        yield _ask(
+            f"model-type-{slug}", "plain", "terms.mtp_types", value=kind, change=states(model_type=kind)
+        )  # fmt: skip
+    yield _ask("mla-of-model-type-deepseek-v3", "mla", "rules.mtp-type", change=states(model_type="deepseek_v3"))
+    yield _ask("mla-of-model-type-deepseek-v2", "mla", change=states(model_type="deepseek_v2"))
+    yield _ask("a-stray-size-of-mla", "plain", "rules.mla-stray", change=states(kv_lora_rank=512))
+
+
+# MLA
+
+
+def _mla() -> Iterator[Question]:
+    plain = {"rotates without scaling": trained(rope=Rope(1e4))}
+    yield _ask("mla-of-two-layers", "mla", "rules.mla-several-layers", change=_become(_mla_of_two_layers))
+    yield _ask(
+        "mla-post-norm-feedback", "mla", change=both(states(norm_output=True), trained(feedback="post_norm")),
+        instead={"feeds back the un-normed state": trained(feedback="pre_norm")},
+    )  # fmt: skip
+    yield _ask(
+        "mla-fc-norm", "mla", change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, fc_norm=True)))
+    )
+    yield _ask(
+        "mla-norm-before-fc", "mla", "rules.mla-norm-before-fc",
+        change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, norm_before_fc=True))),
+        instead={"leaves out the norm before fc": trained(norm_before_fc=False)},
+    )  # fmt: skip
+    yield _ask(
+        "mla-of-the-final-state", "mla", "rules.mla-final-norm",
+        change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, taps=None))),
+    )  # fmt: skip
+    yield _ask(
+        "mla-without-a-latent-of-queries", "mla", "rules.mla-query",
+        change=_become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, query_latent=False))),
+    )  # fmt: skip
+    unscaled = both(omits("rope_scaling"), trained(rope=Rope(1e4)))
+    yield _ask("mla-without-rope-scaling", "mla", change=unscaled)
+    yield _ask(
+        "mla-without-rope-scaling-own-kernels", "mla", "rules.mla-plain-rope", change=unscaled,
+        settings={"own_kernels": True},
+    )  # fmt: skip
+    yield _ask(
+        "mla-llama3", "mla", "rules.mla-rope", change=_scaled(_LLAMA3),
+        instead={
+            "rotates as DeepSeek's YaRN": trained(
+                rope=_roped({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})
+            ),
+        },
+    )  # fmt: skip
+    for name, more in (
+        ("of-deepseek-v2", {"mscale": 0.9, "mscale_all_dim": 0.707}),
+        ("without-all-dims", {"mscale": 0.5, "mscale_all_dim": 0.0}),
+        ("without-mscale", {}),
+    ):
+        yield _ask(f"mla-yarn-{name}", "mla", change=_scaled({**_DEEP, **more}), instead=plain)
+    yield _ask(
+        "mla-no-lm-head", "mla-full-vocabulary", "rules.no-lm-head-unsized",
+        change=both(
+            drops("lm_head.weight"), weighing(lm_head__weight=target_lm_head()), states(draft_vocab_size=None)
+        ),
+    )  # fmt: skip
+    yield _ask(
+        "mla-no-draft-vocab-size", "mla-full-vocabulary", "rules.mla-no-draft-vocab-size",
+        change=omits("draft_vocab_size"),
+        instead={"scores with the target's lm_head": weighing(lm_head__weight=target_lm_head())},
+    )  # fmt: skip
+    yield _ask(
+        "mla-names-that-begin-with-model", "mla", "rules.mla-model-prefix",
+        change=renames("", "model.", but=("d2t", "t2d", "lm_head.weight")),
+    )  # fmt: skip
+    yield _ask(
+        "mla-a-norm-missing", "mla", "rules.tensor-missing", change=drops("kv_a_layernorm.weight"),
+        instead={"norms with ones": weighing(layers__0__self_attn__kv_a_layernorm__weight=1.0)},
+    )  # fmt: skip
+
+
+def _mla_of_two_layers() -> Probed:
+    return _scaled({**_DEEP, **_MSCALES})(head(mla=True, layers=2))
+
+
+# P-EAGLE
+
+
+def _parallel() -> Iterator[Question]:
+    one_by_one = BASES["p-eagle"].instead
+    yield _ask("p-eagle-not-told", "p-eagle", "rules.parallel-drafting", settings={}, instead=one_by_one)
+    yield _ask("p-eagle-no-mask-token", "p-eagle", "rules.no-mask-token", change=omits("mask_token_id"))
+    for key in ("pard_token", "ptd_token_id"):
+        slug = key.replace("_", "-")
+        yield _ask(
+            f"p-eagle-{slug}", "p-eagle", change=both(omits("mask_token_id"), states(**{key: MASK})), instead=one_by_one
+        )  # fmt: skip
+    yield _ask("p-eagle-no-mask-state", "p-eagle", "rules.tensor-missing", change=drops("mask_hidden"))
+    for name in ("PEagleDraftModel", "PeagleLlamaForCausalLM"):
+        yield _ask(f"p-eagle-called-{name.lower()}", "p-eagle", change=states(architectures=[name]))
+    yield _ask(
+        "p-eagle-norm-before-fc", "p-eagle",
+        change=_become(lambda: head(parallel_drafting=True, norm_before_fc=True)),
+        instead=BASES["norm-before-fc"].instead,
+    )  # fmt: skip
+    yield _ask(
+        "p-eagle-of-two-layers-with-biases", "p-eagle",
+        change=_become(lambda: head(parallel_drafting=True, attention_bias=True, layers=2, own_embeddings=True)),
+        instead={"drops the biases": trained(attention_bias=False)},
+    )  # fmt: skip
+
+
+# Quantized heads
+
+
+def _quantized() -> Iterator[Question]:
+    fp8 = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["fc", "lm_head"]}
+    yield _ask(
+        "a-config-of-quantized-weights-alone", "plain", "rules.quantized-config-alone",
+        change=states(quantization_config=fp8),
+    )  # fmt: skip
+    yield _ask("quantized-and-nothing-says-so", "int8", "rules.quantized-untold", change=omits("quantization_config"))
+    yield _ask(
+        "a-method-nobody-knows", "int8", "rules.quantization-method",
+        change=states(quantization_config={"quant_method": "nobodys"}),
+    )  # fmt: skip
+    yield _ask(
+        "int8-but-for-fc-by-its-plain-name", "int8", "rules.quantized-where-plain",
+        change=_become(lambda: quantized(head(), "int8", ignore=["fc", "re:.*lm_head"])),
+    )  # fmt: skip
+    yield _ask(
+        "fp8-and-the-whole-draft-an-exception", "int8", "rules.plain-where-quantized",
+        change=_become(
+            lambda: quantized(head(), "fp8", quant_method="modelopt", quant_algo="FP8", ignore=["model*", "lm_head"])
+        ),
+    )  # fmt: skip
+    yield _ask(
+        "int8-no-target-for-attention", "int8", "rules.quantization-target",
+        change=_become(lambda: quantized(head(), "int8", targets=["re:.*down_proj"])),
+    )  # fmt: skip
+    yield _ask(
+        "half-a-config-of-quark", "int8", "rules.quantization-incomplete",
+        change=_become(lambda: quantized(head(), "fp8", quant_method="quark", exclude=["re:.*fc"])),
+    )  # fmt: skip
+    yield _ask(
+        "fp8-over-int4", "int8", "rules.quantization-form",
+        change=_become(
+            lambda: quantized(
+                head(), "fp8", quant_method="quark", exclude=["re:.*fc", "re:.*lm_head"],
+                export={"kv_cache_group": [], "pack_method": "reorder"}, layer_quant_config={},
+                layer_type_quant_config={},
+                global_quant_config={"weight": [{"dtype": "fp8_e4m3"}, {"dtype": "int4"}]},
+            )
+        ),
+    )  # fmt: skip
+    yield _ask(
+        "4-bit-weights-and-nothing-says-so", "int8", "rules.packed-untold",
+        change=_become(lambda: omits("quantization_config")(quantized(head(), "nvfp4"))),
+    )  # fmt: skip
+    yield _ask(
+        "nvfp4-and-no-exceptions", "int8", "rules.packed-where-plain",
+        change=_become(
+            lambda: quantized(head(), "nvfp4", quant_method="modelopt", quant_algo="NVFP4", ignore=[])
+        ),
+    )  # fmt: skip
+    yield _ask(
+        "mla-and-a-config-of-quantized-weights", "mla", "rules.mla-quantized", change=states(quantization_config=fp8)
+    )
+
+
+# Targets
+
+
+def _targets() -> Iterator[Question]:
+    yield _ask("a-target-that-hands-out-no-states", "plain", "rules.target-type", target="gemma")
+    yield _ask("a-target-of-qwen3", "plain", target="qwen3")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.checkpoint.scratch import scratch_folder
+from eagle3hub.engines.preflight.probed import Answer, Outcome
 from eagle3hub.engines.process import ask_worker
 from eagle3hub.errors import UnavailableError
 from eagle3hub.probing.heads import VOCAB, WIDE, Probed, write_target
@@ -20,49 +21,27 @@ from eagle3hub.probing.questions import Question, questions
 from eagle3hub.reference.model import DraftModel, Memory
 from eagle3hub.system.progress import Progress
 
-Outcome = Literal["right", "runs", "silently_wrong", "refuses", "crashes", "not_run"]
-"""``runs``: the head loads and runs, and the reference cannot say what it should compute. ``not_run``: the engine is
-not right about the head that this one is a change of, so that the answer says nothing."""
-
 LENGTH, DRAFTED = 10, 3
 CLOSE = 1e-4
 """Absolute and relative. float32 on both sides; logits are about 1 in size, and those of two right implementations
 differ by less than 1e-5."""
 _SECONDS, _WHOLE = 120.0, 3600.0
 """The longest that one question and all of them may take."""
-_TARGETS: dict[str, dict[str, Any]] = {"llama": {}, "wide": {"hidden": WIDE}}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an engine did with the head of one question.
-
-    Attributes:
-        question: its name. outcome: see `Outcome`.
-        matched: the alternative whose logits are the engine's, or None.
-        difference: the largest difference of a logit from the head's truth; None if nothing was computed, or other
-            tokens were scored.
-        stage, message: where and how it stopped, without paths.
-        taps: boundary ids that it captured (``"final"`` for the final state). not_loaded: parameters it left as they
-            were. ignored: tensors of the file that it did not read.
-        context: the longest text in tokens that it serves.
-    """
-
-    question: str
-    outcome: Outcome
-    matched: str | None = None
-    difference: float | None = None
-    stage: str | None = None
-    message: str | None = None
-    taps: tuple[int | str | None, ...] = ()
-    not_loaded: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    context: int | None = None
-    seconds: float = field(default=0.0, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what was found, without what is empty, and without the time."""
-        return {k: v for k, v in asdict(self).items() if k not in ("question", "seconds") and v not in (None, (), [])}
+_TARGETS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "wide": {"hidden": WIDE},
+    "six-heads": {"heads": 6, "kv": 6},
+    "qwen3": {"qk_norms": True, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
+    "gemma": {
+        "architectures": ["GemmaForCausalLM"],
+        "model_type": "gemma",
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+    },
+}
+"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one of another type that
+hands out its states, and one of a type that no engine takes them from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +56,7 @@ class Probe:
     device: str
     environment: Mapping[str, str]
     answers: Mapping[str, Mapping[str, Answer]]
+    seconds: Mapping[str, float]
 
 
 def ask(
@@ -98,7 +78,7 @@ def ask(
     """
     asked = _chosen(only)
     with scratch_folder() as work:
-        targets = {name: write_target(work / "targets" / name, **options) for name, options in _TARGETS.items()}
+        targets = write_targets(work / "targets")
         heads = {name: question.made() for name, question in asked.items()}
         (work / "inputs").mkdir()
         (work / "result").mkdir()
@@ -139,9 +119,15 @@ def ask(
     for found in answers.values():
         for name, question in asked.items():
             if found[question.base].outcome not in ("right", "runs") and name != question.base:
-                found[name] = Answer(name, "not_run", message=f"{question.base}: {found[question.base].outcome}")
+                found[name] = Answer(outcome="not_run", message=f"{question.base}: {found[question.base].outcome}")
     environment = {key: str(ready.get(key)) for key in ("torch", "transformers")}
-    return Probe(engine, str(ready.get("version")), device, environment, answers)
+    seconds = {name: float(event.get("seconds", 0.0)) for name, event in told.items()}
+    return Probe(engine, str(ready.get("version")), device, environment, answers, seconds)
+
+
+def write_targets(folder: Path) -> dict[str, Path]:
+    """Write every target of a probe into a folder of its own; return the folders by name."""
+    return {name: write_target(folder / name, **options) for name, options in _TARGETS.items()}
 
 
 def _chosen(only: Iterable[str] | None) -> dict[str, Question]:
@@ -182,37 +168,40 @@ def given_for(made: Probed) -> dict[str, torch.Tensor]:
 def _judge(question: Question, made: Probed, told: Mapping[str, Any], work: Path, other: str | None) -> Answer:
     """Judge what the worker told of a question; ``other``: for a runner that differs in its aux layers."""
     seen = Answer(
-        question.name,
-        "runs",
-        taps=tuple(told.get("taps") or ()),
+        outcome="runs",
+        taps=_taps(told.get("taps")),
         not_loaded=tuple(told.get("not_loaded") or ()),
         ignored=tuple(told.get("ignored") or ()),
         context=told.get("context"),
-        seconds=float(told.get("seconds", 0.0)),
     )
     ended = told["ended"]
     if other is not None and (theirs := (told.get("other_taps") or {}).get(other)) is not None:
         if isinstance(theirs, dict):
             return replace(seen, outcome="refuses", stage="taps", message=_error(theirs, work), taps=())
-        seen = replace(seen, taps=tuple(theirs))
+        seen = replace(seen, taps=_taps(theirs))
         if ended == "raised" and told["stage"] in ("taps", "forward"):
             return seen
     if ended != "ran":
         outcome: Outcome = "crashes" if ended == "died" else "refuses"
         return replace(seen, outcome=outcome, stage=told["stage"], message=_error(told, work), taps=())
-    wanted = ("final",) if made.taps is None else made.taps
+    wanted: tuple[int | str, ...] = ("final",) if made.taps is None else made.taps
     if not question.comparable:
         return seen if seen.taps == wanted else replace(seen, outcome="silently_wrong")
     tensors, given = load_file(work / "result" / f"{question.name}.safetensors"), given_for(made)
     truth = compute(made.truth, given)
     seen = replace(seen, difference=_difference(truth, tensors))
-    if _equal(truth, tensors):
+    close = CLOSE if question.close is None else question.close
+    if _equal(truth, tensors, close):
         seen = replace(seen, matched="trained")
     for name, change in question.instead.items():
-        if seen.matched is None and _equal(compute(change(made).truth, given), tensors):
+        if seen.matched is None and _equal(compute(change(made).truth, given), tensors, close):
             seen = replace(seen, matched=name)
     right = seen.matched == "trained" and seen.taps == wanted and not seen.not_loaded
     return replace(seen, outcome="right" if right else "silently_wrong")
+
+
+def _taps(told: Sequence[int | str | None] | None) -> tuple[int | str, ...]:
+    return tuple("?" if tap is None else tap for tap in told or ())
 
 
 _PLACES = re.compile(r"(?:/[\w.+@-]+)+/([\w.+@-]+)|0x[0-9a-f]+")
@@ -231,13 +220,12 @@ def _error(told: Mapping[str, Any], work: Path) -> str:
     return f"{kind}: {text}" if kind else text
 
 
-def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
-    return all(
-        part in theirs
-        and theirs[part].shape == ours[part].shape
-        and torch.allclose(ours[part], theirs[part], rtol=CLOSE, atol=CLOSE)
-        for part in ours
-    )
+def _equal(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], close: float) -> bool:
+    return all(_close(mine, theirs.get(part), close) for part, mine in ours.items())
+
+
+def _close(mine: torch.Tensor, other: torch.Tensor | None, close: float) -> bool:
+    return other is not None and other.shape == mine.shape and torch.allclose(mine, other, rtol=close, atol=close)
 
 
 def _difference(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> float | None:

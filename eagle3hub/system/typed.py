@@ -16,7 +16,7 @@ def build(kind: type[T], table: Mapping[str, Any], place: str) -> T:
     """Make the dataclass ``kind`` from a parsed table. Errors name ``place``: the file and the table in it.
 
     A field without a default is required. A field is a string, flag, number, ``Literal``, tuple, frozenset, mapping
-    with string keys, dataclass, or a union of those. Raises ValueError, one sentence with file and key, for a key that
+    with string keys, dataclass, a union of those, or ``Any``, which is not looked into. Raises ValueError, one sentence with file and key, for a key that
     is not a field (it lists the fields), for a missing key, and for a value of another type.
     """
     return kind(**_fields(kind, table, place))
@@ -48,6 +48,8 @@ def _shape(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _value(hint: Any, value: Any, place: str, key: str) -> Any:
+    if hint is Any:
+        return value
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _one_of(inner, value, place, key)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, PARALLEL_DRAFTING, Engine, EngineFailure, EngineRun, RunSpec
-from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings, told_layers
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
@@ -109,7 +109,8 @@ def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> Prefligh
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
     def check(engine: str, version: str, device: Device) -> PreflightVerdict:
-        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts)
+        told = told_layers(head, engine)
+        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts, told)
         return verdict.with_settings([PARALLEL_DRAFTING])  # a run of a P-EAGLE head states it
 
     return check

@@ -12,6 +12,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.preflight import told_layers
 from eagle3hub.errors import UnavailableError
 from eagle3hub.head import Head
 from eagle3hub.head.target import require_files, require_weights
@@ -116,6 +117,7 @@ def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet,
         temperature=options.temperature,
         seed=options.seed,
         parallel_drafting=head.semantics.parallel_drafting,
+        aux_layers=told_layers(head, "trtllm"),
     )
     return with_room(job, target)
 

@@ -46,6 +46,8 @@ def load(model: Draft, pairs: Iterator[tuple[str, torch.Tensor]]) -> None:
     for name, tensor in pairs:
         if name == "norm.weight":
             model.norm.weight.data.copy_(tensor)
+        elif name == "q":  # as engines that fuse with cat
+            model.self_attn.qkv_proj.weight.data.narrow(0, 0, 2).copy_(torch.cat([tensor[:1], tensor[1:]]))
         elif name in rows:
             model.self_attn.qkv_proj.weight.data.narrow(0, rows[name], 2).copy_(tensor)
         elif name == "d2t":

@@ -16,12 +16,23 @@ from eagle3hub.probing.questions import BASES, Question, questions
 from eagle3hub.probing.run import CLOSE, compute, given_for
 from eagle3hub.reference.model import load_draft
 
-LAYOUTS = {"two-layers": "modelopt", "qk-norms": None, "p-eagle": None}
+LAYOUTS = {
+    "two-layers": "modelopt",
+    "qk-norms": None,
+    "four-taps-qk-norms": None,
+    "p-eagle": None,
+    "nested": "speculators",
+    "nested-qk-norms": "speculators",
+    "nested-p-eagle": "speculators",
+}
 """Heads that the universal layout cannot hold, with the layout that reads them; None is what detection finds."""
+UNREADABLE = {"two-layers-of-megatron", "two-layers-with-both-norms", "window", "int8"}
+"""Heads that no layout, or not the reference, takes from these files."""
 
 
-def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    return all(torch.allclose(ours[part], theirs[part], rtol=CLOSE, atol=CLOSE) for part in ours)
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], close: float | None = None) -> bool:
+    near = close or CLOSE
+    return all(torch.allclose(ours[part], theirs[part], rtol=near, atol=near) for part in ours)
 
 
 @pytest.mark.parametrize("question", questions().values(), ids=lambda q: q.name)
@@ -34,7 +45,7 @@ def test_answers_can_be_told_apart(question: Question):
     computed = {"trained": compute(made.truth, given)}
     computed |= {name: compute(change(made).truth, given) for name, change in question.instead.items()}
     for name, logits in computed.items():
-        assert [other for other, theirs in computed.items() if same(logits, theirs)] == [name]
+        assert [other for other, theirs in computed.items() if same(logits, theirs, question.close)] == [name]
 
 
 @pytest.mark.parametrize("question", questions().values(), ids=lambda q: q.name)
@@ -49,7 +60,7 @@ def test_a_question_asks_what_there_is(question: Question):
         assert what == "rules" or question.value is not None
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", sorted(set(BASES) - UNREADABLE))
 def test_the_files_of_a_head_say_what_it_was_trained_to_compute(base: str, tmp_path: Path):
     made = questions()[base].made()
     head = open_head(made.write(tmp_path / "head"), layout=LAYOUTS.get(base, "universal"))

@@ -22,6 +22,7 @@ from eagle3hub.engines.preflight.contracts import (
     condition,
     contract,
     contracts,
+    contracts_of,
     current_contracts,
     doubts,
     weigh,
@@ -60,6 +61,7 @@ __all__ = [
     "condition",
     "contract",
     "contracts",
+    "contracts_of",
     "current_contracts",
     "doubts",
     "engines_serving",
@@ -67,6 +69,7 @@ __all__ = [
     "examine",
     "examine_written",
     "infer_truth",
+    "judge",
     "pinned_contracts",
     "preflight",
     "preflight_all",
@@ -94,7 +97,7 @@ def preflight(
     `known_version` names, and the verdict says so. Raises UsageError for an engine without a contract.
     """
     told = None if capture is None else tuple(capture)
-    verdict = _judge(subject, contract(engine, version), target, told, tensor_parallel)
+    verdict = judge(subject, contract(engine, version), target, told, tensor_parallel)
     return replace(verdict, warning=known_version(engine, version.partition(" ")[0], CONTRACT).warning)
 
 
@@ -113,7 +116,7 @@ def preflight_all(
     ``versions`` names, by engine, another version to judge in their place.
     """
     asked = versions or {}
-    verdicts = [_judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
+    verdicts = [judge(subject, c, target) for c in current_contracts() if c.engine not in asked]
     for engine, version in asked.items():
         verdicts += [preflight(subject, engine, called, target) for called in runners_of(engine, version)]
     return sorted(verdicts, key=lambda verdict: ENGINES.index(verdict.engine))
@@ -174,16 +177,19 @@ def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from wiring_findings(case)
 
 
-def _judge(
+def judge(
     subject: ExaminedHead,
     terms: EngineContract,
     target: TargetFacts | None,
     capture: tuple[int, ...] | None = None,
     tensor_parallel: int = 1,
+    among: Sequence[EngineContract] = (),
 ) -> PreflightVerdict:
+    """Do what `preflight` does, with a contract that was probed; ``among``: those of the version's other runners."""
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
-        acting = contract(terms.engine, terms.parallel_drafting_by)
+        other = next((c for c in among if c.version == terms.parallel_drafting_by), None)
+        acting = contract(terms.engine, terms.parallel_drafting_by) if other is None else other
     reasons = []
     case = PreflightCase(subject.files, subject.truth, acting, target, capture, tensor_parallel)
     for found in preflight_findings(case):

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight.probed import Probed, overlaid, plain_words, probed
 from eagle3hub.engines.specs import (
     DATA,
     engine_data,
@@ -222,12 +223,16 @@ layers.
 
 @dataclass(frozen=True, slots=True)
 class ContractRule:
-    """The effect of one finding on one engine; the finding's facts fill the format strings ``says`` and ``hint``."""
+    """The effect of one finding on one engine; the finding's facts fill the format strings ``says`` and ``hint``.
+
+    ``executed``: whether a probe showed it.
+    """
 
     effect: Effect
     says: str
     source: str
     hint: str | None
+    executed: bool = False
 
     def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
         """Return the reason for a finding of this kind."""
@@ -415,9 +420,10 @@ class _Special:
 
 @dataclass(frozen=True, slots=True)
 class _Ruling:
-    """What a contract says about a finding, where it differs from the usual."""
+    """What a contract says about a finding, where it differs from the usual; ``executed`` is a probe's."""
 
     source: str | None = None
+    executed: bool = False
     effect: Effect | None = None
     says: str | None = None
     hint: str | None = None
@@ -487,7 +493,28 @@ def common_rules() -> Mapping[str, _Usual]:
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
-    return version_document(engine, version, CONTRACT)
+    """Return what a version's contract states, with what a probe found in place of what was read."""
+    return version_document(engine, version, CONTRACT, _probed_over)
+
+
+def _probed_over(engine: str, version: str, stated: dict[str, Any]) -> dict[str, Any]:
+    found = probed(engine, version)
+    return stated if found is None else overlaid(stated, found)
+
+
+def contracts_of(found: Probed) -> list[EngineContract]:
+    """Return the contracts of a version that somebody probed, one for each runner; the rest is from reading.
+
+    Raises UsageError if ``found`` was made for a version of which nothing is known here.
+    """
+    base = found.reading_from or found.version
+    if base not in versions_with(found.engine, CONTRACT):
+        raise UsageError(
+            f"no contract describes {engine_title(found.engine)} {base}, which {found.version} was read from",
+            hint="probe the engine again with this eagle3hub",
+            code="usage-engine-version",
+        )
+    return _contracts(found.engine, found.version, overlaid(_document(found.engine, base), found))
 
 
 def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:
@@ -565,9 +592,10 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")
-        rules[code] = ContractRule(
-            said.effect or always.effect, said.says or always.says, source, said.hint or always.hint
-        )
+        effect, says, hint = said.effect or always.effect, said.says or always.says, said.hint or always.hint
+        if said.executed and said.says is None and effect != always.effect:
+            says, hint = plain_words(effect, source.partition("): ")[2]), None
+        rules[code] = ContractRule(effect, says, source, hint, said.executed)
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")

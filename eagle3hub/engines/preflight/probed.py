@@ -1,0 +1,203 @@
+"""What a probe found of one version of an engine, and how it replaces what a contract says from reading.
+
+A probe (``eagle3hub.probing``) runs small heads on the engine and writes what it did as ``probed.json``. For a rule or a
+term that was probed, the probe decides; ``contract.toml`` has the words, and what was only read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from eagle3hub.engines.specs import DATA, engine_title
+from eagle3hub.errors import ManifestError
+from eagle3hub.system.documents import read_document
+from eagle3hub.system.typed import build
+
+SCHEMA = 1
+_MAX_BYTES = 4 << 20
+FoundEffect = Literal["right", "silently_wrong", "refuses"]
+Outcome = Literal["right", "runs", "silently_wrong", "refuses", "crashes", "not_run"]
+"""What became of one head. ``runs``: it loads and runs, and the reference cannot say what it should compute.
+``not_run``: the engine is not right about the head that this one is a change of, so that the answer says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRule:
+    """The effect of a finding, with the questions that show it; the first one decided."""
+
+    effect: FoundEffect
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTerm:
+    """The value of a term, as ``contract.toml`` would state it, with the questions that show it."""
+
+    value: Any
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an engine did with the head of one question.
+
+    Attributes:
+        outcome: see `Outcome`.
+        matched: ``trained``, or the alternative of the question whose logits are the engine's, or None.
+        difference: the largest difference of a logit from the head's truth; None if nothing was computed, or other
+            tokens were scored.
+        stage, message: where and how it stopped, without paths.
+        taps: boundary ids of the states that it captured, ``final`` for the final state after its norm, ``?`` for a
+            state that is none of these. not_loaded: parameters it left as they were. ignored: tensors of the file that
+            it did not read.
+        context: the longest text in tokens that it serves.
+    """
+
+    outcome: Outcome
+    matched: str | None = None
+    difference: float | None = None
+    stage: str | None = None
+    message: str | None = None
+    taps: tuple[int | str, ...] = ()
+    not_loaded: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    context: int | None = None
+
+    @property
+    def evidence(self) -> str:
+        """What shows the outcome, in a few words."""
+        if self.message is not None:
+            return f"dies ({self.message})" if self.outcome == "crashes" else self.message
+        parts = []
+        if self.matched not in (None, "trained"):
+            parts.append(str(self.matched))
+        elif self.difference and self.outcome == "silently_wrong":
+            parts.append(f"logits differ by {self.difference:g}")
+        if self.not_loaded:
+            parts.append(f"{', '.join(self.not_loaded[:2])} not filled")
+        if self.outcome == "silently_wrong" and not parts:
+            parts.append(f"captured {', '.join(map(str, self.taps))}" if self.matched else "scores other tokens")
+        return "; ".join(parts) or "the reference's logits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRunner:
+    """What a further runner of the version does otherwise; everything else was executed with the first runner."""
+
+    rules: Mapping[str, FoundRule] = field(default_factory=dict)
+    terms: Mapping[str, FoundTerm] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A probe of one version of an engine.
+
+    Attributes:
+        engine, version: as the engine states it. device, date: where and when (ISO). environment: versions of torch,
+            transformers and eagle3hub.
+        reading_from: the version whose contract states what was not probed; None where there is one of this version.
+        runner: the runner that was executed, where the version has several; runners: the others.
+        rules, terms: by code and by field of ``contract.toml``. answers: by question.
+    """
+
+    schema: int
+    engine: str
+    version: str
+    device: str
+    date: str
+    environment: Mapping[str, str]
+    rules: Mapping[str, FoundRule]
+    terms: Mapping[str, FoundTerm]
+    answers: Mapping[str, Answer]
+    reading_from: str | None = None
+    runner: str | None = None
+    runners: Mapping[str, FoundRunner] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """Engine, version and device, such as ``vLLM 1.0 V1, cpu``."""
+        return f"{engine_title(self.engine)} {self.version}{f' {self.runner}' if self.runner else ''}, {self.device}"
+
+
+@cache
+def probed(engine: str, version: str) -> Probed | None:
+    """Return what a probe found of a version whose data we hold, or None if it was never probed."""
+    file = DATA / engine / version / "probed.json"
+    if not file.is_file():
+        return None
+    return build(Probed, json.loads(file.read_text(encoding="utf-8")), f"engines/data/{engine}/{version}/probed.json")
+
+
+def read_probed(path: Path) -> Probed:
+    """Read what a probe wrote. Raises SourceError or ManifestError (``contract-…``) for a file that is none."""
+    document = read_document(path, "contract", _MAX_BYTES)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ManifestError(
+            f"{path.name} is not a contract that eagle3hub engines probe wrote, of schema {SCHEMA}",
+            hint="eagle3hub engines probe ENGINE --output FILE writes one",
+            code="contract-schema",
+        )
+    try:
+        return build(Probed, document, path.name)
+    except ValueError as error:
+        raise ManifestError(str(error), hint="probe the engine again", code="contract-form") from error
+
+
+def overlaid(stated: Mapping[str, Any], found: Probed) -> dict[str, Any]:
+    """Return a contract's document with what a probe found in place of what was read."""
+    out = _with(stated, found.rules, found.terms, found.answers, found.where)
+    if found.runners:
+        named = {name: dict(table) for name, table in out["runners"].items()}
+        for name, own in found.runners.items():
+            base = {**out, **named.get(name, {}), "rules": named.get(name, {}).get("rules", {})}
+            changed = _with(base, own.rules, own.terms, {**found.answers, **own.answers}, found.where)
+            tops = {path.partition(".")[0] for path in own.terms}
+            named[name] |= {"rules": changed["rules"], **{top: changed[top] for top in tops}}
+        out["runners"] = named
+    return out
+
+
+def _with(
+    stated: Mapping[str, Any],
+    rules: Mapping[str, FoundRule],
+    terms: Mapping[str, FoundTerm],
+    answers: Mapping[str, Answer],
+    where: str,
+) -> dict[str, Any]:
+    out = dict(stated)
+    out["rules"] = dict(stated.get("rules", {}))
+    for code, rule in rules.items():
+        out["rules"][code] = _ruling(out["rules"].get(code, {}), rule, answers[rule.questions[0]], where)
+    for path, term in terms.items():
+        *places, name = path.split(".")
+        table = out
+        for place in places:
+            table[place] = dict(table.get(place, {}))
+            table = table[place]
+        table[name] = term.value
+    return out
+
+
+def _ruling(own: Mapping[str, Any], rule: FoundRule, answer: Answer, where: str) -> dict[str, Any]:
+    """Return the entry of ``contract.toml`` for a rule that was probed.
+
+    ``own`` is its entry so far. Its words go where they were written for another effect.
+    """
+    kept = {key: value for key, value in own.items() if key in ("says", "hint")}
+    if own.get("effect", rule.effect) != rule.effect:
+        kept = {}
+    place = own.get("source", "")
+    read = f"; {place}" if place and not place.startswith("executed") else ""
+    return {**kept, "effect": rule.effect, "source": f"executed ({where}): {answer.evidence}{read}", "executed": True}
+
+
+def plain_words(effect: str, answer_evidence: str) -> str:
+    """Return a sentence for an effect that no file has words for; the engine is the subject."""
+    said = answer_evidence.replace("{", "{{").replace("}", "}}")
+    return f"stops at it: {said}" if effect == "refuses" else f"computes something else: {said}"

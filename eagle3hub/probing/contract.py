@@ -1,0 +1,392 @@
+"""Make a probe's answers into what the preflight knows of a version, and say where that differs from before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from eagle3hub._version import __version__
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.scratch import scratch_folder
+from eagle3hub.engines.preflight import (
+    EngineContract,
+    ExaminedHead,
+    contracts,
+    contracts_of,
+    examine,
+    judge,
+    preflight_findings,
+)
+from eagle3hub.engines.preflight.case import PreflightCase
+from eagle3hub.engines.preflight.probed import (
+    SCHEMA,
+    Answer,
+    FoundEffect,
+    FoundRule,
+    FoundRunner,
+    FoundTerm,
+    Outcome,
+    Probed,
+)
+from eagle3hub.engines.specs import known_version
+from eagle3hub.head.target import TargetFacts, read_target
+from eagle3hub.probing.heads import LAYERS, TAPS
+from eagle3hub.probing.heads import Probed as Head
+from eagle3hub.probing.questions import Question, questions
+from eagle3hub.probing.run import Probe, write_targets
+
+_EFFECTS: Mapping[Outcome, FoundEffect] = {
+    "right": "right",
+    "silently_wrong": "silently_wrong",
+    "refuses": "refuses",
+    "crashes": "refuses",
+}
+Asked = Sequence[tuple[Question, Answer]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Examined:
+    """The head of each question, and its target, as the preflight sees them."""
+
+    heads: Mapping[str, ExaminedHead]
+    targets: Mapping[str, TargetFacts]
+
+    def case(self, question: Question, terms: EngineContract) -> PreflightCase:
+        """Return the head of a question, to be checked against a contract."""
+        head, target = self.heads[question.name], self.targets[question.target]
+        devices = int(question.settings.get("tensor_parallel", 1))
+        return PreflightCase(head.files, head.truth, terms, target, None, devices)
+
+    def predicted(self, question: Question, terms: EngineContract, among: Sequence[EngineContract]) -> str:
+        """Return the verdict that a contract leads to for the head of a question, as a kind of verdict."""
+        head, target = self.heads[question.name], self.targets[question.target]
+        devices = int(question.settings.get("tensor_parallel", 1))
+        verdict = judge(head, terms, target, None, devices, among)
+        told = [key for key, value in question.settings.items() if value is True]
+        told += [] if "own_kernels" in question.settings else ["custom_ops"]
+        kind = verdict.with_settings(told).kind
+        return "right" if kind == "depends" else kind
+
+
+def examined(names: Iterable[str]) -> Examined:
+    """Write the heads of these questions and read them as the preflight does."""
+    asked = [questions()[name] for name in names]
+    with scratch_folder() as work:
+        folders = write_targets(work / "targets")
+        targets = {name: read_target(folder) for name, folder in folders.items()}
+        opened = {name: open_checkpoint(folder) for name, folder in folders.items()}
+        heads = {}
+        for question in asked:
+            made = question.made()
+            seen = examine(open_checkpoint(made.write(work / "heads" / question.name)), target=opened[question.target])
+            heads[question.name] = _with_truth(seen, made)
+    return Examined(heads, targets)
+
+
+def _with_truth(seen: ExaminedHead, made: Head) -> ExaminedHead:
+    """Replace what the files suggest by what the head was trained to compute."""
+    s, dims = made.truth.semantics, made.truth.dims
+    scaling = s.rope.scaling
+    truth = dataclasses.replace(
+        seen.truth,
+        hidden_size=dims.hidden_size,
+        target_hidden_size=dims.target_hidden_size,
+        vocab_size=dims.vocab_size,
+        draft_vocab_size=dims.draft_vocab_size,
+        num_layers=s.num_layers,
+        kind="mla" if dims.mla is not None else "qwen3" if s.qk_norm else "llama",
+        uses_aux=s.uses_aux,
+        num_aux=0 if made.taps is None else len(made.taps),
+        boundaries=made.taps,
+        norm_before_residual=s.norm_before_residual,
+        norm_before_fc=s.norm_before_fc,
+        fc_norm=s.fc_norm,
+        feedback=s.feedback,
+        rope_theta=s.rope.theta,
+        rope_scaling=seen.truth.rope_scaling if scaling is not None and _same(scaling, seen) else scaling,
+        hidden_act=s.hidden_act,
+        sliding_window=s.sliding_window is not None,
+        parallel_drafting=s.parallel_drafting,
+    )
+    return ExaminedHead(seen.files, truth)
+
+
+def _same(scaling: Mapping[str, Any], seen: ExaminedHead) -> bool:
+    """Whether the files state this scaling, perhaps with what transformers adds to it."""
+    read = seen.truth.rope_scaling
+    return read is not None and all(read.get(key) == value for key, value in scaling.items())
+
+
+# Terms
+
+
+def _right(asked: Asked) -> list[Any]:
+    """The values of the questions that the engine is right about, or cannot be compared on, in their order."""
+    return [question.value for question, answer in asked if answer.outcome in ("right", "runs")]
+
+
+def _flag(asked: Asked) -> bool:
+    return bool(_right(asked))
+
+
+def _first(asked: Asked) -> Any:
+    return next(iter(_right(asked)), None)
+
+
+def _where(condition: Callable[[Answer], bool]) -> Callable[[Asked], list[Any]]:
+    return lambda asked: [question.value for question, answer in asked if condition(answer)]
+
+
+def _builds_o_bias(answer: Answer) -> bool:
+    return any(name.endswith("o_proj.bias") for name in answer.not_loaded)
+
+
+def _default_taps(asked: Asked) -> list[int] | None:
+    taps = asked[0][1].taps
+    if len(taps) != len(TAPS) or not all(isinstance(tap, int) for tap in taps):
+        return None
+    first, middle, last = (int(tap) for tap in taps)
+    return [first, middle - LAYERS // 2, last - LAYERS]
+
+
+def _nested_flags(asked: Asked) -> dict[str, bool]:
+    read = {q.value for q, answer in asked if answer.outcome == "right" and not q.value.endswith("?")}
+    assumed = {q.value.rstrip("?"): answer.matched for q, answer in asked if q.value.endswith("?")}
+    flags = dict.fromkeys(q.value for q, _ in asked)
+    return {flag: assumed.get(flag) == "takes it as true" for flag in flags if flag in read}
+
+
+def _reader(asked: Asked) -> str:
+    return "standard" if _flag(asked) else "top_level"
+
+
+def _merged(asked: Asked) -> dict[str, Any]:
+    return {key: value for found in _right(asked) for key, value in found.items()}
+
+
+_READ: Mapping[str, Callable[[Asked], Any]] = {
+    **dict.fromkeys(
+        (
+            *("model_prefix", "reads_nested", "aux_norm_alias", "attention_bias", "fc_bias"),
+            *("own_embedding_if_other_width", "aux.last_layer", "aux.as_listed"),
+        ),
+        _flag,
+    ),
+    "later_norm": _first,
+    "rope.reader": _reader,
+    "rope.partial": _where(lambda answer: answer.outcome == "silently_wrong"),
+    "aux.default": _default_taps,
+    "o_proj_bias": _where(_builds_o_bias),
+    "dropped": _where(lambda answer: answer.outcome == "silently_wrong"),
+    "mtp_types": _where(lambda answer: answer.outcome in ("refuses", "crashes")),
+    "mlp_width": _merged,
+}
+"""By term, how its value follows from the answers; otherwise it is the list of values that the engine is right about."""
+
+
+def _terms(answers: Mapping[str, Answer]) -> dict[str, FoundTerm]:
+    """Return the terms that the answers decide: those of which every question was asked and says something."""
+    asked: dict[str, list[Question]] = {}
+    for question in questions().values():
+        for path in (what.removeprefix("terms.") for what in question.asks if what.startswith("terms.")):
+            asked.setdefault(path, []).append(question)
+    found: dict[str, FoundTerm] = {}
+    for path, listed in asked.items():
+        if any(question.name not in answers or answers[question.name].outcome == "not_run" for question in listed):
+            continue
+        pairs = [(question, answers[question.name]) for question in listed]
+        if path == "aux.places":
+            value: Any = _places(pairs, answers)
+        elif path.startswith("nested_norms."):
+            value = _nested_flags(pairs)
+        else:
+            value = _READ.get(path, _right)(pairs)
+        if value is not None:
+            found[path] = FoundTerm(value, tuple(question.name for question in listed))
+    return found
+
+
+def _places(asked: Asked, answers: Mapping[str, Answer]) -> list[list[str]]:
+    """Return the keys that list aux layers, each with its numbering, from what was captured for lists in one key."""
+    found = []
+    for question, answer in asked:
+        shift = _shift((3, 7, 11), answer.taps)
+        if shift is None:
+            continue
+        numbering = "after" if shift else "boundary"
+        if question.value.startswith("eagle_config.eagle_aux"):
+            from_one = answers["ids-in-eagle-config-that-begin-with-1"]
+            to_last = answers["ids-in-eagle-config-up-to-the-last-layer"]
+            if not shift and _shift((1, 6, 10), from_one.taps) == 1:
+                numbering = "after-if-first-is-1"
+            elif shift and _shift((2, 6, LAYERS), to_last.taps) == 0:
+                numbering = "boundary-if-last-layer"
+        found.append([question.value, numbering])
+    return found
+
+
+def _shift(listed: Sequence[int], captured: Sequence[int | str]) -> int | None:
+    """Return by how much each captured boundary exceeds its listed id; None if it is not the same for all."""
+    if len(listed) != len(captured) or not all(isinstance(tap, int) for tap in captured):
+        return None
+    steps = {int(tap) - own for tap, own in zip(captured, listed, strict=True)}
+    return steps.pop() if len(steps) == 1 and steps <= {0, 1} else None
+
+
+# Rules
+
+
+def _rules(answers: Mapping[str, Answer], terms: EngineContract, seen: Examined) -> dict[str, FoundRule]:
+    """Return, by code, the effect of each finding that a question's head has under these terms."""
+    found: dict[str, list[str]] = {}
+    for question in questions().values():
+        codes = [what.removeprefix("rules.") for what in question.asks if what.startswith("rules.")]
+        answer = answers.get(question.name)
+        if not codes or answer is None or answer.outcome not in _EFFECTS:
+            continue
+        there = {finding.code for finding in preflight_findings(seen.case(question, terms))}
+        for code in codes:
+            if code in there:
+                found.setdefault(code, []).append(question.name)
+    return {
+        code: FoundRule(_EFFECTS[answers[names[0]].outcome], tuple(names)) for code, names in sorted(found.items())
+    }
+
+
+# The contract
+
+
+def probed_contract(probe: Probe, date: str, runners: Sequence[str]) -> Probed:
+    """Make the contract that follows from a probe. ``date``: ISO; ``runners``: names, the executed one first."""
+    main = probe.answers[runners[0]]
+    seen = examined(main)
+    base = known_version(probe.engine, probe.version, "contract.toml").version
+    bare = Probed(
+        schema=SCHEMA,
+        engine=probe.engine,
+        version=probe.version,
+        device=probe.device,
+        date=date,
+        environment={**probe.environment, "eagle3hub": __version__},
+        rules={},
+        terms=_terms(main),
+        answers=dict(main),
+        reading_from=None if base == probe.version else base,
+        runner=runners[0] or None,
+        runners={
+            name: FoundRunner(
+                terms=_changed(_terms(main), _terms(probe.answers[name])),
+                answers={n: a for n, a in probe.answers[name].items() if a != main[n]},
+            )
+            for name in runners[1:]
+        },
+    )
+    by_runner = {_runner(terms, probe.version): terms for terms in contracts_of(bare)}
+    rules = _rules(main, by_runner[runners[0]], seen)
+    others = {}
+    for name in runners[1:]:
+        own = _rules(probe.answers[name], by_runner[name], seen)
+        differing = {
+            code: rule for code, rule in own.items() if code not in rules or rule.effect != rules[code].effect
+        }
+        others[name] = dataclasses.replace(bare.runners[name], rules=differing)
+    return dataclasses.replace(bare, rules=rules, runners=others)
+
+
+def _runner(terms: EngineContract, version: str) -> str:
+    return terms.version.removeprefix(version).strip()
+
+
+def _changed(main: Mapping[str, FoundTerm], own: Mapping[str, FoundTerm]) -> dict[str, FoundTerm]:
+    return {path: term for path, term in own.items() if path not in main or main[path].value != term.value}
+
+
+def to_json(found: Probed) -> dict[str, Any]:
+    """Return a probed contract as plain data, without what is empty."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(found).items() if value not in (None, {}, ())}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if v is not None and v not in ((), {}) or k in ("value",)}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+# Differences
+
+
+def differences(found: Probed, runners: Sequence[str]) -> list[str]:
+    """Say where a probed contract differs from the one held for this version, or for the nearest known one."""
+    base = found.reading_from or found.version
+    known = {_runner(terms, base): terms for terms in contracts() if _of(terms, found.engine, base)}
+    said = []
+    for terms in contracts_of(found):
+        name = _runner(terms, found.version)
+        if name not in known or name not in runners:
+            continue
+        old, called = known[name], f"{name}: " if name else ""
+        own = found.runners.get(name)
+        for code, rule in (found.rules if own is None else own.rules).items():
+            before = old.rules[code].effect if code in old.rules else "right"
+            if before != rule.effect:
+                evidence = found.answers[rule.questions[0]] if own is None else own.answers[rule.questions[0]]
+                said.append(
+                    f"{called}{code}: held to be {_words(before)}, found to be {_words(rule.effect)} "
+                    f"({rule.questions[0]}: {evidence.evidence})"
+                )
+        for path, term in (found.terms if own is None else own.terms).items():
+            was, now = _term(old, path), _term(terms, path)
+            if was != now:
+                said.append(
+                    f"{called}{path}: held to be {_shown(was)}, found to be {_shown(now)} ({term.questions[0]} …)"
+                )
+    return said
+
+
+def surprises(found: Probed, runners: Sequence[str]) -> list[str]:
+    """Say which answers the probed contract as a whole does not lead to: something that its rules and terms lack."""
+    seen = examined(found.answers)
+    among = contracts_of(found)
+    said = []
+    for terms in among:
+        name = _runner(terms, found.version)
+        if name not in runners:
+            continue
+        own = found.runners.get(name)
+        answers = {**found.answers, **(own.answers if own is not None else {})}
+        for asked, answer in answers.items():
+            if answer.outcome not in _EFFECTS:
+                continue
+            predicted = seen.predicted(questions()[asked], terms, among)
+            if predicted != _EFFECTS[answer.outcome]:
+                called = f"{name}: " if name else ""
+                said.append(
+                    f"{called}{asked}: the contract says {_words(predicted)}, and it is "
+                    f"{_words(_EFFECTS[answer.outcome])} ({answer.evidence})"
+                )
+    return said
+
+
+def _of(terms: EngineContract, engine: str, version: str) -> bool:
+    return terms.engine == engine and terms.version.partition(" ")[0] == version
+
+
+def _words(effect: str) -> str:
+    return {"right": "right", "silently_wrong": "silently wrong", "refuses": "refused"}.get(effect, effect)
+
+
+def _term(terms: EngineContract, path: str) -> Any:
+    found: Any = terms
+    for part in path.split("."):
+        found = found.get(part, ()) if isinstance(found, Mapping) else getattr(found, part)
+    return set(found) if isinstance(found, Collection) and not isinstance(found, str | Mapping | tuple) else found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str | bool | int):
+        return str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(v)}" for key, v in value.items()) or "nothing"
+    listed = sorted(map(_shown, value)) if isinstance(value, set | frozenset) else list(map(_shown, value))
+    return ", ".join(listed) or "nothing"
