@@ -1,19 +1,18 @@
 """Targets of other families: how an engine's own class of each numbers aux layers, measured.
 
-Such a target has a config.json alone. An engine fills its classes with made-up weights, and the probe's worker has each
-decoder layer write its own number into the states that pass it, whatever the layer computes.
+Such a target has a config.json alone. An engine fills its classes with made-up weights, and the probe's worker has
+each decoder layer write its own number into the states that pass it, whatever the layer computes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.head.aux_defaults import AUX_IDS
-from eagle3hub.probing.heads import HIDDEN, LAYERS, TAPS, Probed, target_config
+from eagle3hub.probing.heads import HIDDEN, LAYERS, TAPS, target_config
 
 _YARN = {"rope_type": "yarn", "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 _YARN |= {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
@@ -63,18 +62,46 @@ def write_family(folder: Path, kind: str) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """A list of aux layers in ``eagle_config``, or none."""
+LISTINGS: Mapping[str, tuple[int, ...] | None] = {
+    "no-ids": None,
+    "ids-that-begin-with-1": (1, 5, 8),
+    "ids-that-begin-with-2": (2, 5, 9),
+    "ids-up-to-the-last-layer-but-one": (2, 6, LAYERS - 1),
+    "ids-up-to-the-last-layer": (2, 6, LAYERS),
+}
+"""Lists of aux layers in ``eagle_config``, with which each family is asked."""
 
-    slug: str
-    ids: tuple[int, ...] | None
+
+def family_reading(captured: Mapping[str, Sequence[int | str]]) -> dict[str, Any] | None:
+    """Return how a class of targets reads aux layers, as an entry of ``aux_of`` in ``contract.toml``.
+
+    ``captured``: by the names of `LISTINGS`, the boundary ids that were captured, ``?`` for what is no state; none where
+    the engine stopped. None is returned if they follow no numbering that we know.
+    """
+    default, *_ = (captured[name] for name, ids in LISTINGS.items() if ids is None)
+    if len(default) == len(TAPS) and set(default) == {"?"}:
+        return {"branch": True}
+    steps = {name: _step(ids, captured[name]) for name, ids in LISTINGS.items() if ids is not None}
+    one, two, last = (
+        steps[f"ids-{name}"] for name in ("that-begin-with-1", "that-begin-with-2", "up-to-the-last-layer")
+    )
+    numbering = {
+        (1, 1): "boundary-if-last-layer" if last == 0 else "after",
+        (0, 0): "boundary",
+        (1, 0): "after-if-first-is-1",
+    }.get((-1 if one is None else one, -1 if two is None else two))
+    numbers = [tap for tap in default if isinstance(tap, int)]
+    if numbering is None or len(numbers) != len(TAPS):
+        return None
+    first, middle, deepest = numbers
+    return {
+        "places": [[f"eagle_config.{AUX_IDS}", numbering]],
+        "default": [first, middle - LAYERS // 2, deepest - LAYERS],
+        "last_layer": any(LAYERS in taps for taps in captured.values()),
+    }
 
 
-_LISTINGS = (
-    _Listing("no-ids", None),
-    _Listing("ids-that-begin-with-1", (1, 5, 8)),
-    _Listing("ids-that-begin-with-2", (2, 5, 9)),
-    _Listing("ids-up-to-the-last-layer-but-one", (2, 6, LAYERS - 1)),
-    _Listing("ids-up-to-the-last-layer", (2, 6, LAYERS)),
-)
+def _step(listed: Sequence[int], captured: Sequence[int | str]) -> int | None:
+    """Return by how much every captured boundary exceeds its id; None if they do not agree or something else came."""
+    steps = {tap - own if isinstance(tap, int) else None for tap, own in zip(captured, listed, strict=False)}
+    return steps.pop() if len(captured) == len(listed) and len(steps) == 1 else None

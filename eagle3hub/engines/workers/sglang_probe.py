@@ -55,8 +55,8 @@ def _answer(question, request, found):
     found.at("config")
     arguments, ports = _configure(question, request)
     ranks = settings.get("tensor_parallel", 1)
-    _start_others(ranks, arguments, ports, device)
-    publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
+    rank = _start_others(ranks, found)
+    publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=rank, gpu_id=rank))
     _read(question["folder"], arguments, found.facts)
     found.at("load")
     if device == "cpu" and _is_quantized(question["folder"]):
@@ -167,21 +167,15 @@ def _number_layers(model, layers):
         layer.self_attn, layer.mlp = Instead(layer.self_attn, None), Instead(layer.mlp, i + 1)
 
 
-def _start_others(count, arguments, ports, device):
-    """Start the other processes of a tensor-parallel world; they load target and draft, and end."""
-    from sglang.srt.runtime_context import SpawnRanks, publish
-
-    if count == 1:
-        return
-    os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(["0"] * count)
+def _start_others(count, found):
+    """Start the other processes of a tensor-parallel world, which go on from here; return the rank of this one."""
+    if count > 1:
+        os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(["0"] * count)
     for rank in range(1, count):
-        if os.fork():
-            continue
-        try:
-            publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=rank, gpu_id=rank))
-            _load(arguments, ports, device, {})
-        finally:
-            os._exit(0)
+        if not os.fork():
+            found.step_back()
+            return rank
+    return 0
 
 
 def _read(folder, arguments, facts):
