@@ -557,6 +557,9 @@ def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _captured(case: PreflightCase) -> Iterator[PreflightFinding]:
     kind = case.target.model_type if case.target is not None else None
     terms = case.contract
+    if terms.aux_by_target.get(kind or "", terms.aux).branch:
+        yield PreflightFinding("aux-branch", {"kind": kind})
+        return
     if case.capture is not None:
         yield from _compared(case, "what it is told", tuple(i + 1 for i in case.capture))
         return
