@@ -19,7 +19,13 @@ _YARN |= {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _DENSE_FIRST = {**_EXPERTS, "n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": LAYERS}
 _DENSE_FIRST |= {"n_group": 1, "topk_group": 1, "moe_layer_freq": 1}
-_LATENT = {**_DENSE_FIRST, "q_lora_rank": 48, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16}
+_LATENT: dict[str, Any] = {
+    **_DENSE_FIRST,
+    "q_lora_rank": 48,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+}
 _LATENT |= {"v_head_dim": 32, "num_key_value_heads": 4, "head_dim": None, "rope_scaling": _YARN}
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"]},
@@ -75,8 +81,8 @@ LISTINGS: Mapping[str, tuple[int, ...] | None] = {
 def family_reading(captured: Mapping[str, Sequence[int | str]]) -> dict[str, Any] | None:
     """Return how a class of targets reads aux layers, as an entry of ``aux_of`` in ``contract.toml``.
 
-    ``captured``: by the names of `LISTINGS`, the boundary ids that were captured, ``?`` for what is no state; none where
-    the engine stopped. None is returned if they follow no numbering that we know.
+    ``captured``: by the names of `LISTINGS`, the boundary ids that were captured, ``?`` for what is no state; none
+    where the engine stopped. None is returned if they follow no numbering that we know.
     """
     default, *_ = (captured[name] for name, ids in LISTINGS.items() if ids is None)
     if len(default) == len(TAPS) and set(default) == {"?"}:

@@ -355,7 +355,8 @@ class ContractTerms:
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
         quantization: how it reads quantized drafts.
         unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
-        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
+        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses;
+            mtp_of_mla: of a draft with MLA attention, too.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -384,6 +385,7 @@ class ContractTerms:
     quantization: QuantizationReading = QuantizationReading()
     unconcerned: Mapping[str, str] = field(default_factory=dict)
     mtp_types: frozenset[str] = frozenset()
+    mtp_of_mla: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

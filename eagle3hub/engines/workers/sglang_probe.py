@@ -68,6 +68,7 @@ def _answer(question, request, found):
     target, draft = scheduler.tp_worker.model_runner, scheduler.draft_worker.draft_worker
     model = draft.draft_runner.model
     inputs = {name: tensor.to(device) for name, tensor in load_file(question["inputs"]).items()}
+    inputs["aux"] = inputs["aux"].to(target.dtype)
     if not _has_weights(request["targets"][question["target"]]):
         _number_layers(target.model, target.model_config.num_hidden_layers)
     found.at("taps")
@@ -100,7 +101,7 @@ def _configure(question, request):
     arguments = ServerArgs(
         model_path=folder,
         device=request["device"],
-        dtype="bfloat16" if _is_quantized(question["folder"]) else "float32",
+        dtype=settings.get("dtype", "float32"),
         skip_tokenizer_init=True,
         tp_size=settings.get("tensor_parallel", 1),
         context_length=settings.get("context"),
@@ -121,7 +122,7 @@ def _configure(question, request):
 
 
 def _is_quantized(folder):
-    """Whether a head's files say so: SGLang's methods of quantization compute in bfloat16 or float16 only."""
+    """Whether a head's files say so."""
     if (pathlib.Path(folder) / "hf_quant_config.json").is_file():
         return True
     config = json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))
@@ -198,6 +199,7 @@ def _load(arguments, ports, device, facts, *, loaded=None):
     from sglang.srt.layers import linear, parameter
     from sglang.srt.managers.scheduler import Scheduler
     from sglang.srt.model_executor import model_runner
+    from sglang.srt.models import deepseek_v2
 
     def keep(seen):
         scales = (".attn.k_scale", ".attn.v_scale")  # of the KV cache, which are 1 unless the file has them
@@ -212,6 +214,9 @@ def _load(arguments, ports, device, facts, *, loaded=None):
         torch.cuda.synchronize = lambda *_: None  # the MLA class waits for CUDA whatever the device
         # only on a CPU, SGLang pads weights that are too small, and sizes that the number of devices does not divide
         linear._is_cpu = parameter._is_cpu = False
+        # and only there, MLA computes one kind of RoPE alone
+        wrapper = deepseek_v2.get_rope_wrapper
+        deepseek_v2.get_rope_wrapper = lambda *given, **named: wrapper(*given, **named | {"device": None})
         model_runner.adjust_config_with_unaligned_cpu_tp = lambda config, *_: config
     scheduler = Scheduler(arguments, ports)
     facts["context"] = scheduler.model_config.context_len
