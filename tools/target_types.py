@@ -1,13 +1,15 @@
-"""List the types of targets that a version of vLLM or SGLang drafts for with EAGLE-3, from its own source.
+"""List the types of targets that a version of an engine drafts for with EAGLE-3, from its own source.
 
-    python tools/target_types.py ENGINE --python PATH [--write]
+    python tools/target_types.py ENGINE --python PATH [--source FOLDER] [--write]
 
-PATH is the interpreter of an environment that has the version. A type (``model_type`` of a config.json) is known if
-the class that the engine registers for its architecture hands out aux hidden states: in vLLM it has ``SupportsEagle3``
-among its bases, in SGLang a method ``set_eagle3_layers_to_capture``, its own or inherited. Transformers, of the same
-environment, says which architectures a type has; ``REMOTE`` does for types whose published models say otherwise.
-Prints ``known_targets`` and ``not_targets`` as ``contract.toml`` has them; ``--write`` puts them into the contract of
-the version. Neither the engine nor a model is imported: sources are parsed.
+PATH is the interpreter of an environment that has the version. FOLDER holds the engine's package if the environment
+has transformers alone, such as a checkout of TensorRT-LLM. A type (``model_type`` of a config.json) is known if the
+class that the engine registers for its architecture hands out aux hidden states: in vLLM it has ``SupportsEagle3``
+among its bases, in SGLang a method ``set_eagle3_layers_to_capture``, its own or inherited, in TensorRT-LLM
+``SpecDecOneEngineForCausalLM`` among its bases. Transformers, of the same environment, says which architectures a
+type has; ``REMOTE`` does for types whose published models say otherwise. Prints ``known_targets`` and
+``not_targets`` as ``contract.toml`` has them; ``--write`` puts them into the contract of the version. Neither the
+engine nor a model is imported: sources are parsed.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eagle3hub.engines.specs import DATA, default_version
+from eagle3hub.engines.specs import DATA, default_version, engine_module
 
-MODELS = {"vllm": ("vllm/model_executor/models", "vllm/models"), "sglang": ("sglang/srt/models",)}
+MODELS = {
+    "vllm": ("vllm/model_executor/models", "vllm/models"),
+    "sglang": ("sglang/srt/models",),
+    "trtllm": ("tensorrt_llm/_torch/models",),
+}
 """Where an engine keeps its model classes, below site-packages; the registry is in the first."""
 REMOTE = {
     "deepseek_v32": ["DeepseekV32ForCausalLM"],
@@ -43,25 +49,27 @@ REMOTE = {
     "mimo_v2_flash": ["MiMoV2FlashForCausalLM"],
 }
 """Architectures of types whose config class comes with the model, by the config.json of published models."""
+_BASES = {"vllm": "SupportsEagle3", "trtllm": "SpecDecOneEngineForCausalLM"}
+"""The class that an engine's models inherit from if it drafts for them."""
 _TELL = (
     "import json; from transformers.models.auto import modeling_auto as m;"
     "names = ['CAUSAL_LM', 'IMAGE_TEXT_TO_TEXT', 'MULTIMODAL_LM'];"
     "print(json.dumps([dict(getattr(m, f'MODEL_FOR_{name}_MAPPING_NAMES', {})) for name in names]));"
-    "import sysconfig; print(sysconfig.get_path('purelib'))"
+    "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).submodule_search_locations[0])"
 )
 
 
-def told(python: Path) -> tuple[dict[str, list[str]], Path]:
-    """The architectures of each type that transformers knows, and where packages lie."""
-    out = subprocess.run([str(python), "-c", _TELL], stdout=subprocess.PIPE, text=True, check=True).stdout
-    maps, site = out.strip().splitlines()[-2:]
+def told(python: Path, engine: str) -> tuple[dict[str, list[str]], Path]:
+    """The architectures of each type that transformers knows, and the folder that the engine's package lies in."""
+    out = subprocess.run([str(python), "-c", _TELL, engine], stdout=subprocess.PIPE, text=True, check=True).stdout
+    maps, package = out.strip().splitlines()[-2:]
     types: dict[str, list[str]] = {}
     for mapping in json.loads(maps):
         for kind, names in mapping.items():
             types.setdefault(kind, []).extend([names] if isinstance(names, str) else names)
     for kind, names in REMOTE.items():
         types.setdefault(kind, []).extend(names)
-    return types, Path(site)
+    return types, Path(package).parent
 
 
 class Classes:
@@ -77,6 +85,7 @@ class Classes:
                     self.bases.setdefault(node.name, set()).update(_name(base) for base in node.bases)
                     defined = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
                     self.methods.setdefault(node.name, set()).update(defined)
+                    self.registered |= dict.fromkeys(_registered_as(node), node.name)
                 elif isinstance(node, ast.Assign) and any(_name(t) == "EntryClass" for t in node.targets):
                     entries = node.value.elts if isinstance(node.value, ast.List | ast.Tuple) else [node.value]
                     self.registered |= {_name(entry): _name(entry) for entry in entries}
@@ -90,6 +99,14 @@ class Classes:
                 found.add(one)
                 queue += self.bases.get(one, ())
         return found
+
+
+def _registered_as(node: ast.ClassDef) -> list[str]:
+    """The architectures that TensorRT-LLM's ``register_auto_model`` gives a class."""
+    calls = [
+        one for one in node.decorator_list if isinstance(one, ast.Call) and _name(one.func) == "register_auto_model"
+    ]
+    return [str(arg.value) for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
 
 
 def _name(node: ast.expr) -> str:
@@ -111,17 +128,17 @@ def vllm_registry(registry: Path) -> dict[str, str]:
     return found
 
 
-def targets(engine: str, python: Path) -> tuple[list[str], list[str]]:
+def targets(engine: str, python: Path, source: Path | None = None) -> tuple[list[str], list[str]]:
     """The types that the engine drafts for, and those whose class it has but does not draft for."""
-    types, site = told(python)
-    folders = [site / folder for folder in MODELS[engine]]
+    types, site = told(python, engine_module(engine) if source is None else "transformers")
+    folders = [(source or site) / folder for folder in MODELS[engine]]
     classes = Classes(*folders)
     table = vllm_registry(folders[0] / "registry.py") if engine == "vllm" else classes.registered
 
     def drafts(name: str) -> bool:
         line = classes.lineage(name)
-        if engine == "vllm":
-            return "SupportsEagle3" in line
+        if engine in _BASES:
+            return _BASES[engine] in line
         return any("set_eagle3_layers_to_capture" in classes.methods.get(one, ()) for one in line)
 
     known, lacking = [], []
@@ -162,10 +179,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", choices=tuple(MODELS))
     parser.add_argument("--python", type=Path, required=True, help="interpreter that has the engine")
+    parser.add_argument("--source", type=Path, help="folder of the engine's package, such as a checkout")
     parser.add_argument("--version", help="the version whose contract is written (default: the pinned one)")
     parser.add_argument("--write", action="store_true", help="put the lists into contract.toml")
     given = parser.parse_args()
-    known, lacking = targets(given.engine, given.python)
+    known, lacking = targets(given.engine, given.python, given.source)
     if given.write:
         write(given.engine, given.version or default_version(given.engine), known, lacking)
     else:

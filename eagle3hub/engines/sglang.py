@@ -72,6 +72,8 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
         arguments |= {"prefill_attention_backend": "intel_amx", "decode_attention_backend": "intel_amx"}
         # max_total_tokens sets the size of the pool; the fraction only has to leave room for it on a busy machine.
         arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": spec.max_model_len + _draft_room(spec)}
+    elif spec.dtype == "float32":
+        arguments["attention_backend"] = "triton"  # SGLang's choice for CUDA takes half precision only; not run by us
     if spec.head is not None:
         arguments |= {
             "speculative_algorithm": "EAGLE3",

@@ -62,7 +62,7 @@ class EngineData:
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
         pinned: the version that is installed and run by default.
-        released_as: its distributions on the package index; `tools/engine_releases.py` looks for newer releases.
+        released_as: its distributions on the package index, where `tools/engine_releases.py` looks.
         beside: further versions that every preflight checks.
         facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
@@ -91,8 +91,7 @@ class SourceArchive:
 class EnvironmentData:
     """An environment in ``engine.toml``; see `EnvironmentSpec`.
 
-    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and a text model does
-    without.
+    ``distribution`` has no version here; ``leaves_out`` names what its metadata asks for and text models do without.
     """
 
     distribution: str
@@ -295,7 +294,8 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
     nearest = releases[max(not_newer, default=min(releases))]
     title = engine_title(engine)
     if asked in recipe_versions(engine):
-        return KnownVersion(nearest, f"how {title} {asked} reads a head is not known: it is judged as {nearest}")
+        what = f"how {title} {asked} reads a head" if file == "contract.toml" else f"what {title} {asked} accepts"
+        return KnownVersion(nearest, f"{what} is not known: it is judged as {nearest}")
     if own < min(releases) and not not_newer:
         how = "older than every version that eagle3hub knows"
     elif own > max(releases):

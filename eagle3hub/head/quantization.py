@@ -39,6 +39,8 @@ _METHODS = {
 _SPELLINGS = {spelling: method for method, spellings in _METHODS.items() for spelling in spellings}
 KNOWN = frozenset(_METHODS)
 """The methods whose tensors are understood; weights of any other are kept as they are, unchecked."""
+LEFT_OUT = "-:"
+"""What begins a regular expression among the keys of GPTQ's ``dynamic`` that names modules left out."""
 UNSTATED = "unknown"
 """The method of quantized weights whose config does not say how they are quantized."""
 
@@ -198,7 +200,8 @@ def _fp8_forms(fields: Mapping[str, Any]) -> Iterator[str]:
 def _integer_forms(fields: Mapping[str, Any]) -> Iterator[str]:
     bits = fields.get("bits", fields.get("w_bit"))
     yield _form("int", bits, fields.get("group_size"), None)
-    if fields.get("dynamic"):
+    dynamic = _object(fields, "dynamic")
+    if any(not key.startswith(LEFT_OUT) for key in dynamic):
         yield "mixed"
 
 
@@ -283,10 +286,16 @@ _MATCHES: Mapping[str, tuple[Callable[[str, str], bool], ...]] = {
     "equal-or-regex": (_equal,),
     "suffix-or-regex": (_suffix,),
     "path": (_path,),
+    "substring": (_substring,),
     "glob-or-substring": (_substring, _glob),
     "path-or-glob-of-part": (_path, _glob_of_part),
 }
 MATCHINGS = frozenset(_MATCHES)
+
+
+def left_out_of(fields: Mapping[str, Any]) -> list[str]:
+    """The expressions of GPTQ's ``dynamic`` that name modules left out, as entries for `matches`."""
+    return [f"re:{key.removeprefix(LEFT_OUT)}" for key in _object(fields, "dynamic") if key.startswith(LEFT_OUT)]
 
 
 def matches(entry: str, name: str, how: Matching) -> bool:

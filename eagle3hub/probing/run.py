@@ -210,6 +210,8 @@ def _judge(
         context=told.get("context"),
     )
     ended = told["ended"]
+    if ended == "not_asked":
+        return [Answer(outcome="not_run", message=told["message"])] * (1 + len(others))
     if ended == "ran" and question.comparable:
         seen = _measured(seen, question, made, work)
     if ended == "ran":

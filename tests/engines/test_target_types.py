@@ -42,7 +42,7 @@ def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Pat
         "class A(nn.Module, SupportsEagle3): ...\nclass B(A): ...\nclass C(nn.Module, SupportsLoRA): ...\n"
     )
     types = {kind: [f"{kind.upper()}ForCausalLM"] for kind in ("a", "b", "c", "d")}
-    monkeypatch.setattr(tool, "told", lambda python: (types, tmp_path))
+    monkeypatch.setattr(tool, "told", lambda python, engine: (types, tmp_path))
     assert tool.targets("vllm", Path("python")) == (["a", "b"], ["c"])
     other = tmp_path / "sglang/srt/models"
     other.mkdir(parents=True)
@@ -52,6 +52,28 @@ def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Pat
         "EntryClass = [AForCausalLM, BForCausalLM]\n"
     )
     assert tool.targets("sglang", Path("python")) == (["a"], ["b"])
+    checkout = tmp_path / "checkout"
+    models = checkout / "tensorrt_llm/_torch/models"
+    models.mkdir(parents=True)
+    (models / "modeling_a.py").write_text(
+        "class Base(SpecDecOneEngineForCausalLM[Model, Config]): ...\n"
+        '@register_auto_model("AForCausalLM")\nclass A(Base): ...\n'
+        '@register_auto_model("BForCausalLM")\n@register_auto_model("CForCausalLM")\n'
+        "class B(DecoderModelForCausalLM[Model, Config]): ...\nclass DForCausalLM(Base): ...\n"
+    )
+    assert tool.targets("trtllm", Path("python"), checkout) == (["a"], ["b", "c"])
+
+
+def test_sources_are_those_of_the_package_that_is_imported(tmp_path: Path, tool: ModuleType):
+    """One that lies before the installed ones on the path, for example."""
+    (tmp_path / "first/vllm").mkdir(parents=True)
+    (tmp_path / "first/vllm/__init__.py").write_text("raise SystemExit('it is not imported')\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/first exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    types, site = tool.told(python, "vllm")
+    assert site == tmp_path / "first"
+    assert "LlamaForCausalLM" in types["llama"]
 
 
 def test_the_lists_are_written_in_place(tmp_path: Path, tool: ModuleType, monkeypatch):
@@ -59,7 +81,7 @@ def test_the_lists_are_written_in_place(tmp_path: Path, tool: ModuleType, monkey
     folder.mkdir(parents=True)
     (folder / "contract.toml").write_text('a = 1\nknown_targets = [\n    "old",\n]\nb = 2\n\n[aux]\nc = 3\n')
     monkeypatch.setattr(tool, "DATA", tmp_path)
-    monkeypatch.setattr(tool, "targets", lambda engine, python: (["x"], ["y", "z"]))
+    monkeypatch.setattr(tool, "targets", lambda engine, python, source: (["x"], ["y", "z"]))
     monkeypatch.setattr(sys, "argv", ["target_types.py", "vllm", "--python", "p", "--version", "9", "--write"])
     tool.main()
     assert (folder / "contract.toml").read_text() == (

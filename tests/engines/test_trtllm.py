@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import stat
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines.trtllm_cpu.environment import interpreter
 from safetensors.torch import load_file, save_file
 from support import targets
 from support.overfit import overfit
@@ -26,19 +24,10 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 from eagle3hub.validation.engine_runner import Cache
 
-PACKAGES = Path(__file__).parent / "trtllm_cpu" / "packages"
+pytestmark = pytest.mark.engine
 PROMPTS, TOKENS, DRAFTED = 2, 24, 60
 VERSIONS = (TRTLLM, TRTLLM_NEXT)
 Measured = Callable[..., dict[str, Any]]
-
-
-def python(folder: Path, version: str) -> Path:
-    """An interpreter that has the stand-in, as ``version``."""
-    file = folder / f"python-{version}"
-    own = f"PYTHONPATH={shlex.quote(str(PACKAGES))} TENSORRT_LLM_STAND_IN={version}"
-    file.write_text(f'#!/bin/sh\nexec env {own} {shlex.quote(sys.executable)} "$@"\n')
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return file
 
 
 def head_for(folder: Path, target: Path) -> Path:
@@ -103,7 +92,7 @@ def measured(pair: tuple[Path, Path], tmp_path: Path, cache: Cache) -> Measured:
             target_name="small",
             engine=engine,
             device="cpu" if engine == "reference" else "cuda",
-            engine_python={"trtllm": python(tmp_path, version)},
+            engine_python={"trtllm": interpreter(tmp_path, version)},
             num_prompts=PROMPTS,
             max_new_tokens=TOKENS,
             **options,
@@ -139,10 +128,10 @@ def test_a_fault_that_loads_is_seen(
     save_file({k: v for k, v in tensors.items() if k != "norm.weight"}, broken / "model.safetensors", {"format": "pt"})
     (broken / "config.json").write_text((pair[0] / "config.json").read_text())
     spec = RunSpec(str(pair[1]), broken, load_prompts("smoke", 1), device="cuda", max_new_tokens=4)
-    found = get_engine("trtllm").run(spec, python(tmp_path, TRTLLM_NEXT), timeout=120, progress=silent)
+    found = get_engine("trtllm").run(spec, interpreter(tmp_path, TRTLLM_NEXT), timeout=120, progress=silent)
     assert isinstance(found, EngineRun)
     assert found.load is not None and found.load.not_loaded == ("norm.weight",)
-    old = get_engine("trtllm").run(spec, python(tmp_path, TRTLLM), timeout=120, progress=silent)
+    old = get_engine("trtllm").run(spec, interpreter(tmp_path, TRTLLM), timeout=120, progress=silent)
     assert isinstance(old, EngineFailure) and "KeyError" in old.reason
 
 

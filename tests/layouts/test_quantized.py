@@ -194,13 +194,13 @@ def test_a_name_in_a_scheme_is_rewritten_only_as_a_whole_word():
 @pytest.mark.parametrize(
     ("entry", "name", "meant"),
     [
-        ("fc", "model.fc", {"suffix-or-regex", "path", "glob-or-substring", "path-or-glob-of-part"}),
+        ("fc", "model.fc", {"substring", "suffix-or-regex", "path", "glob-or-substring", "path-or-glob-of-part"}),
         ("model.fc", "model.fc", "all"),
         ("re:.*fc", "model.fc", {"equal-or-regex", "suffix-or-regex"}),
         ("re:fc", "model.fc", set()),
         ("model*", "model.fc", {"glob-or-substring", "path-or-glob-of-part"}),
-        ("self_attn", "model.self_attn.o_proj", {"path", "glob-or-substring", "path-or-glob-of-part"}),
-        ("o_proj", "model.self_attn.qo_proj", {"glob-or-substring"}),
+        ("self_attn", "model.self_attn.o_proj", {"substring", "path", "glob-or-substring", "path-or-glob-of-part"}),
+        ("o_proj", "model.self_attn.qo_proj", {"substring", "glob-or-substring"}),
         ("*o_proj", "model.self_attn.o_proj", {"glob-or-substring", "path-or-glob-of-part"}),
     ],
 )

@@ -94,6 +94,96 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "U U X U U S U",
         "quantization-device",
     ),
+    "Quark, no settings by type of layer": (
+        f.in_fp8(f.universal(**f.quark(["re:.*fc"], layer_type_quant_config="DELETE"))),
+        "X X X U U S U",
+        "quantization-incomplete",
+    ),
+    "AWQ": (f.packed(f.universal(**f.awq())), "R R R U U S U", "quantized"),
+    "AWQ, one exception that leaves out none of the plain": (
+        f.packed(f.universal(**f.awq(modules_to_not_convert=["lm_head"]))),
+        "X X R U U S U",
+        "packed-where-plain",
+    ),
+    "AWQ, one matrix plain": (
+        f.packed(f.universal(**f.awq()), ("fc", "lm_head", "down_proj")),
+        "X X S U U S U",
+        "packed-where-plain",
+    ),
+    "AWQ, one matrix plain, and excepted": (
+        f.packed(f.universal(**f.awq(modules_to_not_convert=["fc", "down_proj"])), ("fc", "lm_head", "down_proj")),
+        "R R R U U S U",
+        "quantized",
+    ),
+    "AWQ, fc too": (f.packed(f.universal(**f.awq()), ("lm_head",)), "R R S U U S U", "fc-renamed"),
+    "AWQ, lm_head too": (
+        f.packed(f.universal(**f.awq()), ("fc",)),
+        "X X S U U S U",
+        "plain-where-quantized",
+    ),
+    "AWQ, lm_head too, as the config says": (
+        f.packed(f.universal(**f.awq(lm_head=True)), ("fc",)),
+        "R R R U U S U",
+        "quantized",
+    ),
+    "AWQ of 8 bits": (f.packed(f.universal(**f.awq(bits=8))), "X X R U U S U", "quantization-form"),
+    "AWQ in groups of 16": (f.packed(f.universal(**f.awq(group_size=16))), "R R U U U S U", "quantization-setting"),
+    "AWQ, no word of zero points": (
+        f.packed(f.universal(**f.awq(zero_point="DELETE"))),
+        "X X X U U S U",
+        "quantization-incomplete",
+    ),
+    "GPTQ": (f.packed(f.universal(**f.gptq())), "X X R U U S U", "plain-where-quantized"),
+    "GPTQ, modules as vLLM names them": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"]))),
+        "R R R U U S U",
+        "quantized",
+    ),
+    "GPTQ, modules as transformers names them": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=[["self_attn.q_proj"], ["mlp.down_proj"]]))),
+        "X X R U U S U",
+        "plain-where-quantized",
+    ),
+    "GPTQ, fc too, in the list and plain": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp", "fc"]))),
+        "X X R U U S U",
+        "packed-where-plain",
+    ),
+    "GPTQ, a module left out": (
+        f.packed(
+            f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], dynamic={r"-:.*down_proj": {}})),
+            ("fc", "lm_head", "down_proj"),
+        ),
+        "R R R U U S U",
+        "quantized",
+    ),
+    "GPTQ, other bits in some modules": (
+        f.packed(f.universal(**f.gptq(dynamic={r"+:.*down_proj": {"bits": 8}}))),
+        "U U U U U S U",
+        "quantization-unread",
+    ),
+    "GPTQ, ordered by activations": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], desc_act=True))),
+        "X X R U U S U",
+        "quantization-setting",
+    ),
+    "GPTQ, ordered by activations, one group": (
+        f.packed(
+            f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], desc_act=True, group_size=-1))
+        ),
+        "R R R U U S U",
+        "quantized",
+    ),
+    "GPTQ, asymmetric": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], sym=False))),
+        "X X U U U S U",
+        "quantization-setting",
+    ),
+    "GPTQ of 8 bits": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], bits=8))),
+        "U U R U U S U",
+        "quantization-device",
+    ),
     "a method that only SGLang has heard of": (
         f.in_fp8(f.universal(quantization_config={"quant_method": "bitsandbytes"})),
         "X X U U U S U",

@@ -42,3 +42,7 @@ def test_the_final_hidden_state_has_to_be_asked_for():
 
 def test_a_number_of_layers_that_fc_was_not_made_for():
     assert {"fc-width", "aux-count"} & codes(f.modelopt(f.AFTER), f.AFTER[:2])
+
+
+def test_one_layer_has_no_fc_there_whatever_it_is_told():
+    assert codes(f.modelopt(f.AFTER[:1]), f.AFTER[:1]) == {"single-feature"}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM, VLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, current_contracts, preflight
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
+NEXT = {("vllm", f"{VLLM} {runner}"): ("vllm", f"{VLLM_NEXT} {runner}") for runner in ("V1", "V2")}
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 
@@ -107,9 +108,20 @@ def test_cell_for_the_right_reason(row: str, engine: tuple[str, str], codes: set
 
 def test_the_columns_are_all_there_is():
     old = ("sglang_jax", "0.0.2")
-    assert {(c.engine, c.version) for c in current_contracts()} == {*COLUMNS, old}
+    assert {(c.engine, c.version) for c in current_contracts()} == {*COLUMNS, *NEXT.values(), old}
     for subject, _ in MATRIX.values():
         assert preflight(subject, *old, f.target()).kind == "refuses"
+
+
+@pytest.mark.parametrize("pinned", NEXT)
+def test_vllms_next_version_differs_where_it_is_known_to(pinned: tuple[str, str]):
+    """Its V2 takes a head of the final hidden state, which the pinned one refuses."""
+    found = {row for row, (subject, _) in MATRIX.items() if codes(subject, pinned) != codes(subject, NEXT[pinned])}
+    assert found == ({"modelopt, final hidden state"} if pinned == V2 else set())
+
+
+def codes(subject: ExaminedHead, engine: tuple[str, str]) -> list[tuple[str, str]]:
+    return [(r.code, r.effect) for r in preflight(subject, *engine, f.target()).reasons]
 
 
 def test_a_yaml_hint_names_the_after_layer_ids():

@@ -14,7 +14,7 @@ from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.base import Dtype, EngineFailure, EngineRun, RunSpec
 from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight
 from eagle3hub.head.target import read_target
 from eagle3hub.prompts import load_prompts
@@ -125,18 +125,46 @@ CASES: dict[str, Any] = {
     "FP8, exceptions for the whole draft": lambda folder: variants.with_scheme(
         folder, "quark", quant_method="modelopt", quant_algo="FP8", ignore=["model*", "lm_head"]
     ),
+    "Quark, no settings by type of layer": lambda folder: variants.with_scheme(
+        folder, "quark", layer_type_quant_config=None
+    ),
+    "AWQ": lambda folder: variants.with_scheme(folder, "awq"),
+    "AWQ, fc too": lambda folder: variants.with_scheme(folder, "awq", but=("lm_head",)),
+    "AWQ, one exception that leaves out none of the plain": lambda folder: variants.with_scheme(
+        folder, "awq", modules_to_not_convert=["lm_head"]
+    ),
+    "AWQ, one matrix plain": lambda folder: variants.with_scheme(folder, "awq", ("fc", "lm_head", "down_proj")),
+    "GPTQ": lambda folder: variants.with_scheme(folder, "gptq", group_size=32),
+    "GPTQ, modules as vLLM names them": lambda folder: variants.with_scheme(
+        folder, "gptq", group_size=32, modules_in_block_to_quantize=["self_attn", "mlp"]
+    ),
+    "GPTQ, a module left out": lambda folder: variants.with_scheme(
+        folder,
+        "gptq",
+        ("fc", "lm_head", "down_proj"),
+        group_size=32,
+        modules_in_block_to_quantize=["self_attn", "mlp"],
+        dynamic={r"-:.*down_proj": {}},
+    ),
+    "GPTQ, ordered by activations": lambda folder: variants.with_scheme(
+        folder, "gptq", group_size=32, modules_in_block_to_quantize=["self_attn", "mlp"], desc_act=True
+    ),
+    "GPTQ in groups of 16": lambda folder: variants.with_scheme(
+        folder, "gptq", modules_in_block_to_quantize=["self_attn", "mlp"]
+    ),
 }
 
 
-def run(folder: Path, target: Path, python: Path) -> EngineRun | EngineFailure:
+def run(folder: Path, target: Path, python: Path, dtype: Dtype = "float32") -> EngineRun | EngineFailure:
     prompts = load_prompts("smoke", 1)
-    job = RunSpec(target=str(target), head=folder, prompts=prompts, max_new_tokens=8)
+    job = RunSpec(target=str(target), head=folder, prompts=prompts, max_new_tokens=8, dtype=dtype)
     return get_engine("vllm").run(job, python, timeout=600, progress=silent)
 
 
 TELLING = (
     *("nested ids only", "no d2t", "full vocabulary with d2t", "model. prefix", "layers.0. names"),
     *("8-bit integers", "8-bit integers, fc excepted by its plain name", "FP8, exceptions for the whole draft"),
+    *("AWQ", "GPTQ", "GPTQ, modules as vLLM names them"),
 )
 """These cases always run. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
 
@@ -147,7 +175,8 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     CASES[name](folder)
     target = read_target(str(smollm2_target))
     verdict: PreflightVerdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
-    outcome = run(folder, smollm2_target, vllm_python)
+    half = name.startswith(("AWQ", "GPTQ"))  # vLLM runs neither in float32
+    outcome = run(folder, smollm2_target, vllm_python, "bfloat16" if half else "float32")
     said = [r.sentence for r in verdict.reasons if r.effect == verdict.kind]
     if verdict.kind == "refuses":
         assert isinstance(outcome, EngineFailure), said
@@ -157,7 +186,9 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     boundaries = ", ".join(map(str, outcome.load.aux_boundaries or ()))
     if verdict.kind == "right":
         assert outcome.load.not_loaded == ()
-        assert set(outcome.load.ignored) <= {"t2d"} | {n for n in outcome.load.ignored if "rotary" in n}
+        assert set(outcome.load.ignored) <= {"t2d"} | {
+            n for n in outcome.load.ignored if "rotary" in n or "g_idx" in n
+        }
         assert any(f"takes the head's aux layers: {boundaries} " in s for s in said)
     elif "aux-layers" in {r.code for r in verdict.reasons}:
         assert any(f"takes aux layers {boundaries} instead" in s for s in said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
-from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM, VLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, engines_serving, preflight, preflight_all
 from eagle3hub.errors import UsageError
@@ -113,11 +113,19 @@ def test_targets_an_engine_does_not_draft_for():
 )
 def test_each_engine_drafts_for_targets_whose_class_hands_out_its_layers(kind: str, expected: str):
     effects = {"right": "R", "unknown": "U", "refuses": "X", "silently_wrong": "S"}
-    found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version != "0.0.2"]
+    beside = ("0.0.2", f"{VLLM_NEXT} V1", f"{VLLM_NEXT} V2")
+    found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version not in beside]
     assert " ".join(effects[v.kind] for v in found) == expected
     said = {r.code: r.sentence for v in found for r in v.reasons}
     if "U" in expected:
         assert said["target-unchecked"] == f"may not draft for targets of type {kind}: this was not checked"
+
+
+@pytest.mark.parametrize("kind", ["granitemoe", "granitemoe_swa", "granitemoeshared"])
+def test_vllms_next_version_drafts_for_more_targets(kind: str):
+    for runner in ("V1", "V2"):
+        assert preflight(f.universal(), "vllm", f"{VLLM} {runner}", f.target(kind)).kind == "refuses"
+        assert preflight(f.universal(), "vllm", f"{VLLM_NEXT} {runner}", f.target(kind)).kind == "right"
 
 
 def test_a_head_of_the_final_hidden_state_needs_no_layer_of_its_target():

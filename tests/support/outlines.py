@@ -172,6 +172,30 @@ def in_fp8(plain: ExaminedHead, dtype: str = "F8_E4M3") -> ExaminedHead:
     return ExaminedHead(files, replace(plain.truth, quantized=infer_truth(files).quantized))
 
 
+def packed(plain: ExaminedHead, but: tuple[str, ...] = ("fc", "lm_head")) -> ExaminedHead:
+    """The same folder with its matrices as GPTQ and AWQ pack them; ``but``: ends of the modules that stay plain."""
+    held: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, (dtype, shape) in plain.files.tensors.items():
+        stem = name.removesuffix(".weight")
+        if len(shape) == 2 and not stem.endswith(but):
+            held |= {f"{stem}.qweight": ("I32", (shape[1] // 8, shape[0])), f"{stem}.scales": ("F16", (1, shape[0]))}
+            held[f"{stem}.qzeros"] = ("I32", (1, shape[0] // 8))
+        else:
+            held[name] = (dtype, shape)
+    files = replace(plain.files, tensors=held)
+    return ExaminedHead(files, replace(plain.truth, quantized=infer_truth(files).quantized))
+
+
+def gptq(**changes: Any) -> dict[str, Any]:
+    own = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
+    return {"quantization_config": changed(own, changes)}
+
+
+def awq(**changes: Any) -> dict[str, Any]:
+    own = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+    return {"quantization_config": changed(own, changes)}
+
+
 def _halved(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
     return (shape[0], shape[1] // 2) if dtype == "U8" else shape
 
@@ -181,6 +205,7 @@ def quark(exclude: list[str], **changes: Any) -> dict[str, Any]:
     weight = {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0, "is_dynamic": False, "symmetric": True}
     whole = {"weight": weight, "input_tensors": {**weight, "ch_axis": 1, "is_dynamic": True}}
     own = {"quant_method": "quark", "exclude": exclude, "export": {"kv_cache_group": []}, "global_quant_config": whole}
+    own |= {"layer_quant_config": {}, "layer_type_quant_config": {}}
     return {"quantization_config": changed(own, changes)}
 
 

@@ -319,8 +319,8 @@ SCHEMES: dict[str, dict[str, Any]] = {
 """Configs of quantized heads, as their tools write them."""
 
 
-def parts_of(weight: torch.Tensor, scheme: str) -> Tensors:
-    """What a tool stores in place of a weight, by the last part of its name."""
+def parts_of(weight: torch.Tensor, scheme: str, group: int = 16) -> Tensors:
+    """What a tool stores in place of a weight, by the last part of its name. ``group``: inputs that share a scale."""
     rows, columns = weight.shape
     wide = weight.to(torch.float32)
     if scheme == "quark":
@@ -336,7 +336,7 @@ def parts_of(weight: torch.Tensor, scheme: str) -> Tensors:
     def words(*shape: int) -> torch.Tensor:
         return torch.randint(-(2**31), 2**31 - 1, shape, dtype=torch.int64).to(torch.int32)
 
-    groups = -(-columns // 16)
+    groups = -(-columns // group)
     if scheme == "int4":
         return {
             "weight_packed": words(rows, -(-columns // 8)),
@@ -344,7 +344,7 @@ def parts_of(weight: torch.Tensor, scheme: str) -> Tensors:
             "weight_shape": torch.tensor([rows, columns]),
         }
     if scheme == "gptq":
-        packed, index = words(-(-columns // 8), rows), {"g_idx": (torch.arange(columns) // 16).to(torch.int32)}
+        packed, index = words(-(-columns // 8), rows), {"g_idx": (torch.arange(columns) // group).to(torch.int32)}
     elif scheme == "awq":
         packed, index = words(columns, -(-rows // 8)), {}
     else:
@@ -361,10 +361,11 @@ def parts_of(weight: torch.Tensor, scheme: str) -> Tensors:
 def with_scheme(source: Path, scheme: str, but: tuple[str, ...] = ("fc", "lm_head"), **changes: Any) -> Path:
     """The head in a folder with its matrices quantized, but for those whose module ends in one of ``but``."""
     out: Tensors = {}
+    group = changes.get("group_size", 16)
     for name, tensor in tensors_of(source).items():
         module = name.removesuffix(".weight")
         if tensor.dim() == 2 and module != name and not module.endswith((*but, "embed_tokens")):
-            out |= {f"{module}.{part}": t.contiguous() for part, t in parts_of(tensor, scheme).items()}
+            out |= {f"{module}.{part}": t.contiguous() for part, t in parts_of(tensor, scheme, group).items()}
         else:
             out[name] = tensor
     save_file(out, source / "model.safetensors", metadata=heads_metadata(source))

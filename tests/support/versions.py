@@ -5,6 +5,7 @@ from __future__ import annotations
 from eagle3hub.engines.specs import default_version, engine_data
 
 VLLM = default_version("vllm")
+VLLM_NEXT = engine_data("vllm").beside[-1]
 SGLANG = default_version("sglang")
 TRTLLM = default_version("trtllm")
 TRTLLM_NEXT = engine_data("trtllm").beside[0]

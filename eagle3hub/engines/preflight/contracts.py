@@ -288,27 +288,35 @@ class MethodReading:
     """How an engine reads one method of quantization.
 
     Attributes:
-        excludes: keys whose list names what is left out; the first that has one decides.
+        excludes, includes: keys whose list names what is left out, or what alone is quantized; the first that has one
+            decides.
+        unlisted: whether, where no list is stated, the engine makes one of the names that the file has.
         matching: how an entry is compared with the name of a module (`eagle3hub.head.quantization.MATCHINGS`).
         by_shards: fused modules (``qkv``, ``gate_up``) that are also compared by the names of their parts.
-        lm_head: whether it is ``never`` quantized, or ``as others`` are.
+        dynamic: whether it obeys the expressions of ``dynamic`` that leave modules out.
+        lm_head: whether it is quantized ``never``, ``as others`` are, or only ``if asked`` (``lm_head: true``).
         targeted: whether ``config_groups`` say what is quantized. untargeted: what happens to a linear module that no
             target names.
         needs: dotted keys without which the engine stops; alternatives separated by ``|``.
         forms: forms of numbers that it has code for. forms_of_some_devices: those that only some devices run.
+        settings: by key, the values that it has code for (1 for true, 0 for false).
     """
 
-    excludes: tuple[str, ...]
     matching: Literal[
-        "equal", "equal-or-regex", "suffix-or-regex", "path", "glob-or-substring", "path-or-glob-of-part"
+        "equal", "equal-or-regex", "suffix-or-regex", "path", "substring", "glob-or-substring", "path-or-glob-of-part"
     ]
+    excludes: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    unlisted: bool = False
+    dynamic: bool = False
     by_shards: frozenset[str] = frozenset()
-    lm_head: Literal["never", "as others"] = "never"
+    lm_head: Literal["never", "as others", "if asked"] = "never"
     targeted: bool = False
     untargeted: Literal["plain", "refuses"] = "plain"
     needs: tuple[str, ...] = ()
     forms: frozenset[str] = frozenset()
     forms_of_some_devices: frozenset[str] = frozenset()
+    settings: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eagle3hub.checkpoint.safetensors import FLOATS
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
 from eagle3hub.engines.preflight.contracts import MethodReading
 from eagle3hub.engines.preflight.files import packed_weights
-from eagle3hub.head.quantization import PACKED, PACKED_VALUES, Scheme, UnclearPattern, matches
+from eagle3hub.head.quantization import PACKED, PACKED_VALUES, Scheme, UnclearPattern, left_out_of, matches
 
 _SHARDS = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
 _OF_LAYER = {
@@ -23,6 +23,8 @@ _OF_LAYER = {
 _WEIGHT = re.compile(
     rf"(?:model\.)?(?:(midlayer|layers)\.(?:(\d{{1,9}})\.)?)?(.+)\.(weight|{'|'.join(PACKED_VALUES)})"
 )
+_PLAIN = frozenset({"F16", "BF16", "F32"})
+"""Types of tensors that vLLM takes for plain where it makes a list of a file's modules."""
 _FAR = 10**6
 """The number of a decoder layer in names of modules where the target's depth is not known; no list names it."""
 
@@ -36,7 +38,9 @@ def quantization_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
         return
     yield PreflightFinding("quantized")
     if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):
-        yield PreflightFinding("fc-packed" if packed_weights(case.files, PACKED, "fc.weight") else "fc-quantized")
+        renamed = "fc.weight" not in {name.removeprefix("model.") for name in case.files.tensors}
+        packed = "fc-renamed" if renamed else "fc-packed"
+        yield PreflightFinding(packed if packed_weights(case.files, PACKED, "fc.weight") else "fc-quantized")
     scheme = case.files.scheme
     if told is None or scheme is None:
         yield PreflightFinding("packed-untold" if packed_weights(case.files, PACKED) else "quantized-untold")
@@ -62,8 +66,9 @@ def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
     lacking = [keys for keys in reading.needs if all(lookup(scheme.fields, key) is None for key in keys.split("|"))]
     if lacking:
         yield PreflightFinding("quantization-incomplete", {"key": lacking[0].partition("|")[0], "where": scheme.place})
-        return
     form = scheme.form
+    if lacking and form not in reading.forms:
+        return
     if form in reading.forms_of_some_devices:
         yield PreflightFinding("quantization-device", {"form": form, **facts})
     elif form in ("", "mixed"):
@@ -72,19 +77,31 @@ def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
     elif form not in reading.forms:
         yield PreflightFinding("quantization-form", {"form": form, **facts})
         return
+    for key, values in reading.settings.items():
+        if all(_setting(scheme, key) != value for value in values):
+            stated = str(scheme.fields.get(key)).lower()
+            yield PreflightFinding("quantization-setting", {"setting": f"{key}: {stated}", **facts})
     yield from _modules(case, scheme, reading)
+
+
+def _setting(scheme: Scheme, key: str) -> Any:
+    """The value of a key; an order of activations within one group for all inputs is none."""
+    value = scheme.fields.get(key)
+    return 0 if key == "desc_act" and scheme.fields.get("group_size") == -1 else value
 
 
 def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Iterator[PreflightFinding]:
     """Compare, module by module, what the engine builds for quantized weights with what the file stores."""
     plain: dict[str, str] = {}
     packed: set[str] = set()
+    own: dict[str, list[str]] = {"plain": [], "quantized": []}
     for name, (module, stored) in _stored(case).items():
         engines_name = case.contract.quantization.modules.get(module.partition("@")[0])
         if engines_name is None:
             continue
         full = engines_name.format(n=_layer_number(case, module))
-        built = _built(scheme, reading, full, module.partition("@")[0], name.rpartition(".")[2])
+        built = _built(case, scheme, reading, full, module.partition("@")[0], name.rpartition(".")[2])
+        own[stored].append(full.rpartition(".")[2])
         if built is None:
             yield PreflightFinding("quantization-target", {"module": full, "where": scheme.place})
             return
@@ -95,18 +112,30 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
     if plain:
         code = "packed-where-plain" if packed_weights(case.files, PACKED) else "quantized-where-plain"
         first = next(iter(plain))
+        entry = _entry(reading, first.rpartition(".")[2], plain[first])
         yield PreflightFinding(
             code,
             {
                 "names": _several(plain),
                 "form": scheme.form,
                 "module": plain[first],
-                "where": scheme.place,
-                "entry": _entry(reading, first.rpartition(".")[2], plain[first]),
+                "why": f"{'the list' if reading.includes else 'no exception'} in {scheme.place} fits",
+                "remedy": _remedy(reading, own) or f"add {entry} to the exceptions in {scheme.place}",
             },
         )
     if packed:
-        yield PreflightFinding("plain-where-quantized", {"names": _several(packed), "where": scheme.place})
+        remedy = _remedy(reading, own) or f"remove what fits these names from the exceptions in {scheme.place}"
+        facts = {"names": _several(packed), "where": scheme.place, "remedy": remedy}
+        yield PreflightFinding("plain-where-quantized", facts)
+
+
+def _remedy(reading: MethodReading, own: Mapping[str, Sequence[str]]) -> str | None:
+    """The whole list to write, in the engine's own names, where it would else make one; None for other engines."""
+    if not reading.unlisted:
+        return None
+    key, names = (reading.includes[0], own["quantized"]) if reading.includes else (reading.excludes[0], own["plain"])
+    listed = '", "'.join(dict.fromkeys(name for name in names if name != "lm_head"))
+    return f'write "{key}": ["{listed}"] into the quantization config: the names as the engine has them'
 
 
 def _stored(case: PreflightCase) -> dict[str, tuple[str, str]]:
@@ -133,16 +162,24 @@ def _layer_number(case: PreflightCase, module: str) -> int:
     return depth + int(module.partition("@")[2] or 0)
 
 
-def _built(scheme: Scheme, reading: MethodReading, full: str, module: str, weight: str) -> bool | None:
+def _built(
+    case: PreflightCase, scheme: Scheme, reading: MethodReading, full: str, module: str, weight: str
+) -> bool | None:
     """Whether the engine builds a module for quantized weights; None where it stops because no target names it."""
-    if module == "lm_head" and reading.lm_head == "never":
+    asked = reading.lm_head == "if asked" and scheme.fields.get("lm_head") is True
+    if module == "lm_head" and reading.lm_head != "as others" and not asked:
         return False
-    excluded = next((found for key in reading.excludes if (found := _texts(lookup(scheme.fields, key)))), [])
+    if reading.dynamic and any(matches(entry, full, "equal-or-regex") for entry in left_out_of(scheme.fields)):
+        return False
     names = [full]
     if module in reading.by_shards:
         names.append(f"{full.rpartition('.')[0]}.{weight}")
+    excluded = _listed(case, scheme, reading, reading.excludes, plain=True)
     if any(matches(entry, name, reading.matching) for entry in excluded for name in names):
         return False
+    included = _listed(case, scheme, reading, reading.includes, plain=False)
+    if included:
+        return any(matches(entry, name, reading.matching) for entry in included for name in names)
     if not reading.targeted:
         return True
     targets = _targets(scheme.fields)
@@ -153,6 +190,31 @@ def _built(scheme: Scheme, reading: MethodReading, full: str, module: str, weigh
     if any(target.lower() == "linear" for target in targets):
         return True
     return None if reading.untargeted == "refuses" else False
+
+
+def _listed(
+    case: PreflightCase, scheme: Scheme, reading: MethodReading, keys: Iterable[str], *, plain: bool
+) -> list[str]:
+    """The names under the first of the keys that has any; else, if the engine does so, those of the file's modules.
+
+    ``plain``: whether these are the modules without, or with, a tensor of another type than a plain float.
+    """
+    if not keys:
+        return []
+    stated = next((found for key in keys if (found := _texts(_flat(lookup(scheme.fields, key))))), [])
+    if stated or not reading.unlisted:
+        return stated
+    every = {name.rpartition(".")[0] or name: False for name in case.files.tensors}
+    for name, (dtype, _) in case.files.tensors.items():
+        every[name.rpartition(".")[0] or name] |= dtype not in _PLAIN
+    return [name for name, quantized in every.items() if quantized != plain]
+
+
+def _flat(listed: Any) -> Any:
+    """A list of lists as one list."""
+    if isinstance(listed, list) and listed and all(isinstance(part, list) for part in listed):
+        return [entry for part in listed for entry in part]
+    return listed
 
 
 def _targets(fields: Mapping[str, Any]) -> list[str]:

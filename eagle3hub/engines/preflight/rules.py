@@ -15,6 +15,7 @@ from eagle3hub.engines.preflight.files import (
     find_tensor,
     inputs_of,
     nested_object,
+    packed_weights,
     positive_int,
     shape_of,
 )
@@ -507,6 +508,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")
     if rows is not None and type(stated) is int and rows[:1] != (stated,):
         yield PreflightFinding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
+    if packed_weights(case.files, of="lm_head.weight"):  # its rows are not those of the packed values
+        return
     if rows is None and truth.reduced:
         yield PreflightFinding("no-lm-head-reduced", facts)
     elif rows is None:

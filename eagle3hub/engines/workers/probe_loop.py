@@ -14,7 +14,8 @@ function. ``answer(question, request, found)`` runs one head, in a process forke
 too: before each stage it calls ``found.at(stage)`` (``config``, ``load``, ``taps``, ``forward``), it writes what it
 sees into ``found.facts``, and it returns the tensors.
 
-For each question the worker reports one event ``answer`` with ``name``, ``ended`` (``ran``, ``raised`` or ``died``),
+For each question the worker reports one event ``answer`` with ``name``, ``ended`` (``ran``, ``raised``, ``died``, or
+``not_asked``: see `NotAskedError`),
 ``stage``, ``seconds``, for an exception its ``kind`` and ``message``, for a death how the process ended, and the
 facts: ``class`` (of the draft), ``architecture`` (as resolved), ``loaded``, ``not_loaded``, ``ignored`` (names of
 tensors), ``taps`` (boundary ids that were captured, ``"final"`` for the final hidden state after its norm, in order),
@@ -35,6 +36,10 @@ import sys
 import threading
 import time
 import traceback
+
+
+class NotAskedError(Exception):
+    """The question cannot be asked here: the message says why."""
 
 
 class Found:
@@ -72,8 +77,11 @@ class Found:
         self._file.write_text(json.dumps(told), encoding="utf-8")
 
 
-def answer_all(request, tell, answer):
-    """Answer every question of ``request``, a few at a time; see the text above for ``answer``."""
+def answer_all(request, tell, answer, *, share=True):
+    """Answer every question of ``request``, a few at a time; see the text above for ``answer``.
+
+    ``share``: whether this process imports what the first answer's had to import.
+    """
     result = pathlib.Path(request["result"])
     left, running, together = list(request["questions"]), {}, 1
     while left or running:
@@ -94,7 +102,8 @@ def answer_all(request, tell, answer):
             continue
         question, latest = running.pop(done)
         tell("answer", **_ended(question, status, result, late=time.monotonic() > latest))
-        _import_again(result)
+        if share:
+            _import_again(result)
         together = request["together"]
 
 
@@ -124,6 +133,8 @@ def _child(question, request, answer, result):
         if question is request["questions"][0]:
             new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]
             (result / "modules").write_text(json.dumps(new), encoding="utf-8")
+    except NotAskedError as reason:
+        found.write("not_asked", message=str(reason))
     except BaseException as error:
         traceback.print_exc()
         found.write("raised", kind=type(error).__name__, message=str(error))

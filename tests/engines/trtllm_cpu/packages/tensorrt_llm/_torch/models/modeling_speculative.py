@@ -138,6 +138,13 @@ class Eagle3DraftModel(nn.Module):
         return normed, normed if self._return_hidden_post_norm else carried
 
 
+class LogitsProcessor(nn.Module):
+    def forward(
+        self, hidden_states: torch.Tensor, lm_head: nn.Module, attn_metadata: Any, return_context_logits: bool = False
+    ) -> torch.Tensor:
+        return lm_head(hidden_states if return_context_logits else hidden_states[-1:]).float()
+
+
 class Eagle3ForCausalLM(nn.Module):
     """``lenient``: load and read flags as the candidates of 1.3 do, else as 1.2.1 does."""
 
@@ -147,6 +154,7 @@ class Eagle3ForCausalLM(nn.Module):
             config.draft_vocab_size = config.vocab_size
         self.model = Eagle3DraftModel(config, spec_config, lenient)
         self.lm_head = Linear(config.hidden_size, config.draft_vocab_size, False, self.model.dtype)
+        self.logits_processor = LogitsProcessor()
         self.load_lm_head_from_target, self._lenient = True, lenient
         self._tied = bool(getattr(config, "tie_word_embeddings", False))
 

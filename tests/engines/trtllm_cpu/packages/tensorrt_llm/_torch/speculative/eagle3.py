@@ -76,7 +76,7 @@ class Eagle3OneModelWorker:
                 )
                 if step == 0:
                     memory.length = known
-                best = draft.lm_head(hidden[-1:]).argmax(-1)
+                best = draft.logits_processor(hidden[-1:], draft.lm_head, memory, True).argmax(-1)
                 inputs = best if draft.model.d2t is None else best + draft.model.d2t[best]
                 drafts.append(int(inputs))
                 hidden, positions = carried[-1:], positions[-1:] + 1

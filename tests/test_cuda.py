@@ -1,0 +1,203 @@
+"""`benchmarks/cuda.py`: what it plans, how it runs steps, and what it writes. It was rehearsed on a CPU by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from eagle3hub.cli.app import build
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def cuda() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cuda", ROOT / "benchmarks" / "cuda.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cuda"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+PYTHONS = {"vllm": "/v/python", "sglang": "/s/python"}
+
+
+def test_the_plan_has_every_combination_and_runs_what_our_commands_take(cuda: ModuleType, tmp_path: Path) -> None:
+    steps = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS))
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    ran = {step.shown for step in steps if step.shown}
+    runs = [("vllm", "V2"), ("vllm", "V1"), ("sglang", "")]
+    assert ran == {("reference", "", "float32", "0")} | {
+        (*run, dtype, temperature) for run in runs for dtype in ("float32", "bfloat16") for temperature in "01"
+    }
+    for step in steps:
+        assert set(step.needs) <= set(names[: names.index(step.name)])
+        for command in step.command:
+            if command[:3] == (sys.executable, "-m", "eagle3hub") and "probe" not in command:
+                parsed(list(command[3:]))
+    in_every_layout = [step.shown for step in steps if step.shown and "all" in step.command[0]]
+    assert set(in_every_layout) == ran - {("reference", "", "float32", "0")}
+    first = [step for step in steps if step.shown and step.shown[0] != "reference"][:3]
+    assert [step.env for step in first] == [
+        {"VLLM_USE_V2_MODEL_RUNNER": "1"},
+        {"VLLM_USE_V2_MODEL_RUNNER": "0"},
+        {},
+    ]
+
+
+def parsed(words: list[str]) -> None:
+    """Let our command line parse a command, without running it."""
+    command: Any = get_command(build())
+    context = command.make_context("eagle3hub", words)
+    while hasattr(context.command, "commands"):
+        name, inner, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        context = inner.make_context(name, rest, parent=context)
+
+
+def test_what_is_not_there_is_installed_beside(
+    cuda: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
+    steps = {step.name: step for step in cuda.plan(cuda.Options(work=tmp_path))}
+    for engine in ("vllm", "sglang"):
+        assert steps[f"install-{engine}"].network
+        assert f"install-{engine}" in steps[f"probe-{engine}"].needs
+    assert "trtllm-float32-t0-layouts" not in steps
+    more = cuda.plan(cuda.Options(work=tmp_path, pythons={**PYTHONS, "trtllm": "/t/python"}))
+    assert {"probe-trtllm", "trtllm-float32-t0-layouts"} <= {step.name for step in more}
+    rehearsal = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, device="cpu"))
+    assert not [step for step in rehearsal if "V2" in (step.shown or ()) or step.env]
+
+
+def step(cuda: ModuleType, name: str, code: str, seconds: int = 30, **more: Any) -> Any:
+    return cuda.Step(name, ((sys.executable, "-c", code),), seconds, **more)
+
+
+def test_steps_end_in_every_way_and_what_is_done_is_kept(
+    cuda: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = f"open({str(tmp_path / 'count')!r}, 'a').write('x')"
+    cell = {"layout": "universal", "engine": "vllm", "verdict": "pass", "how": "run", "mean_acceptance_length": 1.4}
+    document = json.dumps(
+        {"engines": ["vllm"], "cells": [{**cell, "preflight": "right", "reason": ""}], "layouts": []}
+    )
+    write = f"open({str(tmp_path / 'r.json')!r}, 'w').write({document!r}); raise SystemExit(1)"
+    steps = [
+        step(cuda, "beside", "import time; time.sleep(1)", network=True),
+        step(cuda, "good", count),
+        step(cuda, "bad", "import sys; sys.exit('error: no such thing')"),
+        step(cuda, "slow", "import time; time.sleep(60)", 1),
+        step(cuda, "needy", count, needs=("bad",)),
+        step(cuda, "waiting", count, needs=("beside",)),
+        step(cuda, "measured", write, measures=(0, 1), report="r.json"),
+        step(cuda, "silent", "", report="none.json"),
+        cuda.Step("absent", (("/no/such/python",),), 5),
+        step(cuda, "large", count, 10**6),
+    ]
+    runner = cuda.Runner(steps, tmp_path, minutes=1)
+    runner.run()
+    ended = {name: (one.status, one.why) for name, one in runner.ended.items()}
+    assert ended["good"] == ended["beside"] == ended["waiting"] == ("done", "done")
+    assert ended["bad"] == ("failed", "status 1: error: no such thing")
+    assert ended["slow"] == ("late", "it did not end within 1 s")
+    assert ended["needy"] == ("skipped", "bad is not done")
+    assert ended["measured"] == ("done", "pass, τ 1.400: universal")
+    assert ended["silent"] == ("failed", "it wrote no report")
+    assert ended["absent"][0] == "failed"
+    assert ended["large"][0] == "skipped"
+    assert "up to 30 s" in capsys.readouterr().out
+    before = (tmp_path / "count").read_text()
+    again = cuda.Runner(
+        [steps[1], step(cuda, "waiting", count + "  # changed", needs=()), steps[6]], tmp_path, minutes=1
+    )
+    assert set(again.ended) == {"good", "measured"}, "a changed command is run again"
+    again.run()
+    assert (tmp_path / "count").read_text() == before + "x"
+
+
+def test_a_step_leaves_no_process_behind(cuda: ModuleType, tmp_path: Path) -> None:
+    late = f"import time; time.sleep(3); open({str(tmp_path / 'late')!r}, 'w')"
+    start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {late!r}]); time.sleep(60)"
+    runner = cuda.Runner([step(cuda, "slow", start, 2)], tmp_path, minutes=1)
+    runner.run()
+    time.sleep(4)
+    assert not (tmp_path / "late").exists()
+
+
+def test_the_table_is_made_of_reports_and_put_into_the_page(cuda: ModuleType, tmp_path: Path) -> None:
+    def cell(
+        layout: str, engine: str | None, verdict: str, tau: float | None, preflight: str, reason: str = ""
+    ) -> dict:
+        return {
+            "layout": layout,
+            "engine": engine,
+            "verdict": verdict,
+            "mean_acceptance_length": tau,
+            "preflight": preflight,
+            "reason": reason,
+        }
+
+    document = {
+        "engines": ["reference", "vllm"],
+        "cells": [
+            cell("specjax", "reference", "pass", 1.5, "right"),
+            cell("specjax", "vllm", "pass", 1.398, "right"),
+            cell("universal", "vllm", "pass", 1.398, "right"),
+            cell("modelopt", "vllm", "pass", 1.398, "silently_wrong"),
+            cell("safeailab", "vllm", "fail", None, "right", "it could not load the model"),
+            cell("odd", None, "refused", None, "refuses", "the layout has no place for a | b"),
+        ],
+        "layouts": [
+            {"report": {"engines": [{"engine": "vllm", "version": "9.9"}, {"engine": "reference", "version": "1"}]}}
+        ],
+    }
+    (tmp_path / "v.json").write_text(json.dumps(document))
+    steps = [
+        cuda.Step("v", (), 9, report="v.json", shown=("vllm", "V2", "float32", "0")),
+        cuda.Step("p", (), 9, report="p.json"),
+        cuda.Step("w", (), 9, report="w.json", shown=("sglang", "", "float32", "0")),
+        cuda.Step("x", (), 9, report="x.json", shown=("sglang", "", "float32", "1")),
+    ]
+    answers = {"a": {"outcome": "right"}, "b": {"outcome": "silently_wrong"}, "c": {"outcome": "right"}}
+    ended = {
+        "v": cuda.Ended("done", 61.2, cuda.results(document), ""),
+        "p": cuda.Ended("done", 5.0, cuda.outcomes({"answers": answers}), ""),
+        "w": cuda.Ended("failed", 7.0, "status 4: error: no kernels", ""),
+        "x": cuda.Ended("skipped", 0.0, "no time was left: run it again", ""),
+    }
+    text = cuda.table(steps, ended, tmp_path, "one H9000 (9 GiB, driver 1)")
+    assert "on one H9000 (9 GiB, driver 1)." in text
+    row = next(line for line in text.splitlines() if line.startswith("| vLLM V2 "))
+    assert row == (
+        "| vLLM V2 | 9.9 | float32 | 0 | pass, τ 1.398: specjax, universal; "
+        "pass, τ 1.398; the preflight said silently wrong: modelopt; "
+        "fail (it could not load the model); the preflight said right: safeailab; "
+        "refused (the layout has no place for a \\| b): odd | 61 |"
+    )
+    assert "| SGLang |  | float32 | 0 | failed: status 4: error: no kernels | 7 |" in text
+    assert "Besides: `p`: done, 2 right, 1 silently wrong." in text
+    assert "Not begun: x." in text
+    page = f"# Page\n\n{cuda.BEGIN}\n\nold\n\n{cuda.END}\n\nrest\n"
+    assert cuda.saved(page, "new\n") == f"# Page\n\n{cuda.BEGIN}\n\nnew\n\n{cuda.END}\n\nrest\n"
+    assert cuda.saved(cuda.saved(page, "new\n"), "new\n") == cuda.saved(page, "new\n")
+    with pytest.raises(SystemExit, match="no lines"):
+        cuda.saved("# Page\n", "new\n")
+    own = (ROOT / "docs" / "validated.md").read_text(encoding="utf-8")
+    assert cuda.saved(own, "new\n").count("new\n") == 1
+
+
+def test_without_a_gpu_it_says_so(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SystemExit, match="--device cpu"):
+        cuda.machine("cuda")
+    assert "rehearsal" in cuda.machine("cpu")
