@@ -30,7 +30,6 @@ _LATENT |= {"v_head_dim": 32, "num_key_value_heads": 4, "head_dim": None, "rope_
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"]},
     "qwen3": {"architectures": ["Qwen3ForCausalLM"]},
-    "mistral": {"architectures": ["MistralForCausalLM"]},
     "phi3": {"architectures": ["Phi3ForCausalLM"]},
     "qwen3_moe": {
         "architectures": ["Qwen3MoeForCausalLM"],
@@ -86,7 +85,7 @@ def family_reading(captured: Mapping[str, Sequence[int | str]]) -> dict[str, Any
     """
     default, *_ = (captured[name] for name, ids in LISTINGS.items() if ids is None)
     if len(default) == len(TAPS) and set(default) == {"?"}:
-        return {"branch": True}
+        return {"branch": True, "last_layer": bool(captured["ids-up-to-the-last-layer-but-one"])}
     steps = {name: _step(ids, captured[name]) for name, ids in LISTINGS.items() if ids is not None}
     one, two, last = (
         steps[f"ids-{name}"] for name in ("that-begin-with-1", "that-begin-with-2", "up-to-the-last-layer")
