@@ -292,7 +292,10 @@ class Runner:
             return Ended("skipped", 0.0, "no time was left: run it again", step.key)
         self._say(f"{step.name}: begins (up to {step.seconds} s)")
         begun = time.monotonic()
-        status, why = self._commands(step, min(step.seconds, self.left))
+        try:
+            status, why = self._commands(step, min(step.seconds, self.left))
+        except (OSError, ValueError, LookupError, TypeError) as error:  # a full disk, or a report of another form
+            status, why = "failed", f"{type(error).__name__}: {error}"
         return Ended(status, round(time.monotonic() - begun, 1), why, step.key)
 
     def _commands(self, step: Step, seconds: float) -> tuple[Status, str]:

@@ -88,6 +88,14 @@ def vllm_python() -> Path:
 
 
 @pytest.fixture(scope="session")
+def newer_vllm_python(vllm_python: Path) -> Path:
+    """An interpreter with a vLLM newer than its CPU builds, over the kernels of one; see ``engines/vllm_on_cpu``."""
+    from engines.vllm_on_cpu.environment import ensure
+
+    return ensure(vllm_python)
+
+
+@pytest.fixture(scope="session")
 def llamacpp_python() -> Path:
     """The interpreter of an environment with llama.cpp and its converter, made if it is not there."""
     from eagle3hub.engines import environments

@@ -101,6 +101,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
         step(cuda, "waiting", count, needs=("beside",)),
         step(cuda, "measured", write, measures=(0, 1), report="r.json"),
         step(cuda, "silent", "", report="none.json"),
+        step(cuda, "strange", f"open({str(tmp_path / 's.json')!r}, 'w').write('[]')", report="s.json"),
         cuda.Step("absent", (("/no/such/python",),), 5),
         step(cuda, "large", count, 10**6),
     ]
@@ -113,7 +114,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
     assert ended["needy"] == ("skipped", "bad is not done")
     assert ended["measured"] == ("done", "pass, τ 1.400: universal")
     assert ended["silent"] == ("failed", "it wrote no report")
-    assert ended["absent"][0] == "failed"
+    assert ended["strange"][0] == ended["absent"][0] == "failed"
     assert ended["large"][0] == "skipped"
     assert "up to 30 s" in capsys.readouterr().out
     before = (tmp_path / "count").read_text()

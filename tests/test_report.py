@@ -92,7 +92,7 @@ def test_a_failed_engine_without_a_log_or_with_a_pass_does_not_fit() -> None:
 
 def test_the_error_names_the_field(tmp_path: Path) -> None:
     document = samples.report()
-    document["engines"][0]["device"] = "tpu"
+    document["engines"][0]["device"] = "npu"
     with pytest.raises(ManifestError, match=r"engines\[0\]"):
         Report.from_json(document)
 

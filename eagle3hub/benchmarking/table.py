@@ -12,6 +12,8 @@ from typing import Literal
 
 from eagle3hub.benchmarking.results import CellRecord, Comparison, Results
 from eagle3hub.benchmarking.run import Throughput
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.specs import known_version
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance
 
 NOISE = "°"
@@ -72,6 +74,7 @@ def conditions(results: Results) -> list[str]:
             "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); in parentheses the "
             f"95 % interval with prompts as the sampling unit, where {MIN_PROMPTS} or more of them had rounds."
         )
+    out += [f"{warning}." for warning in dict.fromkeys(map(_judged, results.cells)) if warning]
     missing = results.cells_planned - len(results.cells)
     if missing:
         out.append(f"Not finished: {missing} of {results.cells_planned} cells have not been measured.")
@@ -80,6 +83,12 @@ def conditions(results: Results) -> list[str]:
         where = [c for c in not_passed if (c.verdict, c.reason) == (verdict, reason)]
         out.append(f"{verdict.capitalize()} ({len(where)} of {len(results.cells)} cells): {reason}")
     return out
+
+
+def _judged(cell: CellRecord) -> str | None:
+    """Return which known version an engine's version is judged as, if it is not known itself."""
+    is_version = cell.engine in ENGINES and cell.engine_version[:1].isdigit()
+    return known_version(cell.engine, cell.engine_version).warning if is_version else None
 
 
 @dataclass(frozen=True, slots=True)

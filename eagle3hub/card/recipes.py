@@ -88,6 +88,9 @@ def _prospect(run: Run, one: Served | None) -> Prospect | None:
     engine, version, device = entry.engine, entry.version, entry.device
     capture = captured((entry.recipe.yaml if entry.recipe is not None else None) or "")
     here = prospect(one, engine, version, device, capture)
+    if here.warning and not here.works:  # what passed on that version weighs more than another version's contract
+        judged = f"{here.warning}, which {here.does_to_them}, but here it passed"
+        return Prospect("unchecked", here.title, warning=judged)
     return replace(here, but=prospect(one, engine, version, None, capture).but)  # readers have other devices
 
 

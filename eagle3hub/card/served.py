@@ -78,6 +78,11 @@ class Prospect:
         """Whether the engine may load these files correctly, as far as is known."""
         return self.kind in ("right", "depends", "unknown", "unchecked")
 
+    @property
+    def does_to_them(self) -> str:
+        """What the engine does with the files, and why, without naming either."""
+        return f"{_DOES[self.kind].format('them')}: it {self.why}"
+
     def says(self, place: str) -> str:
         """Say what the engine does wrong with the files in a place, and why."""
         return f"{self.title} {_DOES[self.kind].format(f'the files in {place}')}: it {self.why}"

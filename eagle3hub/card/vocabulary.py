@@ -27,7 +27,7 @@ REFERENCE = "reference"
 TAGS = {"trtllm": "tensorrt-llm", "sglang_jax": "sglang-jax", "llamacpp": "llama.cpp"}
 """Engines whose tag on the Hub differs from eagle3hub's name for them."""
 
-DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
+DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "tpu": "Google TPU", "server": "a running server"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def list_(as_json: JsonFlag = False) -> None:
     Example: eagle3hub engines list
     """
     from eagle3hub.engines import ENGINES, environments
+    from eagle3hub.engines.base import DEVICES
     from eagle3hub.engines.specs import default_version, environment_spec, no_environment
 
     found = [
@@ -76,7 +77,7 @@ def list_(as_json: JsonFlag = False) -> None:
         for one in environments.list_environments(ENGINES)
     ]
     for engine in ENGINES:
-        for device in ("cpu", "cuda"):
+        for device in DEVICES:
             why = no_environment(engine, device)
             if why is not None:
                 row = {"engine": engine, "version": default_version(engine), "device": device, "installed": False}
@@ -127,7 +128,7 @@ def doctor(
             )
             if one.python:
                 out.print(f"  python     {escape(one.python)} ({one.python_version or 'did not answer'})")
-            versions = {"engine": one.engine_version, "torch": one.torch_version, "processor": one.processor}
+            versions = {"engine": one.engine_version, "framework": one.framework, "processor": one.processor}
             for what, value in versions.items():
                 if value:
                     out.print(f"  {what:<10} {escape(value)}")

@@ -14,10 +14,10 @@ from eagle3hub.prompts import PromptSet
 from eagle3hub.system.progress import Progress
 
 Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "cuda", "tpu"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+DEVICES: tuple[Device, ...] = ("cpu", "cuda", "tpu")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 

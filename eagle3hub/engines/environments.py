@@ -23,6 +23,7 @@ from eagle3hub.engines.specs import (
     EnvironmentSpec,
     Sources,
     default_version,
+    engine_data,
     engine_module,
     engine_title,
     environment_devices,
@@ -45,8 +46,6 @@ from eagle3hub.system.signals import held
 
 
 _MARKER = "eagle3hub-environment.json"
-_OLDEST_PYTHON = (3, 11)
-_NEWEST_PYTHON = (3, 14)
 _TAIL_LINES = 12
 
 
@@ -110,7 +109,7 @@ def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progre
         found = _state(spec)
         if found.ready and not force:
             return found
-        python = find_python()
+        python = find_python(spec)
         _remove_tree(found.path)
         _check_disk(spec, found.path)
         try:
@@ -131,23 +130,34 @@ def remove_environment(engine: str, device: str) -> bool:
     return existed
 
 
-def find_python() -> Path:
-    """Return a Python that the engines support: the running one, else the first suitable ``python3.x`` on the path.
+def find_python(spec: EnvironmentSpec) -> Path:
+    """Return a Python that the engine supports: the running one, else the oldest that is on the path or in pyenv.
 
     Raises UnavailableError if there is none.
     """
-    if _OLDEST_PYTHON <= sys.version_info[:2] <= _NEWEST_PYTHON:
+    oldest, newest = spec.pythons
+    if sys.version_info[0] == 3 and oldest <= sys.version_info[1] <= newest:
         return Path(sys.executable)
-    for minor in range(_OLDEST_PYTHON[1], _NEWEST_PYTHON[1] + 1):
-        candidate = shutil.which(f"python3.{minor}")
-        if candidate and _runs(candidate, minor):
-            return Path(candidate)
+    for minor in range(oldest, newest + 1):
+        for candidate in _pythons(minor):
+            if _runs(candidate, minor):
+                return Path(candidate)
     raise UnavailableError(
-        f"no Python from 3.{_OLDEST_PYTHON[1]} to 3.{_NEWEST_PYTHON[1]} was found, "
+        f"{engine_title(spec.engine)} needs a Python from 3.{oldest} to 3.{newest}: none was found, "
         f"and this one is {platform.python_version()}",
-        hint="install Python 3.11 or later, or give an engine's own interpreter with --engine-python",
+        hint=f"install Python 3.{oldest} or later, or give the engine's own interpreter: "
+        f"--engine-python {spec.engine}=PATH",
         code="engine-python",
     )
+
+
+def _pythons(minor: int) -> Iterator[str]:
+    """Yield the places of ``python3.{minor}``: on the path, then pyenv's own, whose shims may not run it."""
+    found = shutil.which(f"python3.{minor}")
+    if found:
+        yield found
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from sorted(str(path) for path in pyenv.glob(f"versions/3.{minor}.*/bin/python3.{minor}"))
 
 
 def _runs(candidate: str, minor: int) -> bool:
@@ -420,8 +430,8 @@ class Diagnosis:
 
     Attributes:
         version: the version that this program pins.
-        engine_version, python_version, torch_version, processor: what the interpreter reports; None if it was not
-            started.
+        engine_version, python_version, framework, processor: what the interpreter reports (``framework``: torch or
+            jax, with its version); None if it was not started.
         free_gib: free memory of the device, in GiB.
         problem: what is missing or wrong, or None. mend: the command or the step that fixes it.
         tested: whether the authors ever tried this kind of environment.
@@ -435,7 +445,7 @@ class Diagnosis:
     python: str | None = None
     engine_version: str | None = None
     python_version: str | None = None
-    torch_version: str | None = None
+    framework: str | None = None
     processor: str | None = None
     free_gib: float | None = None
     problem: str | None = None
@@ -481,7 +491,7 @@ def _diagnose(engine: str, device: str, given: Path | None) -> Diagnosis:
 def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = True) -> Diagnosis:
     answer: Event = {}
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    request = {"module": engine_module(engine), "device": device}
+    request = {"module": engine_module(engine), "framework": engine_data(engine).framework, "device": device}
     outcome = run_worker(
         [str(python), "-s", str(_PROBE)],
         request,
@@ -507,7 +517,7 @@ def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = 
         python=str(python),
         engine_version=answer.get("engine"),
         python_version=answer.get("python"),
-        torch_version=answer.get("torch"),
+        framework=answer.get("framework"),
         processor=answer.get("processor"),
         free_gib=answer.get("free_gib") if device == "cuda" else _free_memory(),
         problem=problem,

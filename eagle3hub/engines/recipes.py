@@ -136,18 +136,25 @@ def _vllm(serving: Serving, data: VersionData) -> _Built:
 def _sglang(serving: Serving, data: VersionData) -> _Built:
     options = _sglang_options(serving, data.flags, numbers=serving.draft_tokens is not None)
     call = _call("engine", "sgl.Engine", _keywords(options))
-    sampling = '{"temperature": 0, "max_new_tokens": 128}'
-    body = f'{call}print(engine.generate({_QUESTION}, {sampling})["text"])\nengine.shutdown()\n'
-    indented = "".join(f"    {line}\n" if line else "\n" for line in body.splitlines())
-    return _words(options), None, f'import sglang as sgl\n\nif __name__ == "__main__":\n{indented}'
+    return _words(options), None, _sglang_script("import sglang as sgl", call)
 
 
 def _sglang_jax(serving: Serving, data: VersionData) -> _Built:
     options = _sglang_options(serving, data.flags, numbers=True)
-    argv = _words(options)
+    argv, keywords = _words(options), _keywords(options)
     if serving.topk > 1:
         argv.append(data.flags["no_overlap"])
-    return argv, None, ""
+        keywords |= _keywords({data.flags["no_overlap"]: True})
+    imports = "from sgl_jax.srt.entrypoints.engine import Engine"
+    return argv, None, _sglang_script(imports, _call("engine", "Engine", keywords))
+
+
+def _sglang_script(imports: str, call: str) -> str:
+    """Return a script that asks an engine one question; guarded, because the engine starts processes."""
+    sampling = '{"temperature": 0, "max_new_tokens": 128}'
+    body = f'{call}print(engine.generate({_QUESTION}, {sampling})["text"])\nengine.shutdown()\n'
+    indented = "".join(f"    {line}\n" if line else "\n" for line in body.splitlines())
+    return f'{imports}\n\nif __name__ == "__main__":\n{indented}'
 
 
 def _sglang_options(serving: Serving, flags: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:

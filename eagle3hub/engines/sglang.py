@@ -30,6 +30,8 @@ class SGLang:
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
+        if spec.device == "tpu":
+            return "SGLang does not run on TPU: sglang-jax does"
         if spec.temperature > 0 and spec.device in version_data(self.name, self.version).greedy_only:
             return f"SGLang {self.version} on {spec.device} verifies drafts greedily whatever the temperature"
         return None

@@ -23,6 +23,8 @@ from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
 T = TypeVar("T")
+_PYTHONS = (11, 14)
+"""The oldest and the newest minor version of Python 3 that engines support, unless their data say otherwise."""
 DATA = Path(__file__).resolve().parent / "data"
 _OF_ONE_VERSION = ("builds_on", "environments", "image", "called")
 """Keys that a version does not inherit from the version it builds on."""
@@ -61,6 +63,7 @@ class EngineData:
 
     Attributes:
         title: the engine's own name. module: its Python module, if that differs from the name used here.
+        framework: what it computes with.
         pinned: the version that is installed and run by default.
         released_as: its distributions on the package index, where `tools/engine_releases.py` looks.
         beside: further versions that every preflight checks.
@@ -72,6 +75,7 @@ class EngineData:
     pinned: str
     released_as: tuple[str, ...] = ()
     module: str | None = None
+    framework: Literal["torch", "jax"] = "torch"
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
     yaml: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -97,6 +101,7 @@ class EnvironmentData:
     distribution: str
     platforms: tuple[str, ...]
     disk_gib: float
+    pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
     leaves_out: tuple[str, ...] = ()
@@ -123,6 +128,7 @@ class VersionData:
         greedy_only: devices on which it speculates correctly only at temperature 0.
         counts_end_with_response: whether it accepts no token past the end of a response, and drafts none past the
             token limit.
+        drafts_wrongly: what it computes otherwise than heads are trained to, whatever the files; empty if nothing.
         runners: by device, the runner whose name the preflight adds to the version, if runners read files differently.
         decoding_type, python_config, head_key: TensorRT-LLM's names for EAGLE-3 in its YAML and in Python.
         environments: by device, how to make one. no_environment: by device, why there is none.
@@ -135,6 +141,7 @@ class VersionData:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     greedy_only: tuple[Device, ...] = ()
     counts_end_with_response: bool = False
+    drafts_wrongly: str = ""
     runners: Mapping[Device, str] = field(default_factory=dict)
     decoding_type: str = ""
     python_config: str = ""
@@ -190,6 +197,7 @@ class EnvironmentSpec:
     """How to make an environment: the frozen requirements, and where they can be installed.
 
     ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is the size of the complete environment in GiB;
+    ``pythons`` are the oldest and the newest minor version of Python 3 that it supports;
     ``resolve`` lets pip add missing dependencies (otherwise the requirements are complete); ``tested`` says whether
     the authors tried it; ``import_path`` is a folder of modules that the engine needs to import; ``module`` is the
     module to import, if its name differs from the engine's.
@@ -202,6 +210,7 @@ class EnvironmentSpec:
     requirements: Path
     platforms: tuple[str, ...]
     disk_gib: float
+    pythons: tuple[int, int] = _PYTHONS
     resolve: bool = False
     tested: bool = True
     import_path: Path | None = None
@@ -404,6 +413,7 @@ def environment_spec(engine: str, device: str) -> EnvironmentSpec:
         requirements=folder / f"requirements-{device}.txt",
         platforms=found.platforms,
         disk_gib=found.disk_gib,
+        pythons=found.pythons,
         resolve=found.resolve,
         tested=found.tested,
         module=engine_module(engine),

@@ -16,6 +16,7 @@ from eagle3hub.system.reading import opened, special_kind
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Suffixes of weights files."""
+_TOKENIZER = "tokenizer_config.json"
 _TEMPLATES = "additional_chat_templates"
 _TEXT_PARTS = ("text_config", "thinker_config", "llm_config", "language_config")
 """Where configs of multimodal models keep their language model: transformers, Qwen-Omni, InternVL, DeepSeek-VL2."""
@@ -36,6 +37,7 @@ class TargetFacts:
         max_position_embeddings: context length in tokens, or None.
         model_type, architectures: from the whole config, not its text part; engines pick the target's class by them.
         token_ids: bos/eos/pad ids it states.
+        tokenizer_class: as the tokenizer's config in its folder names it; None if it names none, or of a Hub id.
         fields: the config of its text part, as it stands.
     """
 
@@ -48,6 +50,7 @@ class TargetFacts:
     model_type: str
     architectures: tuple[str, ...]
     token_ids: dict[str, int | list[int]]
+    tokenizer_class: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -126,9 +129,9 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
     if isinstance(at, HubAddress):
         from eagle3hub.checkpoint.hub import download_file
 
-        path, shown = download_file(at.repo_id, CONFIG, at.revision), at.repo_id
+        path, shown, tokenizer = download_file(at.repo_id, CONFIG, at.revision), at.repo_id, None
     else:
-        path, shown = at.path / CONFIG, at.text
+        path, shown, tokenizer = at.path / CONFIG, at.text, at.path / _TOKENIZER
     raw = read_small(path)
     if raw is None:
         raise SourceError(f"there is no {CONFIG} in the target folder {shown}", code="source-no-config")
@@ -149,8 +152,15 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
         model_type=whole.text("model_type", default="") or text.text("model_type", default=""),
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
         token_ids={k: v for k in TOKEN_IDS if (v := text.token_ids(k)) is not None},
+        tokenizer_class=None if tokenizer is None else _tokenizer_class(tokenizer),
         fields=text.data,
     )
+
+
+def _tokenizer_class(path: Path) -> str | None:
+    raw = read_small(path)
+    named = None if raw is None else parse_json_object(raw, path).get("tokenizer_class")
+    return named if isinstance(named, str) else None
 
 
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:

@@ -196,13 +196,32 @@ def refused_uses(
 ) -> Iterator[tuple[int, str, str]]:
     """Yield (line, what is wrong, what to do) for each use of these folders on an engine that gets them wrong.
 
+    A version that is not known, and is judged as another, is left to `judged_uses`.
+
     Args:
         own: the ids of the repository that holds the folders; None to take the id from the text, if it gives one.
     """
+    for line, seen, place, fix in _refused(text, folders, own):
+        if not seen.warning:
+            yield line, seen.says(place), fix
+
+
+def judged_uses(
+    text: str, folders: Sequence[Served], own: Collection[str] | None = None
+) -> Iterator[tuple[int, str, str]]:
+    """Yield the same as `refused_uses`, for versions that are not known and are judged as others."""
+    for line, seen, place, fix in _refused(text, folders, own):
+        if seen.warning:
+            yield line, seen.says(place), fix
+
+
+def _refused(
+    text: str, folders: Sequence[Served], own: Collection[str] | None
+) -> Iterator[tuple[int, Prospect, str, str]]:
     for use, one in _uses(text, folders, own):
         seen = _seen(one, use, text)
         if seen is not None and not seen.works:
-            yield use.line, seen.says(one.place), _fix(use, folders, one)
+            yield use.line, seen, one.place, _fix(use, folders, one)
 
 
 def doubtful_uses(
@@ -336,3 +355,5 @@ def own_files(card: Card) -> Iterator[Violation]:
         own = None if card.repo is None else {card.repo}
         for line, message, fix in refused_uses(card.text, card.served, own):
             yield Violation(line, message, fix)
+        for line, message, fix in judged_uses(card.text, card.served, own):
+            yield Violation(line, message, fix, "warning")

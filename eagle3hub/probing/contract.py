@@ -357,7 +357,7 @@ def differences(found: Probed, runners: Sequence[str]) -> list[str]:
         for code, rule in (found.rules if own is None else own.rules).items():
             before = old.rules[code].effect if code in old.rules else "right"
             if before != rule.effect:
-                evidence = found.answers[rule.questions[0]] if own is None else own.answers[rule.questions[0]]
+                evidence = {**found.answers, **(own.answers if own is not None else {})}[rule.questions[0]]
                 said.append(
                     f"{called}{code}: held to be {_words(before)}, found to be {_words(rule.effect)} "
                     f"({rule.questions[0]}: {evidence.evidence})"
@@ -383,7 +383,7 @@ def surprises(found: Probed, runners: Sequence[str]) -> list[str]:
         own = found.runners.get(name)
         answers = {**found.answers, **(own.answers if own is not None else {})}
         for asked, answer in answers.items():
-            kernels = own is not None and "own_kernels" in questions()[asked].settings  # of the executed runner
+            kernels = "own_kernels" in questions()[asked].settings  # which another device does not have
             if answer.outcome not in _EFFECTS or kernels:
                 continue
             predicted = seen.predicted(questions()[asked], terms, among)

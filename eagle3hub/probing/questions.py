@@ -936,7 +936,7 @@ def _mla() -> Iterator[Question]:
     unscaled = both(omits("rope_scaling"), trained(rope=Rope(1e4)))
     yield _ask("mla-without-rope-scaling", "mla", change=unscaled)
     yield _ask(
-        "mla-without-rope-scaling-own-kernels", "mla", "rules.mla-plain-rope", change=unscaled,
+        "mla-without-rope-scaling-own-kernels", "mla", change=unscaled,
         settings={"own_kernels": True},
     )  # fmt: skip
     yield _ask(

@@ -23,7 +23,7 @@ from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.conversion.plan import ConvertOptions, made_for, plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import Verdict
+from eagle3hub.engines.base import DEVICES, Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.quantization import QUANT_CONFIG
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
@@ -88,7 +88,7 @@ def original_files(source: str) -> list[str] | None:
 
 BESIDE = (
     *(CARD, MANIFEST, RECORD, *UNSIGNED, f"{IMPORTED}/[0-9]*.yaml", f"{TEMPLATES}/*.j2", f"{BENCHMARKS}/[0-9]*.json"),
-    *(f"{REPORTS}/{layout}-{device}.json" for layout in LAYOUTS for device in ("cpu", "cuda")),
+    *(f"{REPORTS}/{layout}-{device}.json" for layout in LAYOUTS for device in DEVICES),
     *(f"{CHARTS}/{drawn}" for drawn in ("acceptance-by-position.*", "reported-[0-9]*", "benchmark-[0-9]*")),
     *(f"{layout}/" for layout in LAYOUTS),
 )

@@ -377,12 +377,12 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
         return
     if entry.recipe is None:
         return
-    engine = get_engine(entry.engine, entry.version)
+    engine = get_engine(entry.engine, entry.recipe.version)
     target, k = report.target.name, report.settings.draft_tokens
     try:
         name = head_name(report.head.source)
         made = [RecipeText.of(engine.recipe(target, name, draft_tokens=k, parallel_drafting=p)) for p in (False, True)]
-    except InputError as error:
+    except (InputError, UsageError) as error:
         yield error.message
         return
     if report.tool_version == __version__ and entry.recipe not in made:

@@ -112,6 +112,12 @@ class ValidateOptions:
         names = self.engines
         if self.device not in DEVICES:
             raise UsageError(f"no device is called {self.device!r}", hint=f"devices: {', '.join(DEVICES)}")
+        if self.device == "tpu" and REFERENCE in names:
+            raise UsageError(
+                "the reference computes on cpu and cuda, not on tpu",
+                hint="name the engine alone, as in --engine sglang_jax",
+                code="usage-reference-device",
+            )
         if self.dtype not in DTYPES:
             raise UsageError(f"no dtype is called {self.dtype!r}", hint=f"dtypes: {', '.join(DTYPES)}")
         self._check_numbers()

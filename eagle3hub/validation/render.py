@@ -290,6 +290,9 @@ def render_matrix(matrix: Matrix, out: Console, *, saved: Path | None = None) ->
     out.print(table)
     for reason, where in reasons_of(matrix).items():
         out.print(f"[bold]{escape(', '.join(where))}[/]: {escape(reason)}")
+    entries = [entry for report in matrix.reports for entry in report.engines]
+    for warning in dict.fromkeys(e.preflight.warning for e in entries if e.preflight and e.preflight.warning):
+        out.print(f"[yellow]{escape(warning)}[/]")
     if saved is not None:
         out.print(f"\nreport    {escape(str(saved))}")
 
@@ -369,7 +372,7 @@ def _for_page(entry: Entry) -> dict[str, Any]:
     """An entry as the template reads it: every field is there, and the interval in words."""
     optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
     interval = interval_of(entry.counted) if entry.counted is not None else ""
-    foreseen = entry.preflight and {**entry.preflight.to_json(), "words": entry.preflight.words}
+    foreseen = entry.preflight and {"warning": None, **entry.preflight.to_json(), "words": entry.preflight.words}
     return {**dict.fromkeys(optional), **entry.to_json(), "preflight": foreseen, "interval": interval}
 
 

@@ -17,6 +17,7 @@ from eagle3hub.benchmarking.results import comparisons
 from eagle3hub.benchmarking.run import Throughput
 from eagle3hub.benchmarking.table import Table, conditions, tables
 from eagle3hub.benchmarking.terminal import render
+from eagle3hub.engines.specs import versions_with
 from eagle3hub.errors import UnavailableError
 from eagle3hub.metrics import Counts
 from eagle3hub.prompts import datasets
@@ -54,6 +55,16 @@ def test_the_recorded_run_reads_as_it_was_measured() -> None:
     assert [row[2] for row in by_category] == list(found.cells[0].prompts.categories)
     assert by_category[0][3:] == ("2", "1.38")
     assert not [table for table in tables(found) if table.title.startswith(("Difference", "Throughput"))]
+
+
+def test_a_version_that_is_not_known_is_said_once() -> None:
+    newest = versions_with("vllm", "engine.toml")[-1]
+    said = f"vLLM 9.8.7 is newer than every version that eagle3hub knows: it is judged as {newest}."
+    found = measured(TWO)
+    for engine, version, expected in (("vllm", "9.8.7", 1), ("vllm", newest, 0), ("vllm", "unknown", 0)):
+        cells = tuple(replace(cell, engine=engine, engine_version=version) for cell in found.cells)
+        assert conditions(replace(found, cells=cells)).count(said) == expected
+        assert " ".join(to_markdown(replace(found, cells=cells)).split()).count(said) == expected
 
 
 def test_rows_are_data_set_then_temperature_then_draft_tokens() -> None:

@@ -150,8 +150,15 @@ def test_a_tested_recipe_of_files_that_the_engine_refuses_is_not_printed(
     newer["tool"]["version"] = "0.0.1"  # of which no recipe is derived again
     newer["engines"][0]["recipe"]["version"] = "9.0"
     text = card(manifest, root, reports=(newer,))
-    assert "With SGLang 9.0, the version these files were tested with" in text, "nothing is known of that version"
-    assert not [f for f in lint_text(text, folders=open_folders(root, [""])) if f.code == "C511"]
+    assert "With SGLang 9.0, the version these files were tested with" in text
+    assert (
+        "SGLang 9.0 is newer than every version that eagle3hub knows: it is judged as "
+        f"{versions.SGLANG}, which refuses them: it "
+    ) in serve(text)
+    assert ", but here it passed." in serve(text)
+    told = [f for f in lint_text(text, folders=open_folders(root, [""])) if f.code == "C511"]
+    assert {f.severity for f in told} == {"warning"}
+    assert all(f"SGLang 9.0 (judged as {versions.SGLANG}) refuses" in f.message for f in told)
 
 
 def test_a_tested_recipe_of_another_layout_stands_in(made: Path, root: Path, tmp_path: Path) -> None:

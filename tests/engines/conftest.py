@@ -28,4 +28,4 @@ def copied_venv(made_venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     python = tmp_path / "python"
     python.write_text(COPYING.format(made=made_venv))
     python.chmod(0o755)
-    monkeypatch.setattr(environments, "find_python", lambda: python)
+    monkeypatch.setattr(environments, "find_python", lambda _spec: python)

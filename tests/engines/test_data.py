@@ -7,13 +7,15 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.preflight import contracts, current_contracts
-from eagle3hub.engines.preflight.contracts import RopeReading
+from eagle3hub.engines.preflight.contracts import RopeReading, common_rules
+from eagle3hub.engines.preflight.probed import probed
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import (
     DATA,
@@ -27,12 +29,13 @@ from eagle3hub.engines.specs import (
 )
 from eagle3hub.errors import UnavailableError, UsageError
 from eagle3hub.jobs.plan import image_for
+from eagle3hub.system.resources import read_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
 CACHED = (
     *(specs.engine_data, specs.versions_with, specs._version_data, specs._interface),
-    *(contracts, current_contracts),
+    *(contracts, current_contracts, probed),
 )
 
 
@@ -80,23 +83,19 @@ def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str,
         (
             "engine.toml",
             'greedy_only = ["cpu"]',
-            'greedy_only = ["tpu"]',
+            'greedy_only = ["npu"]',
             r"greedy_only\[0\] must be one of 'cpu', 'cu",
         ),
         ("engine.toml", "disk_gib = 2.5", 'disk_gib = "2.5"', "environments.cpu, disk_gib|disk_gib must be a number"),
         ("engine.toml", "disk_gib = 2.5", "disk = 2.5", "environments.cpu: nothing reads the key 'disk'"),
         ("engine.toml", "disk_gib = 2.5\n", "", "environments.cpu: the key 'disk_gib' is missing"),
         ("engine.toml", 'config = "--spec', 'configs = "--spec', "flags must be one of"),
-        ("contract.toml", "last_layer = true", "last_layer = 1", "aux: last_layer must be true or false, but it is 1"),
-        ("contract.toml", "default = [2, 0, -3]", "default = [2, 0]", "default must be a list of 3"),
-        ("contract.toml", '"boundary"]', '"before"]', "must be one of 'boundary', 'after'"),
-        (
-            "contract.toml",
-            "mla-final-norm = { source",
-            "mla-final-norm = { sauce",
-            "mla-final-norm: nothing reads the",
-        ),
-        ("contract.toml", "mla-final-norm = {", "mla-no-norm = {", "codes no finding has: .*'mla-no-norm'"),
+        ("probed.json", '"value": "input_layernorm"', '"value": 1', "later_norm must be a string, but it is 1"),
+        ("probed.json", '"boundary"', '"before"', "must be one of 'boundary', 'after'"),
+        ("probed.json", '"effect": "right"', '"effect": "wrong"', "effect must be one of 'right'"),
+        ("probed.json", '"device"', '"place"', "nothing reads the key 'place'"),
+        ("contract.toml", "mla-query = { source", "mla-query = { sauce", "mla-query: nothing reads the"),
+        ("contract.toml", "mla-query = {", "mla-no-query = {", "codes no finding has: .*'mla-no-query'"),
     ],
 )
 def test_a_wrong_value_is_refused_by_file_and_key(data: Path, file: str, old: str, new: str, said: str):
@@ -119,12 +118,40 @@ def test_every_folder_holds_what_its_version_needs_and_nothing_else():
         wanted = {f"requirements-{device}.txt" for device in environments}
         wanted |= {"requirements-sources.txt" for one in environments.values() if one.sources}
         assert names & {"engine.toml", "contract.toml"}, folder
-        assert names - {"engine.toml", "contract.toml", "interface.json"} == wanted, folder
+        assert names - {"engine.toml", "contract.toml", "interface.json", "probed.json"} == wanted, folder
         for device, one in environments.items():
             lines = (folder / f"requirements-{device}.txt").read_text().splitlines()
             assert f"{one.distribution}=={version}" in lines, folder
         if "interface.json" in names:
             assert json.loads((folder / "interface.json").read_text())["version"] == version
+
+
+def stated(table: dict[str, Any], path: str) -> bool:
+    """Whether a contract states a term."""
+    found: Any = table
+    for part in path.split("."):
+        if not isinstance(found, dict) or part not in found:
+            return False
+        found = found[part]
+    return True
+
+
+@pytest.mark.parametrize(("engine", "version"), [pair for pair in ALL if probed(*pair) is not None])
+def test_a_contract_states_nothing_that_was_probed(engine: str, version: str):
+    """Beside the words for a rule stands the effect that they are for, which is the one that was found."""
+    found, document = probed(engine, version), read_toml(DATA / engine / version / "contract.toml")
+    assert found is not None
+    assert (found.engine, found.version) == (engine, version)
+    own = document.get("runners", {})
+    for table, runner in ((document, None), *((own[name], found.runners.get(name)) for name in own)):
+        terms = found.terms if runner is None else {**found.terms, **runner.terms}
+        assert not [path for path in terms if stated(table, path)]
+        rules = found.rules if runner is None else {**found.rules, **runner.rules}
+        for code, ruling in table.get("rules", {}).items():
+            if code in rules and ("effect" in ruling or "says" in ruling):
+                effect = ruling.get("effect", common_rules()[code].effect)
+                assert (code, effect) == (code, rules[code].effect)
+                assert "says" in ruling
 
 
 @pytest.mark.parametrize("engine", ENGINES)

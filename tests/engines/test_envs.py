@@ -241,7 +241,7 @@ def test_a_python_that_makes_no_environment(
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'ensurepip is not available'\nexit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(environments, "find_python", lambda: python)
+    monkeypatch.setattr(environments, "find_python", lambda _spec: python)
     with pytest.raises(OutputError, match=r"csv-1\.0-cpu failed: ensurepip is not available") as error:
         environments.install_environment("csv")
     assert error.value.code == "output-venv"
@@ -290,11 +290,31 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(tmp_path: Path, monke
         environments.install_environment("vllm")
 
 
-def test_an_old_python_looks_for_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_looks_for_a_newer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.version_info", (3, 10, 0))
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    spec = environment_spec("vllm", "cpu")
     with pytest.raises(UnavailableError, match=r"3\.11 to 3\.14"):
-        environments.find_python()
+        environments.find_python(spec)
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if name == "python3.12" else None)
     monkeypatch.setattr(environments, "_runs", lambda candidate, minor: minor == 12)
-    assert environments.find_python() == Path("/bin/python3.12")
+    assert environments.find_python(spec) == Path("/bin/python3.12")
+
+
+def test_an_engine_may_need_a_newer_python_than_runs_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = environment_spec("sglang_jax", "tpu")
+    monkeypatch.setattr("sys.version_info", (3, 11, 9))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/shims/{name}" if name == "python3.12" else None)
+    own = tmp_path / "versions/3.13.2/bin/python3.13"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(environments, "_runs", lambda candidate, minor: candidate == str(own))
+    assert environments.find_python(spec) == own, "a shim that does not run is passed over"
+    own.unlink()
+    with pytest.raises(UnavailableError, match=r"sglang-jax needs a Python from 3\.12 to 3\.13") as error:
+        environments.find_python(spec)
+    assert "--engine-python sglang_jax=PATH" in (error.value.hint or "")
+    monkeypatch.setattr("sys.version_info", (3, 12, 1))
+    assert environments.find_python(spec) == Path(sys.executable)

@@ -16,6 +16,7 @@ from eagle3hub.engines import ENGINES, environments, get_engine
 from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.environments import diagnose, installed_version
 from eagle3hub.engines.specs import default_version, engine_data, environment_spec, interface, name_facts
+from eagle3hub.engines.workers import sglang_jax_counters
 from eagle3hub.errors import UnavailableError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
@@ -47,6 +48,28 @@ def test_what_belongs_to_the_cpu_stays_there(job: RunSpec) -> None:
     assert not [value for value in cuda["engine"].values() if value == "intel_amx"]
 
 
+def test_rounds_become_counters() -> None:
+    found = sglang_jax_counters.counters([0, 3, 1, 0], 3)
+    assert found == {"rounds": 4, "drafted": 12, "accepted": 4, "accepted_per_position": [2, 1, 1]}
+    assert sglang_jax_counters.counters([], 3)["rounds"] == 0
+    with pytest.raises(RuntimeError, match=r"accepted \[-1, 4\] of 3"):
+        sglang_jax_counters.counters([4, -1], 3)
+
+
+def test_a_run_of_sglang_jax_is_a_chain_as_its_recipe_writes_it(job: RunSpec) -> None:
+    engine = get_engine("sglang-jax")
+    cpu, tpu = (engine.flags(replace(job, device=device)) for device in ("cpu", "tpu"))
+    recipe = engine.recipe("t", "h", draft_tokens=job.draft_tokens)
+    numbers = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
+    assert [tpu["engine"][name] for name in numbers] == [3, 1, 4]
+    assert all(f"{name}={tpu['engine'][name]}" in recipe.python for name in numbers)
+    assert "from sgl_jax.srt.entrypoints.engine import Engine" in recipe.python
+    assert (cpu["env"]["JAX_PLATFORMS"], tpu["env"]["JAX_PLATFORMS"]) == ("cpu", "tpu")
+    assert "SGLANG_CI_SMALL_KV_SIZE" not in tpu["env"]
+    assert not [name for name in engine.flags(replace(job, head=None))["engine"] if name.startswith("speculative")]
+    assert tpu["engine"]["trust_remote_code"] is False
+
+
 def test_every_argument_is_one_sglang_has(job: RunSpec) -> None:
     known = interface("sglang")
     assert known is not None
@@ -61,7 +84,12 @@ def test_who_cannot_run_a_job_says_why(job: RunSpec) -> None:
     assert get_engine("sglang").unable(replace(job, temperature=0.5, device="cuda")) is None
     assert "CUDA" in str(get_engine("trtllm").unable(job))
     assert get_engine("trtllm").unable(replace(job, device="cuda")) is None
-    assert SGLANG_JAX in str(get_engine("sglang-jax").unable(job))
+    assert "TPU" in str(get_engine("sglang").unable(replace(job, device="tpu")))
+    jax = get_engine("sglang-jax")
+    assert jax.unable(replace(job, device="tpu", temperature=0.5)) is None
+    assert "kernel for TPU" in str(jax.unable(replace(job, device="cuda")))
+    assert SGLANG_JAX in str(jax.unable(replace(job, temperature=0.5)))
+    assert "trees were not tried" in str(jax.unable(replace(job, device="tpu", topk=2, num_draft_tokens=6)))
 
 
 @pytest.mark.parametrize("engine", ["sglang", "trtllm", "sglang_jax"])
@@ -69,8 +97,7 @@ def test_an_engine_that_does_not_import_is_unavailable_never_passed(job: RunSpec
     found = get_engine(engine).run(job, Path(sys.executable), timeout=120, progress=silent)
     assert isinstance(found, EngineFailure)
     assert found.verdict == "unavailable"
-    if engine != "sglang_jax":
-        assert "No module named" in found.reason
+    assert "No module named" in found.reason
 
 
 def test_there_is_no_environment_of_sglang_for_cpu_and_it_says_why() -> None:
@@ -105,7 +132,10 @@ def test_the_doctor_names_what_mends_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["vllm", "cpu"].mend == "eagle3hub engines install vllm --device cpu"
     assert found["sglang", "cpu"].state == "unobtainable"
     assert found["sglang", "cuda"].tested is False
-    assert {d.state for d in found.values() if d.engine in ("trtllm", "sglang_jax")} == {"unobtainable"}
+    assert {d.state for d in found.values() if d.engine == "trtllm"} == {"unobtainable"}
+    jax = {device: d.state for (engine, device), d in found.items() if engine == "sglang_jax"}
+    assert jax == {"cpu": "unobtainable", "cuda": "unobtainable", "tpu": "not_installed"}
+    assert found["sglang_jax", "tpu"].tested is False
 
 
 def test_the_doctor_looks_into_an_interpreter() -> None:

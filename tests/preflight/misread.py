@@ -265,6 +265,12 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "sliding-window-unstated",
     ),
     "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),
+    "attention heads read narrower than they are": (f.universal(head_dim=2), "S S X X X X X", "head-dim-narrower"),
+    "an MLP read narrower than it is": (
+        f.universal(intermediate_size=f.INTER // 2),
+        "S S X X X X X",
+        "mlp-width-narrower",
+    ),
     "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X X X X X X", "mlp-width"),
     "Llama 4's two widths, the MLP's by its own key": (
         f.universal(model_type="llama4_text", intermediate_size=f.INTER * 2, intermediate_size_mlp=f.INTER),

@@ -127,7 +127,7 @@ def test_the_type_of_a_target_is_its_own_and_its_sizes_those_of_its_text_part(
     [
         (heads.sorted_ids(heads.dims()), "silently_wrong", "refuses"),
         (torch.zeros(10, dtype=torch.int64), "silently_wrong", "silently_wrong"),
-        (torch.full((10,), 1000), "silently_wrong", "refuses"),
+        (torch.full((10,), 1000), "refuses", "refuses"),
         (torch.tensor([5, 4, 3, 2, 1, 0, 0, 0, 0, 0]), "silently_wrong", "refuses"),
     ],
     ids=["absolute", "zeros", "out of range", "the same six times"],

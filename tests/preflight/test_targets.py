@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM, VLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, engines_serving, preflight, preflight_all
 from eagle3hub.errors import UsageError
+from eagle3hub.head.target import read_target
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
@@ -192,6 +197,19 @@ def test_a_target_whose_lm_head_is_its_embeddings_stops_sglang_jax():
     assert engines_serving(["vllm", "sglang_jax"], tied)["vllm"] is None
     assert "tie_word_embeddings" in (engines_serving(["sglang_jax"], tied)["sglang_jax"] or "")
     assert engines_serving(["sglang_jax"], f.target("qwen3"))["sglang_jax"] is None
+
+
+def test_a_tokenizer_of_transformers_5_stops_sglang_jax(target: Path):
+    assert read_target(target).tokenizer_class is None
+    for named, refused in (("TokenizersBackend", True), ("PreTrainedTokenizerFast", False), (7, False)):
+        (target / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+        known = replace(f.target(), tokenizer_class=read_target(target).tokenizer_class)
+        verdict = preflight(f.universal(), *JAX, known)
+        assert (verdict.kind == "refuses") == refused
+        assert ("target-tokenizer" in codes(verdict)) == refused
+        assert verdict.on_files.kind != "refuses", "no file of a head mends it"
+        for engine in (V1, V2, SG, T1, T2, CPP):
+            assert "target-tokenizer" not in codes(preflight(f.universal(), *engine, known))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ TARGETS = [
     f.target(hidden_size=99),
     f.target("kimi_k25"),
     f.target("gemma3_text"),
+    replace(f.target(), tokenizer_class="TokenizersBackend"),
     f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
 ]
 
@@ -51,6 +53,7 @@ def test_every_code_has_a_finding_and_every_finding_a_code():
     )
     built = {"norm-before-residual", "norm-before-fc", "fc-norm"}
     built |= {f"{flag}-stated" for flag in built} | {"norm-before-residual-assumed"}
+    built |= {"head-dim-narrower", "mlp-width-narrower"}
     built |= {"null-target-hidden-size", "null-draft-vocab-size", "null-eagle-config", "null-rope-theta"}
     assert set(common_rules()) <= named | built
     for terms in contracts():

@@ -192,8 +192,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "d2t of absolute ids": (f.universal(truth={"map_fault": "absolute"}), "S S S S S S S", "d2t-wrong"),
     "d2t out of range": (
         f.universal(truth={"map_fault": "out-of-range", "map_fits": False}),
-        "S S S S S S X",
-        "d2t-wrong",
+        "X X S S S S X",
+        "d2t-out-of-range",
     ),
     "t2d that says something else": (
         f.universal(truth={"map_doubt": "t2d-mismatch"}),
@@ -229,7 +229,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
-    "rope_theta null": (f.universal(rope_theta=None), "U U U U U U S", "null-rope-theta"),
+    "rope_theta null": (f.universal(rope_theta=None), "X X U U U U S", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "R R R S R S R",
@@ -272,7 +272,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "Eagle3LlamaForCausalLM": (f.universal(architectures=["Eagle3LlamaForCausalLM"]), "R R X R R X R", "architecture"),
-    "no model_type": (f.universal(model_type="DELETE"), "R R R X X R R", "no-model-type"),
+    "no model_type": (f.universal(model_type="DELETE"), "X X R X X R R", "no-model-type"),
     "another width, own embeddings": (
         f.universal(
             weights={"fc.weight": (f.H, 3 * f.H), "embed_tokens.weight": (f.V, f.H)},
@@ -337,7 +337,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
             eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True),
             weights={"input_norm.weight": (3 * f.H,)},
         ),
-        "S S S S R X X",
+        "X X S S R X X",
         "mla-norm-before-fc",
     ),
     "MLA under SpecForge's name": (
@@ -433,7 +433,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
             eagle_config={"use_aux_hidden_state": False},
             weights={"fc.weight": None},
         ),
-        "S X R X S X X",
+        "X S R X S X X",
         "mla-final-norm",
     ),
     "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X S R R X X", "mla"),
@@ -473,8 +473,18 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "speculators without a number of tokens": (
         f.speculators(speculators_config={"proposal_methods": []}),
+        "R R X X X X R",
+        "nested-config",
+    ),
+    "speculators without its type": (
+        f.speculators(speculators_model_type="DELETE"),
         "X X X X X X R",
-        "nested-incomplete",
+        "nested-untyped",
+    ),
+    "P-EAGLE, no state of masked slots": (
+        f.universal(mask_token_id=1, truth={"parallel_drafting": True}),
+        "X X S S S S X",
+        "no-mask-state",
     ),
     **MISREAD,
 }

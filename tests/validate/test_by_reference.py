@@ -130,6 +130,7 @@ def test_a_target_of_other_sizes_is_refused_before_it_speaks(
         ({"engine": "reference,none"}, "no engine is called 'none'"),
         ({"engine": "vllm,vllm"}, "twice"),
         ({"engine": "vllm", "reference_head": "x"}, "--reference-head"),
+        ({"engine": "reference,sglang_jax", "device": "tpu"}, "not on tpu"),
     ],
 )
 def test_options_that_contradict_each_other(

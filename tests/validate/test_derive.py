@@ -85,6 +85,8 @@ def test_a_recipe_calls_a_head_as_engines_take_it(source: str, called: str):
     assert contradictions(read(report)) == []
     report["engines"][0]["recipe"] = get_engine("vllm").recipe(samples.TARGET, "0" * 40, draft_tokens=3).to_json()
     assert any("the recipe is not the one" in what for what in contradictions(read(report)))
+    report["engines"][0]["recipe"]["version"] = "9x"
+    assert any("nothing is known of vLLM 9x" in what for what in contradictions(read(report)))
 
 
 def test_a_source_that_is_no_address_is_said():

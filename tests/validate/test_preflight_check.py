@@ -82,6 +82,8 @@ def test_a_version_that_is_not_known_is_judged_as_the_nearest_and_said_so_once(
     assert out.count(said) == 1
     assert (tmp_path / "page.html").read_text().count(said) == 1 + entry["reason"].count(said)
     assert contradictions(report) == []
+    matrix = cli(*command, "--layouts", "specforge,modelopt")[1]
+    assert matrix.count(said) == 1
     status, out, _ = cli("inspect", head, "--engine-version", f"vllm={NEWER}")
     assert out.count(said) == 1
     assert VLLM not in out or newest == VLLM

@@ -95,6 +95,9 @@ def shown_by(assumption: Assumption, code: str) -> bool:
 # Verdicts of a preflight and their reasons
 
 
+_OF_THE_TARGET = frozenset({"target-rope", "target-tokenizer"})
+"""Findings about the target's own files, which no file of a head can mend."""
+
 Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
 EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
 """From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
@@ -156,7 +159,7 @@ class PreflightVerdict:
     @property
     def on_files(self) -> PreflightVerdict:
         """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
-        mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
+        mendable = [reason for reason in self.reasons if reason.code not in _OF_THE_TARGET]
         return self._with(mendable)
 
     def with_settings(self, keys: Collection[str]) -> PreflightVerdict:

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from eagle3hub.engines.specs import DATA, engine_title
+from eagle3hub.engines import specs
+from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import ManifestError
 from eagle3hub.system.documents import read_document
 from eagle3hub.system.resources import read_toml
@@ -138,7 +139,7 @@ class Probed:
 @cache
 def probed(engine: str, version: str) -> Probed | None:
     """Return what a probe found of a version whose data we hold, or None if it was never probed."""
-    file = DATA / engine / version / "probed.json"
+    file = specs.DATA / engine / version / "probed.json"
     if not file.is_file():
         return None
     return build(Probed, json.loads(file.read_text(encoding="utf-8")), f"engines/data/{engine}/{version}/probed.json")
@@ -150,7 +151,7 @@ def read_probed(path: Path) -> Probed:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise ManifestError(
             f"{path.name} is not a contract that eagle3hub engines probe wrote, of schema {SCHEMA}",
-            hint="eagle3hub engines probe ENGINE --output FILE writes one",
+            hint="make one: eagle3hub engines probe vllm --output contract.json",
             code="contract-schema",
         )
     try:
@@ -210,9 +211,8 @@ def _ruling(code: str, own: Mapping[str, Any], rule: FoundRule, answer: Answer, 
     Otherwise the usual words do, or a sentence about the answer.
     """
     usual = _usual().get(code, {})
-    kept = {key: value for key, value in own.items() if key in ("says", "hint")}
-    if own.get("effect", usual.get("effect")) != rule.effect:
-        kept = {}
+    fits = own.get("effect", usual.get("effect")) == rule.effect
+    kept = {key: value for key, value in own.items() if fits or key not in ("says", "hint")}
     if rule.effect != "right" and "says" not in kept:
         same = usual.get("effect") == rule.effect
         kept["says"] = usual["says"] if same else _plain_words(rule.effect, answer.evidence)
@@ -224,7 +224,7 @@ def _ruling(code: str, own: Mapping[str, Any], rule: FoundRule, answer: Answer, 
 
 @cache
 def _usual() -> dict[str, Any]:
-    return read_toml(DATA / "common/rules.toml")
+    return read_toml(specs.DATA / "common/rules.toml")
 
 
 def _plain_words(effect: str, evidence: str) -> str:

@@ -33,6 +33,8 @@ _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config")
 _OTHER_BASES = frozenset({"apertus", "gpt_oss", "llama4", "llama4_text", "mistral3"})
 """Types of targets whose config class has another RoPE base than 10000 by default (transformers 4.57.1)."""
+_TOKENIZERS_OF_5 = frozenset({"TokenizersBackend", "SentencePieceBackend", "PythonBackend"})
+"""Classes of tokenizers that transformers 5 writes and transformers 4 does not know."""
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -97,6 +99,8 @@ def _target_config(terms: EngineContract, target: TargetFacts) -> Iterator[Prefl
     """Check what an engine needs of the target's own config, whatever the head is."""
     if target.ties_embeddings:
         yield PreflightFinding("target-tied")
+    if target.tokenizer_class in _TOKENIZERS_OF_5:
+        yield PreflightFinding("target-tokenizer", {"kind": target.tokenizer_class})
     stated, read = target.rope(), target.rope(terms.rope.reader)
     if stated is None or stated.theta is None or target.model_type in _OTHER_BASES:
         return

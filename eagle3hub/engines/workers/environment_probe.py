@@ -1,6 +1,7 @@
-"""Report on an interpreter: versions of Python, engine and torch, whether the engine imports, and the device.
+"""Report on an interpreter: versions of Python, engine and torch or jax, whether it imports, and the device.
 
-The request has ``module`` (the engine's package) and ``device``. The answer is one ``probe`` event.
+The request has ``module`` (the engine's package), ``framework`` (``torch`` or ``jax``, what it computes with) and
+``device``. The answer is one ``probe`` event.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from protocol import processor, serve
 
 
 def _run(request, tell):
-    found = {"python": platform.python_version(), "engine": None, "torch": None, "processor": None, "free_gib": None}
+    found = {"python": platform.python_version(), "engine": None, "framework": None}
+    found |= {"processor": None, "free_gib": None}
     problem = None
     try:
         found["engine"] = str(getattr(importlib.import_module(request["module"]), "__version__", "of unknown version"))
@@ -20,12 +22,14 @@ def _run(request, tell):
         lines = str(error).strip().splitlines()
         problem = f"{request['module']} does not import: {type(error).__name__}: {lines[0] if lines else 'no message'}"
     try:
-        torch = importlib.import_module("torch")
-        found["torch"] = str(torch.__version__)
+        framework = importlib.import_module(request["framework"])
+        found["framework"] = f"{framework.__name__} {framework.__version__}"
         if request["device"] == "cuda":
-            _cuda(torch, found)
+            _cuda(framework, found)
+        elif request["device"] == "tpu":
+            found["processor"] = framework.devices("tpu")[0].device_kind
     except Exception as error:
-        problem = problem or f"torch does not work: {type(error).__name__}: {error}"
+        problem = problem or f"{request['framework']} does not work: {type(error).__name__}: {error}"
     if request["device"] == "cpu":
         found["processor"] = processor()
     elif problem is None and found["processor"] is None:

@@ -1,0 +1,61 @@
+"""Make the environment that runs sglang-jax on CPU in tests, once in the user's cache, and an interpreter for it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+from pathlib import Path
+
+from eagle3hub.engines.environments import install_spec
+from eagle3hub.engines.specs import EnvironmentSpec, default_version, engine_module
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.resources import cache_dir
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = HERE / "packages"
+GIVEN = "EAGLE3HUB_TEST_SGLANG_JAX_PYTHON"
+
+
+def ensure(progress: Progress = silent) -> Path:
+    """Return an interpreter with sglang-jax, without the stand-in: the given one, or an installed environment's."""
+    given = os.environ.get(GIVEN)
+    if given:
+        return Path(given)
+    version = default_version("sglang_jax")
+    spec = EnvironmentSpec(
+        engine="sglang_jax",
+        version=version,
+        device="cpu-test",
+        distribution=f"sglang-jax=={version}",
+        requirements=HERE / "requirements.txt",
+        platforms=("linux-x86_64",),
+        disk_gib=1.2,
+        pythons=(12, 13),
+        module=engine_module("sglang_jax"),
+    )
+    return install_spec(spec, progress=progress).python
+
+
+def interpreter(folder: Path, *, mended: bool = False) -> Path:
+    """Make an interpreter in ``folder`` with sglang-jax and the stand-in; what XLA compiled is kept in the cache.
+
+    ``mended``: with sglang-jax's drafts where they belong (`tpu_stand_in`).
+    """
+    variables = {
+        "PYTHONPATH": str(PACKAGES),
+        "SGLANG_JAX_MENDED": str(int(mended)),
+        "JAX_COMPILATION_CACHE_DIR": str(cache_dir() / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    file = folder / ("python-mended" if mended else "python")
+    file.write_text(f'#!/bin/sh\n{words} exec {shlex.quote(str(ensure()))} "$@"\n', encoding="utf-8")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return file
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{ensure(lambda message, _fraction=None: sys.stderr.write(message + chr(10)) and None)}\n")

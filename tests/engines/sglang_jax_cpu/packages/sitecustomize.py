@@ -1,0 +1,7 @@
+"""Run by every interpreter that has this folder on its path: sglang-jax on CPU, with the stand-in."""
+
+import os
+
+import tpu_stand_in
+
+tpu_stand_in.install(mended=os.environ.get("SGLANG_JAX_MENDED") == "1")
