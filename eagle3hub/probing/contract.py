@@ -237,11 +237,11 @@ def _places(asked: Asked, answers: Mapping[str, Answer]) -> list[list[str]]:
             continue
         numbering = "after" if shift else "boundary"
         if question.value.startswith("eagle_config.eagle_aux"):
-            from_one = answers["ids-in-eagle-config-that-begin-with-1"]
-            to_last = answers["ids-in-eagle-config-up-to-the-last-layer"]
-            if not shift and _shift((1, 6, 10), from_one.taps) == 1:
+            from_one = answers.get("ids-in-eagle-config-that-begin-with-1")
+            to_last = answers.get("ids-in-eagle-config-up-to-the-last-layer")
+            if not shift and from_one is not None and _shift((1, 6, 10), from_one.taps) == 1:
                 numbering = "after-if-first-is-1"
-            elif shift and _shift((2, 6, LAYERS), to_last.taps) == 0:
+            elif shift and to_last is not None and _shift((2, 6, LAYERS), to_last.taps) == 0:
                 numbering = "boundary-if-last-layer"
         found.append([question.value, numbering])
     return found
@@ -272,7 +272,7 @@ def _rules(answers: Mapping[str, Answer], terms: EngineContract, seen: Examined)
             continue
         effect = _EFFECTS[answer.outcome]
         there = {finding.code for finding in preflight_findings(seen.case(question, terms))}
-        explained = {code for code in there if code in terms.rules and terms.rules[code].effect == effect}
+        explained = {code for code in there if code in terms.rules and terms.rules[code].effect == effect != "right"}
         for code in codes:
             if code in there and (code in terms.rules or not explained - {code}):
                 found.setdefault(code, []).append(question.name)

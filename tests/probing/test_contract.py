@@ -43,7 +43,7 @@ def probe_of(found: Probed, **changed: Answer) -> Probe:
 
 
 def test_a_held_contract_is_what_its_answers_say(held: Probed):
-    assert set(held.answers) == set(questions())
+    assert set(held.answers) == {name for name, question in questions().items() if not question.engines}
     again = probed_contract(probe_of(held), held.date, RUNNERS)
     assert {c: r.effect for c, r in again.rules.items()} == {c: r.effect for c, r in held.rules.items()}
     assert (again.rules, again.terms, again.runners) == (held.rules, held.terms, held.runners)
