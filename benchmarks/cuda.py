@@ -173,7 +173,7 @@ def _probe(engine: str, options: Options, python: str, needs: tuple[str, ...]) -
     name = f"probe-{engine}"
     command = _cli("engines", "probe", engine, "--python", python, "--device", options.device)
     report = f"{name}.json"
-    return Step(name, ((*command, "--output", str(options.work / report)),), 300, needs=needs, report=report)
+    return Step(name, ((*command, "--output", str(options.work / report)),), 420, needs=needs, report=report)
 
 
 def _on(
@@ -402,13 +402,13 @@ def table(steps: Sequence[Step], ended: Mapping[str, Ended], work: Path, device:
         "|---|---|---|---|---|---|",
         *(_row(step, ended[step.name], work) for step in steps if step.shown and _began(ended.get(step.name))),
     ]
-    others = [
-        f"`{s.name}`: {ended[s.name].status}, {ended[s.name].why}" for s in steps if not s.shown and s.name in ended
-    ]
+    rest = {step.name: ended[step.name] for step in steps if not step.shown and step.name in ended}
+    others = [f"`{name}`: {one.status}, {one.why.rstrip('.')}" for name, one in rest.items() if one.why != "done"]
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     left = [step.name for step in steps if step.shown and not _began(ended.get(step.name))]
     head = f"Written by `python benchmarks/cuda.py`: K = 3, smoke prompts, the example head, {day}, on {device}."
-    more = ["Besides: " + "; ".join(others) + "."] + (["Not begun: " + ", ".join(left) + "."] if left else [])
+    more = ["Besides: " + "; ".join(others) + "."] if others else []
+    more += ["Not begun: " + ", ".join(left) + "."] if left else []
     return "\n".join([head, "", *rows, "", *more, ""])
 
 

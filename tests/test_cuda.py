@@ -43,7 +43,7 @@ def test_the_plan_has_every_combination_and_runs_what_our_commands_take(cuda: Mo
     for step in steps:
         assert set(step.needs) <= set(names[: names.index(step.name)])
         for command in step.command:
-            if command[:3] == (sys.executable, "-m", "eagle3hub") and "probe" not in command:
+            if command[:3] == (sys.executable, "-m", "eagle3hub"):
                 parsed(list(command[3:]))
     in_every_layout = [step.shown for step in steps if step.shown and "all" in step.command[0]]
     assert set(in_every_layout) == ran - {("reference", "", "float32", "0")}
@@ -165,6 +165,7 @@ def test_the_table_is_made_of_reports_and_put_into_the_page(cuda: ModuleType, tm
     (tmp_path / "v.json").write_text(json.dumps(document))
     steps = [
         cuda.Step("v", (), 9, report="v.json", shown=("vllm", "V2", "float32", "0")),
+        cuda.Step("i", (), 9),
         cuda.Step("p", (), 9, report="p.json"),
         cuda.Step("w", (), 9, report="w.json", shown=("sglang", "", "float32", "0")),
         cuda.Step("x", (), 9, report="x.json", shown=("sglang", "", "float32", "1")),
@@ -173,6 +174,7 @@ def test_the_table_is_made_of_reports_and_put_into_the_page(cuda: ModuleType, tm
     ended = {
         "v": cuda.Ended("done", 61.2, cuda.results(document), ""),
         "p": cuda.Ended("done", 5.0, cuda.outcomes({"answers": answers}), ""),
+        "i": cuda.Ended("done", 9.0, "done", ""),
         "w": cuda.Ended("failed", 7.0, "status 4: error: no kernels", ""),
         "x": cuda.Ended("skipped", 0.0, "no time was left: run it again", ""),
     }

@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from eagle3hub.errors import assert_never
-from eagle3hub.metrics import Counts
-from eagle3hub.prompts import PromptSet
 from eagle3hub.system.progress import Progress
+
+if TYPE_CHECKING:  # a conversion asks what engines there are, and fetches and measures nothing
+    from eagle3hub.metrics import Counts
+    from eagle3hub.prompts import PromptSet
 
 Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
 Device = Literal["cpu", "cuda", "tpu"]

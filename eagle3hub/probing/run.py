@@ -39,6 +39,8 @@ _DISPENSABLE = ("t2d",)
 """Tensors without which a head can be run."""
 _SECONDS, _WHOLE = 120.0, 3600.0
 """The longest that one question and all of them may take."""
+_SLOWER = {"trtllm": 4}
+"""How much longer they may take where each question imports the engine anew."""
 _TARGETS: dict[str, dict[str, Any]] = {
     "llama": {},
     "wide": {"hidden": WIDE},
@@ -106,16 +108,24 @@ def ask(
             elif event["event"] == "stage":
                 progress(f"{title}: starting", 0.0)
 
+        slower = _SLOWER.get(engine, 1)
         request = {
             "targets": {name: str(folder) for name, folder in targets.items()},
             "questions": job,
             "result": str(work / "result"),
             "device": device,
-            "together": together or max(1, min(4, os.cpu_count() or 1)),
-            "seconds": _SECONDS,
+            "together": together or max(1, min(8 if device == "cuda" else 4, os.cpu_count() or 1)),
+            "seconds": _SECONDS * slower,
         }
         ask_worker(
-            title, f"{engine}_probe.py", request, python, device, env=_ENVIRONMENT, timeout=_WHOLE, on_event=listen
+            title,
+            f"{engine}_probe.py",
+            request,
+            python,
+            device,
+            env=_ENVIRONMENT,
+            timeout=_WHOLE * slower,
+            on_event=listen,
         )
         missing = sorted(set(asked) - set(told))
         if missing:

@@ -14,7 +14,7 @@ import pytest
 from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.preflight import contracts, current_contracts
-from eagle3hub.engines.preflight.contracts import RopeReading, common_rules
+from eagle3hub.engines.preflight.contracts import RopeReading, common_rules, contracts_of_version
 from eagle3hub.engines.preflight.probed import probed
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import (
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
 CACHED = (
     *(specs.engine_data, specs.versions_with, specs._version_data, specs._interface),
-    *(contracts, current_contracts, probed),
+    *(contracts, contracts_of_version, current_contracts, probed),
 )
 
 

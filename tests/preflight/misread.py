@@ -251,17 +251,17 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     # attention, sizes and RoPE
     "sliding window": (
         f.universal(sliding_window=4, layer_types=["sliding_attention"]),
-        "R R S U U U S",
+        "R R S U U S S",
         "sliding-window",
     ),
     "sliding window that the head was trained without": (
         f.universal(sliding_window=4, layer_types=["sliding_attention"], truth={"sliding_window": False}),
-        "S S R U U U R",
+        "S S R U U R R",
         "sliding-window-stated",
     ),
     "sliding window, not written as vLLM reads it": (
         f.universal(sliding_window=4, truth={"sliding_window": True}),
-        "S S S U U U S",
+        "S S S U U S S",
         "sliding-window-unstated",
     ),
     "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),

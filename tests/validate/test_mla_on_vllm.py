@@ -5,20 +5,17 @@ The head is trained here to know what the target says, so that vLLM accepts much
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from reference.support import LlamaTarget, fit, random_draft
 from support import heads, targets, variants
 from support.validation import validate
+from validate.trained import QUESTIONS, SAME, trained, write_prompts
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.head import AuxTaps, Rope, Semantics
-from eagle3hub.reference.text import Text
+from eagle3hub.head import Rope, Semantics
 from eagle3hub.validation.engine_runner import Cache
 
 pytestmark = pytest.mark.engine
@@ -29,10 +26,6 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 YARN |= {"mscale_all_dim": 0.7, "beta_fast": 32.0, "beta_slow": 1.0}
 SEMANTICS = Semantics(rope=Rope(700.0, YARN), rms_norm_eps=1e-6, attention="mla")
 D = {**heads.DIMS, **SIZES, "hidden": 128, "inter": 96, "heads": 4, "vocab": targets.VOCAB, "draft": 60}
-QUESTIONS = (
-    *("Say it again, please", "What is on the table", "Count from 1 up to 10", "Now sing a short song"),
-    *("Where is the old key", "Who came in at night", "Is it late or early", "Tell me about rain"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +49,14 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("prompts") / "questions.jsonl"
-    width = max(map(len, QUESTIONS))
-    rows = [
-        {"question_id": i, "category": "x", "turns": [q.ljust(width, "?")]} for i, q in enumerate(QUESTIONS, start=1)
-    ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+    return write_prompts(tmp_path_factory.mktemp("prompts") / "questions.jsonl")
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) -> Path:
     """As ModelOpt writes it, over 60 of the 97 tokens."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
-    world = LlamaTarget(model, AuxTaps.default_for(LAYERS))
-    tokenizer = AutoTokenizer.from_pretrained(target)
-    texts = []
-    for row in map(json.loads, prompts.read_text().splitlines()):
-        asked = [{"role": "user", "content": row["turns"][0]}]
-        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-        texts.append(Text(world.greedy(ids, NEW), len(ids), NEW))
-    draft = random_draft(SEMANTICS, embeddings=world.embeddings, **D)
-    said = torch.tensor([text.token_ids for text in texts]).flatten().unique()
-    others = torch.tensor([i for i in range(D["vocab"]) if i not in set(said.tolist())])
-    chosen = torch.cat([said, others])[: D["draft"]].sort().values
-    draft = fit(replace(draft, target_ids=chosen), world.batch(texts), epochs=25, rate=0.005)
+    draft, taps = trained(target, prompts, SEMANTICS, D, NEW, epochs=25, rate=0.005)
+    assert draft.target_ids is not None
     plain = variants.modelopt(
         tmp_path_factory.mktemp("head"),
         D,
@@ -94,10 +68,10 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
         torch_dtype="float32",
         mlp_bias=False,
         bos_token_id=1,
-        eagle_config={"eagle_aux_hidden_state_layer_ids": world.taps.after_layer, "use_aux_hidden_state": True},
-        eagle_aux_hidden_state_layer_ids=world.taps.boundary,
+        eagle_config={"eagle_aux_hidden_state_layer_ids": taps.after_layer, "use_aux_hidden_state": True},
+        eagle_aux_hidden_state_layer_ids=taps.boundary,
     )
-    return variants.replace(plain, **draft.weights, d2t=chosen - torch.arange(len(chosen)))
+    return variants.replace(plain, **draft.weights, d2t=draft.target_ids - torch.arange(D["draft"]))
 
 
 @pytest.mark.parametrize("layout", ["modelopt", "universal"])
@@ -125,7 +99,6 @@ def test_vllm_counts_what_the_reference_counts(
     assert theirs["load"]["not_loaded"] == []
     assert "have the counters of the reference exactly" in theirs["gates"][1]["reason"]
     assert theirs["acceptance"]["mean_acceptance_length"] > 1.5
-    same = ("prompt_tokens", "new_tokens", "tokens_sha256", "rounds", "drafted", "accepted_per_position")
-    assert [[row[key] for key in same] for row in ours["per_prompt"]] == [
-        [row[key] for key in same] for row in theirs["per_prompt"]
+    assert [[row[key] for key in SAME] for row in ours["per_prompt"]] == [
+        [row[key] for key in SAME] for row in theirs["per_prompt"]
     ]

@@ -23,6 +23,7 @@ from eagle3hub.engines.preflight.contracts import (
     contract,
     contracts,
     contracts_of,
+    contracts_of_version,
     current_contracts,
     doubts,
     only_read,
@@ -67,6 +68,7 @@ __all__ = [
     "contracts_of",
     "current_contracts",
     "doubts",
+    "engines_apart",
     "engines_serving",
     "engines_unchecked",
     "examine",
@@ -155,8 +157,7 @@ def runners_of(engine: str, version: str) -> list[str]:
 
 def pinned_contracts(engine: str) -> list[EngineContract]:
     """Return the contracts of an engine's pinned version, one for each of its runners."""
-    pinned = engine_data(engine).pinned
-    return [c for c in contracts() if c.engine == engine and c.version.partition(" ")[0] == pinned]
+    return list(contracts_of_version(engine, engine_data(engine).pinned))
 
 
 def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str | None]:
@@ -172,6 +173,15 @@ def engines_unchecked(engines: Iterable[str], target: TargetFacts | None) -> dic
     """Say that of each engine of which it was not checked whether its pinned version drafts for a target."""
     found = _about_target(engines, target, "unknown")
     return {engine: reason for engine, reason in found.items() if reason is not None}
+
+
+def engines_apart(engines: Sequence[str]) -> dict[str, str]:
+    """Say of each engine that stops without a d2t for a full vocabulary that it does, if others stop with one."""
+    rules = {engine: [terms.rules for terms in pinned_contracts(engine)] for engine in engines}
+    if not any("d2t-with-full-vocabulary" in own for several in rules.values() for own in several):
+        return {}
+    absent = {engine: several[0].get("d2t-absent") for engine, several in rules.items()}
+    return {engine: rule.says for engine, rule in absent.items() if rule is not None}
 
 
 def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Effect) -> dict[str, str | None]:

@@ -488,16 +488,27 @@ class _File(ContractTerms):
 def contracts() -> tuple[EngineContract, ...]:
     """Return every contract, engine by engine, from the oldest version to the newest."""
     versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, CONTRACT))
-    return tuple(
-        found for engine, version in versions for found in _contracts(engine, version, _document(engine, version))
-    )
+    return tuple(found for engine, version in versions for found in contracts_of_version(engine, version))
+
+
+@cache
+def contracts_of_version(engine: str, version: str) -> tuple[EngineContract, ...]:
+    """Return the contracts of one version, one for each of its runners; none of a version that has no contract."""
+    known = version in versions_with(engine, CONTRACT)
+    return tuple(_contracts(engine, version, _document(engine, version))) if known else ()
 
 
 @cache
 def current_contracts() -> tuple[EngineContract, ...]:
     """Return the contracts of each engine's pinned version, and of the versions that its data name beside it."""
     current = {(engine, v) for engine in ENGINES for v in (engine_data(engine).pinned, *engine_data(engine).beside)}
-    return tuple(found for found in contracts() if (found.engine, found.version.partition(" ")[0]) in current)
+    return tuple(
+        found
+        for engine in ENGINES
+        for version in versions_with(engine, CONTRACT)
+        if (engine, version) in current
+        for found in contracts_of_version(engine, version)
+    )
 
 
 def contract(engine: str, version: str) -> EngineContract:
@@ -507,8 +518,8 @@ def contract(engine: str, version: str) -> EngineContract:
     """
     number, _, runner = version.partition(" ")
     called = f"{known_version(engine, number, CONTRACT).version} {runner}".strip()
-    for found in contracts():
-        if (found.engine, found.version) == (engine, called):
+    for found in contracts_of_version(engine, called.partition(" ")[0]) if engine in ENGINES else ():
+        if found.version == called:
             return found
     known = ", ".join(f"{c.engine} {c.version}" for c in contracts())
     raise UsageError(f"no contract describes {engine} {version}", hint=f"known: {known}", code="usage-engine-version")

@@ -356,9 +356,14 @@ def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("later-norm", {"names": _several(later)})
     if "mask_hidden" in lacking:
         yield PreflightFinding("no-mask-state")
-    if lacking - later - {"mask_hidden"}:
-        yield PreflightFinding("tensor-missing", {"names": _several(lacking - later - {"mask_hidden"})})
+    lacking -= later | {"mask_hidden"}
+    if lacking:
+        yield PreflightFinding("tensor-missing", {"names": _several(lacking)})
+    if matrices := {n for n in lacking if not n.endswith("norm.weight")}:
+        yield PreflightFinding("matrix-missing", {"names": _several(matrices)})
     asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
+    if case.fields.get("attention_bias") is True and not case.contract.attention_bias:
+        yield PreflightFinding("attention-bias-stated")
     built = {f"layers.{i}.self_attn.o_proj.bias" for i in range(case.truth.num_layers)} if asked else set()
     if built - found:
         yield PreflightFinding("o-proj-bias", {"names": _several(built - found), "flag": asked})
@@ -495,6 +500,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     d2t = find_tensor(tensors, "d2t")
     if d2t is None and truth.reduced:
         yield PreflightFinding("d2t-missing", facts)
+    if d2t is None and not truth.reduced:
+        yield PreflightFinding("d2t-absent")
     if d2t is not None and not truth.reduced:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:

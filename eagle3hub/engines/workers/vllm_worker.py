@@ -8,6 +8,7 @@ answers are sent.
 from __future__ import annotations
 
 import platform
+import re
 import time
 
 from protocol import Stage, processor, serve
@@ -94,7 +95,7 @@ def watch_draft(found, watches=None):
 
 
 def _forgive_sharing(found, model):
-    """Drop from ``not_loaded`` what vLLM shares with the target, and what it has a value for.
+    """Drop from ``not_loaded`` what vLLM shares with the target, what it has a value for, and what it never uses.
 
     It shares embeddings, and lm_head for equal vocabularies.
     """
@@ -103,12 +104,17 @@ def _forgive_sharing(found, model):
         shared.add("embed_tokens.weight")
     if not getattr(model, "has_own_lm_head", False) and getattr(model, "draft_id_to_target_id", None) is None:
         shared.add("lm_head.weight")
-    found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared and not _has_default(name)]
+    found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared and not _needs_no_value(name)]
 
 
-def _has_default(name):
-    """Whether vLLM has a value of its own for a parameter: a scale of the KV cache (quantization/kv_cache.py)."""
-    return ".attn." in name and name.endswith(("_scale", "_zero_point"))
+def _needs_no_value(name):
+    """Whether no tensor has to fill a parameter.
+
+    vLLM has a value of its own for scales of the KV cache (quantization/kv_cache.py). It builds a hidden_norm in every
+    layer, and uses that of the first only (models/llama_eagle3.py:97-141, qwen3_eagle3.py).
+    """
+    scale = ".attn." in name and name.endswith(("_scale", "_zero_point"))
+    return scale or re.search(r"(^|\.)layers\.[1-9][0-9]*\.hidden_norm\.weight$", name) is not None
 
 
 def _aux_boundaries(llm):

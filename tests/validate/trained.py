@@ -1,0 +1,56 @@
+"""Small targets of random weights, and heads trained within seconds to know what they say, for engines to run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from reference.support import LlamaTarget, fit, random_draft
+
+from eagle3hub.head import AuxTaps, Semantics
+from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.text import Text
+
+QUESTIONS = (
+    *("Say it again, please", "What is on the table", "Count from 1 up to 10", "Now sing a short song"),
+    *("Where is the old key", "Who came in at night", "Is it late or early", "Tell me about rain"),
+)
+SAME = ("prompt_tokens", "new_tokens", "tokens_sha256", "rounds", "drafted", "accepted_per_position")
+"""What two programs that count the same rounds agree in, prompt by prompt."""
+
+
+def write_prompts(file: Path) -> Path:
+    """`QUESTIONS` as a prompt set, all of one length."""
+    width = max(map(len, QUESTIONS))
+    rows = [
+        {"question_id": i, "category": "x", "turns": [q.ljust(width, "?")]} for i, q in enumerate(QUESTIONS, start=1)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def trained(
+    target: Path, prompts: Path, semantics: Semantics, sizes: dict[str, int], new: int, **settings: Any
+) -> tuple[DraftModel, AuxTaps]:
+    """A head of these ``sizes`` that knows the target's answers of ``new`` tokens; ``settings``: of `fit`.
+
+    Its vocabulary holds every token that was said, and the lowest ids besides.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
+    world = LlamaTarget(model, AuxTaps.default_for(model.config.num_hidden_layers))
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    texts = []
+    for row in map(json.loads, prompts.read_text().splitlines()):
+        asked = [{"role": "user", "content": row["turns"][0]}]
+        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+        texts.append(Text(world.greedy(ids, new), len(ids), new))
+    draft = random_draft(semantics, embeddings=world.embeddings, **sizes)
+    said = torch.tensor([text.token_ids for text in texts]).flatten().unique()
+    others = torch.tensor([i for i in range(sizes["vocab"]) if i not in set(said.tolist())])
+    chosen = torch.cat([said, others])[: sizes["draft"]].sort().values
+    return fit(replace(draft, target_ids=chosen), world.batch(texts), **settings), world.taps
