@@ -1075,10 +1075,6 @@ def _quantized() -> Iterator[Question]:
         change=both(_become(lambda: quantized(head(), "fp8", **fp8, ignore=["nothing"])), _by_tensor),
     )  # fmt: skip
     yield _ask(
-        "nvfp4-and-no-exceptions", "int8", "rules.packed-where-plain", engines=("sglang",),
-        change=_become(lambda: quantized(head(), "nvfp4", **nvfp4, ignore=["nothing"])),
-    )  # fmt: skip
-    yield _ask(
         "mla-and-a-config-of-quantized-weights", "mla", "rules.mla-quantized", engines=("sglang",),
         change=states(quantization_config={**fp8, "ignore": ["fc", "lm_head"]}), settings={"dtype": "bfloat16"},
     )  # fmt: skip
