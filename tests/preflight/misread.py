@@ -280,7 +280,7 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     "Llama 4's two widths, the MLP's by the other key": (
         f.universal(model_type="llama4_text", intermediate_size_mlp=f.INTER * 2),
         "R R R R R R R",
-        "mlp-width",
+        "aux-agree",
     ),
     "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
     "head_dim missing, model_type qwen3": (
