@@ -342,7 +342,7 @@ def _made_for(head: Head, to: str, asked: tuple[str, ...], target: TargetFacts |
             )
         return _Engines()
     why = engines_serving(asked or contract.engines, target)
-    if not asked and head.vocab_map is None:
+    if not asked and head.dims.draft_vocab_size == head.dims.vocab_size:
         apart = engines_apart(tuple(engine for engine, reason in why.items() if reason is None))
         why = {engine: reason or apart.get(engine) for engine, reason in why.items()}
     unserved = {engine: reason for engine, reason in why.items() if reason is not None}

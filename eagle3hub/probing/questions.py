@@ -596,6 +596,13 @@ def _nested() -> Iterator[Question]:
     yield _ask("nested-four-taps", "nested", change=_become(lambda: nested(head(taps=four))))
     window = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 4, "use_sliding_window": True}
     yield _ask(
+        "nested-qk-norms-post-norm-feedback", "nested-qk-norms",
+        change=_become(
+            lambda: nested(head(qk_norm=True, layers=2, feedback="post_norm", norm_before_residual=True))
+        ),
+        instead={"feeds back the un-normed state": trained(feedback="pre_norm")},
+    )  # fmt: skip
+    yield _ask(
         "nested-window-in-the-second-layer", "nested",
         change=_become(lambda: nested(states(**window)(head(layers=2, sliding_window=4, sliding_layers=(1,))))),
         instead={"attends to everything": trained(sliding_window=None, sliding_layers=())},
@@ -953,6 +960,19 @@ def _mla() -> Iterator[Question]:
         ("without-mscale", {}),
     ):
         yield _ask(f"mla-yarn-{name}", "mla", change=_scaled({**_DEEP, **more}), instead=plain)
+    for name, change in (
+        ("a-large-epsilon", both(states(rms_norm_eps=1e-2), trained(rms_norm_eps=1e-2))),
+        ("own-embeddings", _become(lambda: _scaled({**_DEEP, **_MSCALES})(head(mla=True, own_embeddings=True)))),
+        (
+            "yarn-in-rope-parameters",
+            both(
+                omits("rope_theta", "rope_scaling"),
+                states(rope_parameters={**_DEEP, **_MSCALES, "rope_theta": 700.0}),
+                trained(rope=_roped({**_DEEP, **_MSCALES}, 700.0)),
+            ),
+        ),
+    ):
+        yield _ask(f"mla-{name}", "mla", change=change)
     yield _ask(
         "mla-no-lm-head", "mla-full-vocabulary", "rules.no-lm-head-unsized",
         change=both(

@@ -289,7 +289,7 @@ def _taps(told: Sequence[int | str | None] | None) -> tuple[int | str, ...]:
 
 _PLACES = re.compile(r"(?:/[\w.+@-]+)+/([\w.+@-]+)|0x[0-9a-f]+")
 _FRAME = re.compile(r"\d+ validation errors? for \w+ Value error, ")
-_MORE = re.compile(r" \[type=|(?<=\w)\. (?=The available |See |Please )|\{'")
+_MORE = re.compile(r" \[type=|(?<=\w)\. (?=The available |See |Please |Supported )|\{'")
 """Where a message goes on with advice, or with names in no order."""
 
 

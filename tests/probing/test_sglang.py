@@ -32,7 +32,7 @@ def probe_of(found: Probed, **changed: Answer) -> Probe:
 
 def test_the_held_contract_is_what_its_answers_say(held: Probed):
     asked = {name for name, question in questions().items() if "sglang" in (question.engines or ("sglang",))}
-    assert set(held.answers) == asked
+    assert set(held.answers) <= asked
     again = probed_contract(probe_of(held), held.date, ALONE)
     assert (again.rules, again.terms) == (held.rules, held.terms)
     assert differences(again, ALONE) == []
@@ -62,9 +62,8 @@ def test_probing_gives_what_is_held(held: Probed, tmp_path_factory: pytest.TempP
     python = interpreter(tmp_path_factory.mktemp("sglang"))
     probe = ask("sglang", "SGLang", python, device="cpu", progress=silent)
     found = probe.answers[""]
-    assert set(found) == set(held.answers)
-    for name, answer in found.items():
-        was = held.answers[name]
+    for name, was in held.answers.items():
+        answer = found[name]
         assert (name, answer.outcome, answer.matched, answer.taps) == (name, was.outcome, was.matched, was.taps)
     again = probed_contract(probe, held.date, ALONE)
     assert {code: rule.effect for code, rule in again.rules.items()} == {c: r.effect for c, r in held.rules.items()}

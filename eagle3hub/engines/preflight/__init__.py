@@ -1,8 +1,8 @@
 """Predict what each inference engine will do with a head's files, without running the engine.
 
 `examine` reads a folder, `preflight` checks it against the contract of one engine version, and `preflight_all` against
-the contracts of every engine's pinned and neighbouring versions. The contracts are data, in ``engines/data``; each
-rule names the place in the engine's source that it comes from.
+the contracts of every engine's pinned and neighbouring versions. The contracts are data, in ``engines/data``: what a
+probe found, and what was read in the engine's source; each rule says which of both.
 """
 
 from __future__ import annotations
