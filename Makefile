@@ -31,6 +31,7 @@ test: light engines  ## every test, those on the real engines included
 light: $(READY)  ## the tests that need no engine; they must reach every place that makes an error
 	$(LIGHT) --every-error -m "not engine and not exporters"
 
+# sglang-jax takes minutes to install and to compile: EAGLE3HUB_SGLANG_JAX=1 asks for its tests, which install it
 engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/eagle3hub engines install vllm --device cpu
 	$(BIN)/eagle3hub engines install llamacpp --device cpu

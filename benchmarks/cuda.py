@@ -173,7 +173,7 @@ def _probe(engine: str, options: Options, python: str, needs: tuple[str, ...]) -
     name = f"probe-{engine}"
     command = _cli("engines", "probe", engine, "--python", python, "--device", options.device)
     report = f"{name}.json"
-    return Step(name, ((*command, "--output", str(options.work / report)),), 300, needs=needs, report=report)
+    return Step(name, ((*command, "--output", str(options.work / report)),), 420, needs=needs, report=report)
 
 
 def _on(

@@ -27,7 +27,7 @@ ORDER = [
     *("inspection", "comparison", "conversion", "reference", "probing", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]
-MOST_MODULES = 240
+MOST_MODULES = 244
 ALLOWED_IN = {
     "torch": {"engines/workers", "reference", "probing"},
     "transformers": {"engines/workers", "reference"},
@@ -37,6 +37,8 @@ ALLOWED_IN = {
     "tensorrt_llm": {"engines/workers"},
     "xllamacpp": {"engines/workers"},
     "gguf": {"engines/workers"},
+    "tree_sitter": {"engines/check/shell.py"},
+    "tree_sitter_bash": {"engines/check/shell.py"},
     "huggingface_hub": {
         "checkpoint/hub.py",
         "checkpoint/remote.py",

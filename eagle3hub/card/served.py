@@ -154,7 +154,12 @@ def target_of(head: Head) -> TargetFacts | None:
 
 
 def prospect(
-    one: Served, engine: str, version: str, device: str | None = None, capture: Sequence[int] | None = None
+    one: Served,
+    engine: str,
+    version: str,
+    device: str | None = None,
+    capture: Sequence[int] | None = None,
+    tensor_parallel: int = 1,
 ) -> Prospect:
     """Predict what an engine version does with a folder.
 
@@ -162,12 +167,15 @@ def prospect(
         device: where it runs. If it is None, or its runner is not known, the best of the engine's runners counts, and
             ``but`` says what the others do.
         capture: after-layer ids in TensorRT-LLM's YAML.
+        tensor_parallel: the number of devices that the draft is split over.
     """
     title = f"{vocabulary.engine(engine)} {version}".strip()
     told = tuple(capture) if capture is not None and engine == "trtllm" else None
     try:
         verdicts = [
-            preflight(one.subject, engine, v, one.target, told).with_settings([PARALLEL_DRAFTING])
+            preflight(one.subject, engine, v, one.target, told, tensor_parallel=tensor_parallel).with_settings(
+                [PARALLEL_DRAFTING]
+            )
             for v in _runners(engine, version, device)
         ]
     except UsageError:
@@ -213,14 +221,18 @@ def _why(verdict: PreflightVerdict) -> str:
     return f"{'; it '.join(told[:2])}{more}"
 
 
-def layout_that_works(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
+def layout_that_works(
+    one: Served, engine: str, version: str, capture: Sequence[int] | None = None, tensor_parallel: int = 1
+) -> str | None:
     """Return a layout in which this engine version reads the head correctly, or None.
 
     Each layout is written in memory and checked. What the head's training leaves open is open in every layout.
     """
     for name in by_readers():
         other = None if name == one.layout else _in_layout(one, name, _SOME)
-        if other is not None and prospect(other, engine, version, None, capture).kind in ("right", "depends"):
+        if other is None:
+            continue
+        if prospect(other, engine, version, None, capture, tensor_parallel).kind in ("right", "depends"):
             return name
     return None
 

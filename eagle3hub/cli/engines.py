@@ -189,34 +189,59 @@ def check(
     data_only: Annotated[
         bool, typer.Option("--data-only", help="Do not ask the parsers of installed engines.")
     ] = False,
+    version: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--version",
+            "--engine-version",
+            metavar="ENGINE=VERSION",
+            help="Version to hold an engine's commands against.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
 
-    Exit status: 0 engines refuse nothing in it (there may be warnings); 1 they refuse something; 3 the file is
-    unreadable.
+    What cannot be held against anything is listed as not checked: nothing is known of it, good or bad.
+
+    Exit status: 0 engines refuse nothing of what was checked (there may be warnings); 1 they refuse something, or a
+    part of it does not parse; 3 the file is unreadable.
 
     Example: eagle3hub engines check README.md
     """
     from eagle3hub.engines.check import check_file
     from eagle3hub.engines.check.commands import PARSED
+    from eagle3hub.engines.options import engine_versions
 
     installed = {} if data_only else _interpreters(engine_python or [])
-    findings = check_file(file, installed)
+    outcome = check_file(file, installed, engine_versions(version or []))
+    findings = outcome.findings
     wanting = any(f.severity == "error" for f in findings)
-    asked = sorted(engine for engine in PARSED if engine in installed)
-    document = {"file": file.name, "findings": [f.to_json() for f in findings], "asked": asked}
+    document = {
+        "file": file.name,
+        "findings": [f.to_json() for f in findings],
+        "checked": outcome.checked,
+        "not_checked": [one.to_json() for one in outcome.not_checked],
+        "asked": sorted(engine for engine in PARSED if engine in installed),
+        "warnings": outcome.warnings,
+    }
 
     def human(out: Console) -> None:
         from rich.markup import escape
 
+        def place(line: int) -> str:
+            return escape(f"{file.name}:{line}" if line else file.name)
+
+        for warning in outcome.warnings:
+            out.print(f"[yellow]{escape(warning)}[/]")
         for f in findings:
-            where = f"{file.name}:{f.line}" if f.line else file.name
-            out.print(f"{escape(where)}: {_MARKS[f.severity]} {escape(f.what)} [dim]({f.code})[/]")
+            out.print(f"{place(f.line)}: {_MARKS[f.severity]} {escape(f.what)} [dim]({f.code})[/]")
             if f.instead:
                 out.print(f"  [dim]instead: {escape(f.instead)}[/]")
-        if not findings:
-            out.print(f"{escape(file.name)}: nothing that an engine would read differently")
+        for what, lines in outcome.left().items():
+            also = f" (also in {len(lines) - 1} more places)" if len(lines) > 1 else ""
+            out.print(f"{place(lines[0])}: not checked: {escape(what)}{also}")
+        out.print(f"{escape(file.name)}: {escape(outcome.summary())}")
 
     emit(document, human, as_json=as_json)
     if wanting:

@@ -19,6 +19,7 @@ from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
 from eagle3hub.engines.preflight import (
     PreflightVerdict,
+    engines_apart,
     engines_serving,
     engines_unchecked,
     examine_written,
@@ -227,7 +228,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     checkpoint = open_checkpoint(source, headers_only=True)
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
     head = open_head(checkpoint, layout=options.layout, target=facts, target_name=options.target_name, options=read)
-    engines = _made_for(to, options.engines, facts)
+    engines = _made_for(head, to, options.engines, facts)
     head.made_for = engines.serving
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     head, changes = apply_transforms(head, transforms, folder)
@@ -323,8 +324,11 @@ class _Engines:
         return [f"not made for {engine_title(engine)}, which {reason}" for engine, reason in self.unserved.items()]
 
 
-def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> _Engines:
+def _made_for(head: Head, to: str, asked: tuple[str, ...], target: TargetFacts | None) -> _Engines:
     """The engines a folder has to serve, which are those that are asked for, or all that can serve the target.
+
+    Of engines that no one folder can serve, because some stop without a d2t for a full vocabulary and others with one,
+    those that stop without are left out, unless engines are asked for.
 
     Raises UsageError for engines asked for another layout, and Refusal for one that cannot serve this target.
     """
@@ -338,6 +342,9 @@ def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> _E
             )
         return _Engines()
     why = engines_serving(asked or contract.engines, target)
+    if not asked and head.dims.draft_vocab_size == head.dims.vocab_size:
+        apart = engines_apart(tuple(engine for engine, reason in why.items() if reason is None))
+        why = {engine: reason or apart.get(engine) for engine, reason in why.items()}
     unserved = {engine: reason for engine, reason in why.items() if reason is not None}
     if unserved and (asked or len(unserved) == len(why)):
         engine, reason = next(iter(unserved.items()))
@@ -378,7 +385,7 @@ def _try(head: Head, layout: Layout) -> None:
         if made.made_for:
             _hold_to_engines(made, layout.name, written, [WEIGHTS])
 
-    _for_engines(head, _made_for(layout.name, made_for(layout.name, head.made_for), head.target), write)
+    _for_engines(head, _made_for(head, layout.name, made_for(layout.name, head.made_for), head.target), write)
 
 
 try_by(_try)

@@ -2,8 +2,8 @@
 
 ``data/ENGINE/common.toml`` holds the facts that do not depend on the version, and names the pinned version.
 ``data/ENGINE/VERSION/`` holds one version: ``engine.toml`` (recipe, environments, image; read here), ``contract.toml``
-(how it reads a head; read by ``preflight.contracts``), ``interface.json`` (flags, variables and names of its package)
-and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's file
+and ``probed.json`` (how it reads a head; read by ``preflight``), ``interface.json`` (flags, variables and names of its
+package) and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's file
 (``builds_on``) and then states only the differences. To add a version, add a folder.
 """
 
@@ -49,6 +49,32 @@ class NameFact:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptanceFact:
+    """A setting with which acceptance is simulated or lossy, so that an acceptance length says nothing of the head.
+
+    It holds for one of ``values``, or for numbers below ``below`` or above ``above``. ``names`` are keys, flags with
+    underscores, or environment variables.
+    """
+
+    names: tuple[str, ...]
+    code: str
+    says: str
+    source: str
+    values: tuple[str, ...] = ()
+    below: float | None = None
+    above: float | None = None
+
+    def holds(self, value: Any) -> bool:
+        """Whether the setting has this value; text that is no number is compared with ``values`` alone."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return str(value).lower() in self.values
+        inside = (self.below is not None and number < self.below) or (self.above is not None and number > self.above)
+        return inside or str(value).lower() in self.values
+
+
+@dataclass(frozen=True, slots=True)
 class Minimum:
     """The first version with EAGLE-3, if a plain install gives an older one; with a sentence and its source."""
 
@@ -67,8 +93,9 @@ class EngineData:
         pinned: the version that is installed and run by default.
         released_as: its distributions on the package index, where `tools/engine_releases.py` looks.
         beside: further versions that every preflight checks.
-        facts: names that changed or never existed, with their replacements.
-        yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
+        facts: names that changed or never existed, with their replacements. acceptance: see `AcceptanceFact`.
+        yaml: keys of the YAML it takes, by section, and values of some. flags: of its server, where no version has an
+        ``interface.json``; the list may lack some. minimum: see `Minimum`.
     """
 
     title: str
@@ -78,6 +105,8 @@ class EngineData:
     framework: Literal["torch", "jax"] = "torch"
     beside: tuple[str, ...] = ()
     facts: tuple[NameFact, ...] = ()
+    acceptance: tuple[AcceptanceFact, ...] = ()
+    flags: tuple[str, ...] = ()
     yaml: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     minimum: Minimum | None = None
 
@@ -157,16 +186,22 @@ class Interface:
 
     Attributes:
         version: as the package states it. flags: of its server. environment: variables it reads.
+        choices: by flag, the values it is limited to. arity: by flag, how many values follow it as argparse writes it
+        (``0``, ``?``, ``*``, ``+``), if that is not one; empty if that is not known of any flag.
         names: exports of its top-level module. keywords: by constructor, the keywords it takes.
-        speculative_config: keys of vLLM's speculative config. algorithms, chat_templates: values of SGLang's flags.
+        speculative_config: keys of vLLM's speculative config; speculative_values: by key, the values it is limited to.
+        algorithms, chat_templates: values of SGLang's flags.
     """
 
     version: str
     flags: tuple[str, ...]
     environment: tuple[str, ...]
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    arity: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
     keywords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     speculative_config: tuple[str, ...] = ()
+    speculative_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     algorithms: tuple[str, ...] = ()
     chat_templates: tuple[str, ...] = ()
 

@@ -344,7 +344,10 @@ class Universal(FlatLayout):
             before = None
             own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
-        tensors, metadata, origin = tensors_to_write(head, self.name, self.contract_for(False), before)
+        contract = self.contract_for(False)
+        if "sglang_jax" in head.made_for and "vllm" not in head.made_for:  # it stops without d2t, and vLLM with one
+            contract = replace(contract, identity_map=True)
+        tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
         return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def new_config(self, head: Head) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def engine_names(card: Card) -> Iterator[Violation]:
     The metadata block is blanked out, so that line numbers stay those of the file.
     """
     above = "\n" * (card.text.count("\n") - card.body.count("\n"))
-    findings: list[Any] = import_module(_CHECKS).check_markdown(above + card.body)
-    for f in findings:
+    outcome: Any = import_module(_CHECKS).check_markdown(above + card.body)
+    for f in outcome.findings:
         said = f.code in _SAID and card.says(_SAID[f.code])
         yield Violation(
             f.line, f"{f.what.rstrip('.')} ({f.engine}: {f.code})", f.instead, "info" if said else f.severity

@@ -33,12 +33,17 @@ _NEEDS = re.compile(r"(?:needs?|requires?|since|from|before|>=?|at least)\W*$", 
 
 @dataclass(frozen=True, slots=True)
 class DraftUse:
-    """A place where a card starts an engine with a draft head. ``head`` is as written; ``line`` starts at 1."""
+    """A place where a card starts an engine with a draft head.
+
+    ``head`` is as written; ``line`` starts at 1; ``devices`` is the number that the draft is split over, as far as the
+    card says so.
+    """
 
     engine: str
     head: str
     line: int
     capture: tuple[int, ...] | None = None
+    devices: int = 1
 
 
 def draft_uses(text: str) -> list[DraftUse]:
@@ -65,15 +70,36 @@ def _of_command(command: ServerCommand) -> Iterator[DraftUse]:
         heads.append(("vllm", given.get("--speculative-config.model")))
     for engine, head in heads:
         if head:
-            yield DraftUse(engine, head, command.where.line_of(head))
+            devices = next((value for flag in _SPLIT if (value := _short(command, given, flag))), None)
+            drafts = _vllm_config(given.get("--speculative-config")).get("draft_tensor_parallel_size", devices)
+            yield DraftUse(engine, head, command.where.line_of(head), devices=_count(drafts))
+
+
+_SPLIT = ("--tensor-parallel-size", "--tp-size", "--tp", "-tp")
+
+
+def _short(command: ServerCommand, given: Mapping[str, str | None], flag: str) -> str | None:
+    """Return the value of a flag, which may have one dash alone."""
+    if flag in command.words[:-1] and flag not in given:
+        return command.words[command.words.index(flag) + 1]
+    return given.get(flag)
+
+
+def _count(value: object) -> int:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 4 and int(text) else 1
 
 
 def _vllm_model(config: str | None) -> str | None:
+    return _eagle3_model(_vllm_config(config))
+
+
+def _vllm_config(config: str | None) -> dict[str, object]:
     try:
         found = json.loads(config or "")
-    except ValueError:
-        return None
-    return _eagle3_model(found) if isinstance(found, dict) else None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _eagle3_model(config: Mapping[str, object]) -> str | None:
@@ -113,7 +139,7 @@ def _of_python(snippet: Snippet) -> Iterator[DraftUse]:
             for flag in _DRAFT_FLAGS:
                 head: object = given.get(flag.lstrip("-").replace("-", "_"))
                 if isinstance(head, str):
-                    yield DraftUse("sglang", head, line)
+                    yield DraftUse("sglang", head, line, devices=_count(given.get("tp_size")))
             for key in _DRAFT_KEYS if "Eagle" in name else ():
                 layers = given.get(AUX_CAPTURE)
                 head = given.get(key)
@@ -303,7 +329,7 @@ def _seen(one: Served, use: DraftUse, text: str) -> Prospect | None:
     """
     found: Prospect | None = None
     for version in _versions(use, text):
-        found = prospect(one, use.engine, version, None, use.capture)
+        found = prospect(one, use.engine, version, None, use.capture, use.devices)
         if found.works:
             return found
     return found
@@ -330,10 +356,12 @@ def _bound(m: re.Match[str], text: str) -> bool:
 def _fix(use: DraftUse, folders: Sequence[Served], one: Served) -> str:
     version = default_version(use.engine)
     for other in folders:
-        if other.folder != one.folder and prospect(other, use.engine, version, None, use.capture).works:
+        if other.folder != one.folder and prospect(other, use.engine, version, None, use.capture, use.devices).works:
             where = f"the folder {other.folder}/" if other.folder else "the repository's root"
             return f"Serve {where}, whose files {engine_title(use.engine)} takes, or leave the command out."
-    name = layout_that_works(one, use.engine, version, use.capture)
+    if use.devices > 1 and prospect(one, use.engine, version, None, use.capture).works:
+        return f"Split the draft over fewer than {use.devices} devices: a number that divides its sizes, or 1."
+    name = layout_that_works(one, use.engine, version, use.capture, use.devices)
     return (
         f"Leave the command out, or convert the head to the {name} layout and publish that."
         if name

@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from eagle3hub.errors import UsageError
+from eagle3hub.reference.layers import with_cache
 from eagle3hub.reference.text import Text, batches
 
 _MOST_ROWS = 64
@@ -173,7 +174,7 @@ class _Batch:
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=self.cache,
+            **with_cache(self.model, self.cache),
             use_cache=True,
             **{name: value for name, value in optional.items() if name in self.accepted},
         )

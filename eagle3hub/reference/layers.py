@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ def skipping_decoder(anatomy: Anatomy, output: Any, hidden: torch.Tensor) -> Ite
     The rest of the forward is the model's own way from there to logits, with softcapping, scaling and so on.
     ``output`` is what the decoder really returned; its other fields are kept.
     """
-    decoder, fields = anatomy.decoder, {k: v for k, v in output.items() if k == "past_key_values"}
+    decoder, fields = anatomy.decoder, {k: v for k, v in output.items() if k in _CACHES}
     replaced = type(output)(**{**fields, "last_hidden_state": hidden})
     before = decoder.__dict__.get("forward")
     decoder.__dict__["forward"] = lambda *_args, **_kwargs: replaced
@@ -142,6 +143,16 @@ def skipping_decoder(anatomy: Anatomy, output: Any, hidden: torch.Tensor) -> Ite
             del decoder.__dict__["forward"]
         else:
             decoder.__dict__["forward"] = before
+
+
+_CACHES = ("cache", "past_key_values")
+"""Names of a forward's cache of keys and values: transformers 5.24.0 deprecates the second."""
+
+
+def with_cache(model: Any, cache: DynamicCache | None) -> dict[str, DynamicCache | None]:
+    """Return the argument of a model's forward that is its cache, by the name that this transformers has for it."""
+    accepted = inspect.signature(model.forward).parameters
+    return {next((name for name in _CACHES if name in accepted), _CACHES[1]): cache}
 
 
 # Compute a prefix that all texts share only once: a chat template opens every prompt with the same tokens.
@@ -173,7 +184,7 @@ class Prefix:
         self._cache = DynamicCache()
         ids = torch.tensor([list(token_ids)], device=device)
         with captured(anatomy, taps.taps) as found:
-            model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+            model(input_ids=ids, **with_cache(model, self._cache), use_cache=True)
         self.aux = found.aux(taps.taps, device)
         """[1, length, taps * hidden size]"""
 
@@ -220,7 +231,7 @@ class Session:
         self._token_ids += token_ids
         ids = torch.tensor([self._token_ids[self._cached :]], device=self._device)
         with captured(self._anatomy, taps.taps, stop=False) as found, enough_memory("verifying"):
-            logits = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True).logits[0]
+            logits = self._model(input_ids=ids, **with_cache(self._model, self._cache), use_cache=True).logits[0]
         self._cached = len(self._token_ids)
         aux = found.aux(taps.taps, self._device)[0]
         n = len(token_ids)

@@ -17,7 +17,7 @@ from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
 from eagle3hub.reference.generate import Wanted, generate
-from eagle3hub.reference.layers import Prefix, Session, captured, dissect, shared_length, skipping_decoder
+from eagle3hub.reference.layers import Prefix, Session, captured, dissect, shared_length, skipping_decoder, with_cache
 from eagle3hub.reference.loading import as_device, as_dtype, enough_memory, load_model, load_tokenizer, target_config
 from eagle3hub.reference.text import Batch, Text, batches, check_finite, check_fit
 from eagle3hub.system.progress import Progress, silent
@@ -203,7 +203,7 @@ class TargetModel:
                 ids = torch.tensor(padded, device=self.device)
                 cache = None if prefix is None else prefix.cache(len(rows))
                 with captured(self._anatomy, taps.taps, final=temperature is not None) as found:
-                    self.model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+                    self.model(input_ids=ids, **with_cache(self.model, cache), use_cache=cache is not None)
                 aux = found.aux(taps.taps, self.device)
                 if prefix is not None:
                     aux = torch.cat([prefix.aux.expand(len(rows), -1, -1), aux], dim=1)

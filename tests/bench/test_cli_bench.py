@@ -62,6 +62,7 @@ def two(tmp_path: Path) -> list[str]:
     return [f"first={first}", f"second={second}", "--target", str(target), "--datasets", "smoke"]
 
 
+@pytest.mark.slow
 def test_a_benchmark_of_two_heads(bench: Bench, two: list[str], plans: list[BenchPlan], tmp_path: Path) -> None:
     out = tmp_path / "results"
     status, stdout, stderr = bench(*two, "--draft-tokens", "3, 5", "--temperature", "0,0.7", "--output", out)

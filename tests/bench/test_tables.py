@@ -248,6 +248,7 @@ def test_markdown_shows_names_as_they_are() -> None:
     assert f"Head {escaped}: specjax layout" in text
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_linked(tmp_path: Path) -> None:
     found = large()
     written = write_all(found, tmp_path)

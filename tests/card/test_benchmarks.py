@@ -118,6 +118,7 @@ def test_what_was_measured_needs_its_head(example: Manifest) -> None:
         assert caught.value.code == "manifest-no-head"
 
 
+@pytest.mark.slow
 def test_files_are_included_by_pattern_with_their_charts(write: Callable[[str], Path], tmp_path: Path) -> None:
     text = samples.MINIMAL.replace("owner/target", samples.TARGET)
     text = text.replace("source: head", f"source: {samples.EXAMPLE.parent / 'head'}").replace("specforge", "specjax")

@@ -150,6 +150,7 @@ def test_who_reads_the_same_text_again_gets_a_document_of_its_own() -> None:
     assert (again.lines, parse_yaml(text, "y.yaml").name) != ({}, "x.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [200, 300, 400, 3000])
 def test_a_text_that_is_nested_too_deeply_is_one_clean_error(depth: int) -> None:
     text = "[" * depth + "]" * depth

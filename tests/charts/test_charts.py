@@ -129,6 +129,7 @@ def test_nothing_is_drawn_over_text_or_beyond_the_edge(name: str, monkeypatch: p
         assert apart, f"{one!r} overlaps {other!r}"
 
 
+@pytest.mark.slow
 def test_the_bytes_depend_on_nothing_but_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib
 

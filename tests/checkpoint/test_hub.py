@@ -466,6 +466,7 @@ def test_the_client_prints_nothing_of_its_own(hub: HubServer, example_head: Path
     assert hub.faults[0].times == 0
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_client_is_respected(hub: HubServer, tmp_path: Path):
     hub.commit(REPO, heads.specforge(tmp_path / "head"), private=True)
 

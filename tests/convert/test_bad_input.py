@@ -321,6 +321,7 @@ def test_a_small_file_system(tmp_path: Path, example_head: Path):
     assert left == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("--force",)])
 def test_a_place_that_may_not_be_written_to(tmp_path: Path, more: tuple[str, ...]):
     source = heads.specjax(tmp_path / "head")
@@ -409,6 +410,7 @@ from eagle3hub.cli.app import main; main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("during", ["writing", "cleaning"])
 def test_a_signal_to_end_cleans_up(tmp_path: Path, number: signal.Signals, during: str):

@@ -137,3 +137,20 @@ def test_a_head_of_another_width_keeps_its_embeddings_for_the_engines_that_take_
     universal(source, tmp_path / "out", target, "vllm", "sglang", "trtllm")
     found = verdicts(tmp_path / "out", target)
     assert {v for name, v in found.items() if name.startswith(("vllm", "sglang ", "trtllm"))} == {"right"}
+
+
+def test_no_folder_of_a_full_vocabulary_serves_vllm_and_sglang_jax(tmp_path: Path, target: Path) -> None:
+    """vLLM refuses a d2t for a full vocabulary, and sglang-jax stops without one."""
+    d = heads.dims()
+    source = variants.modelopt(tmp_path / "head", {**d, "draft": d["vocab"]}, draft_vocab_size=d["vocab"])
+    done = universal(source, tmp_path / "out", target)
+    assert done["made_for"] == ["vllm", "sglang", "trtllm"]
+    assert any(note.startswith("not made for sglang-jax, which stops without d2t") for note in done["notes"])
+    with pytest.raises(Refusal, match="stops without d2t") as refused:
+        universal(source, tmp_path / "both", target, "vllm", "sglang_jax")
+    assert "--engines vllm" in (refused.value.hint or "")
+    universal(source, tmp_path / "jax", target, "sglang_jax")
+    written = variants.tensors_of(tmp_path / "jax")
+    assert (written["d2t"].tolist(), "d2t" in variants.tensors_of(tmp_path / "out")) == ([0] * d["vocab"], False)
+    found = verdicts(tmp_path / "jax", target)
+    assert found[f"sglang_jax {default_version('sglang_jax')}"] in ("right", "depends")

@@ -21,7 +21,7 @@ from eagle3hub.releasing.release import BESIDE
 Cli = Callable[..., tuple[int, str, str]]
 FOREIGN = [
     "NOTES.md", "charts/mine.png", "reports/old-notes.json", "modelopt/data.bin", "modelopt/deeper/x", "notes/today",
-    "benchmarks/raw.csv", "reports/specforge-tpu.json", "charts/sub/acceptance-by-position.png", ".git/config",
+    "benchmarks/raw.csv", "reports/specforge-npu.json", "charts/sub/acceptance-by-position.png", ".git/config",
     "README.md.orig", "model.safetensors.bak", "specjax/model.safetensors",
 ]  # fmt: skip
 EDITED = ["README.md", "config.json", "modelopt/config.json", "reports/specforge-cpu.json", "model.safetensors"]

@@ -58,6 +58,7 @@ def signalled(first: int, second: int, at: int, dest: Path, what: str) -> int:
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [(signal.SIGINT, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
 def test_a_second_signal_at_every_line_of_the_clean_up(tmp_path: Path, pair: tuple[signal.Signals, signal.Signals]):
     dest = tmp_path / "out"
@@ -68,6 +69,7 @@ def test_a_second_signal_at_every_line_of_the_clean_up(tmp_path: Path, pair: tup
         assert list(tmp_path.iterdir()) == [], f"at line {at}"
 
 
+@pytest.mark.slow
 def test_one_signal_at_every_line_of_replacing_a_file(tmp_path: Path):
     dest = tmp_path / "out"
     dest.write_text("old")

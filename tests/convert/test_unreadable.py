@@ -46,6 +46,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 CONVERT = ("convert", "head", "out", "--to", "specforge", "--force")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("closed", "argv", "said"),
     [

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.check import check_markdown, check_recipe
+from eagle3hub.engines.check import RecipeFinding, check_markdown, check_recipe
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, recipe_versions
+from eagle3hub.engines.specs import default_version, recipe_versions, versions_with
 from eagle3hub.errors import InputError, UnavailableError
 
 SGLANG = "python -m sglang.launch_server --model-path org/t --speculative-algorithm EAGLE3"
@@ -25,7 +25,10 @@ NUMBERS = "--speculative-num-steps 3 --speculative-eagle-topk 1 --speculative-nu
 CONFIG = '{"method": "eagle3", "model": "org/d", "num_speculative_tokens": 3}'
 VLLM = f"vllm serve org/t --speculative-config '{CONFIG}'"
 FOLDED = SGLANG.replace(" --", " \\\n--")
-ENGINE = 'import sglang as sgl\nengine = sgl.Engine(model_path="org/t", speculative_algorithm="EAGLE3", {})'
+ENGINE = "import sglang as sgl\nengine = sgl.Engine(model_path='org/t', speculative_algorithm='EAGLE3', "
+ENGINE += "speculative_draft_model_path='org/d', {})"
+TREE = "--speculative-num-steps 3 --speculative-eagle-topk 4 --speculative-num-draft-tokens 16"
+SYNTHETIC = '"rejection_sample_method": "synthetic", "synthetic_acceptance_length": 3.1'
 LLM = "from vllm import LLM\nllm = LLM(model='org/t', speculative_config={})"
 TRT = "speculative_config:\n  decoding_type: {}\n  {}: org/d\n  max_draft_len: 3\n"
 
@@ -34,8 +37,12 @@ def block(text: str, language: str = "bash") -> str:
     return f"# Card\n\nSome words.\n\n```{language}\n{text}\n```\n"
 
 
+def found_in(text: str) -> list[RecipeFinding]:
+    return check_markdown(text).findings
+
+
 def codes(text: str) -> list[str]:
-    return [finding.code for finding in check_markdown(text)]
+    return [finding.code for finding in found_in(text)]
 
 
 SPEAKS = [
@@ -61,6 +68,8 @@ SPEAKS = [
     ("python-keyword", block("import sglang\nsglang.Engine(model='org/t')", "python")),
     ("sglang-jax-version", block(f"{JAX} {NUMBERS}")),
     ("sglang-jax-numbers", block(JAX)),
+    ("flag-unknown", block(f"{JAX} {NUMBERS} --brand-new 1")),
+    ("flag-value", block(f"{JAX} {NUMBERS} --dtype bf16")),
     ("sglang-jax-numbers", block(f"{JAX} {NUMBERS}".replace("topk 1", "topk 4"))),
     ("flag-removed", block("vllm serve org/t --speculative-model org/d --num-speculative-tokens 3")),
     ("flag-unknown", block(f"{VLLM} --speculative-konfig x")),
@@ -94,6 +103,59 @@ SPEAKS = [
         "trtllm-draft-len",
         block("from tensorrt_llm.llmapi import Eagle3DecodingConfig as E\nE(speculative_model='d')", "py"),
     ),
+    ("flag-value", block(f"{VLLM} --dtype bf16")),
+    ("flag-value", block(f"{VLLM} --max-model-len")),
+    ("flag-value", block(f"{VLLM} --enforce-eager=true")),
+    ("flag-value", block(f"{VLLM} --reasoning-parser qwen33")),
+    ("flag-value", block(f"{SGLANG} {NUMBERS} --dtype int3")),
+    ("flag-value", block(LLM.format(f"{CONFIG}, dtype='bf16'"), "python")),
+    ("flag-value", block("model: org/t\nport: 8000\ndtype: bf16\nmax-model-len: 4096", "yaml")),
+    ("flag-stray", block(f"{VLLM} curl")),
+    ("flag-stray", block(f"{VLLM} --enforce-eager true")),
+    ("flag-stray", block(f"{SGLANG} {NUMBERS} --disable-radix-cache true --port 1 2")),
+    ("vllm-config-value", block(VLLM.replace('"eagle3"', '"eagle4"'))),
+    ("vllm-config-value", block(VLLM.replace('"method"', '"rejection_sample_method": "exact", "method"'))),
+    ("vllm-config-json", block('vllm serve org/t --speculative-config {"method":"eagle3","model":"d"}')),
+    ("vllm-config-json", block("vllm serve org/t --speculative-config '[1]'")),
+    ("vllm-config", block(VLLM.replace('"method"', '"synthetic_acceptance_length": 3, "method"'))),
+    ("vllm-no-model", block(VLLM.replace('"model": "org/d", ', ""))),
+    ("vllm-method", block(VLLM.replace("org/d", "org/d-DFlash"))),
+    ("vllm-method", block(VLLM.replace('"eagle3"', '"dflash"').replace("org/d", "org/d-eagle3"))),
+    ("vllm-method", block(VLLM.replace('"eagle3"', '"ngram"'))),
+    ("vllm-method", block(VLLM.replace("org/d", "org/t-P-EAGLE"))),
+    ("vllm-draft-tokens", block(VLLM.replace(', "num_speculative_tokens": 3', ""))),
+    ("vllm-draft-tokens", block(VLLM.replace('tokens": 3', 'tokens": 0'))),
+    ("vllm-draft-devices", block(VLLM.replace('"method"', '"draft_tensor_parallel_size": 2, "method"') + " -tp 4")),
+    (
+        "vllm-config-key",
+        block('{"method": "eagle3", "model": "d", "num_speculative_tokens": 3, "draft_tp": 1}', "json"),
+    ),
+    ("vllm-config-key", block('{"method": "eagle3", "model": "d", "num_speculative_tokens": 3, "draft_tp": 1}', "")),
+    (
+        "vllm-config-key",
+        block("speculative_config:\n  method: eagle3\n  model: d\n  num_speculative_tokens: 3\n  draft: 1", "yaml"),
+    ),
+    ("acceptance-simulated", block(VLLM.replace('"method"', f'{SYNTHETIC}, "method"'))),
+    ("acceptance-simulated", block(f"SGLANG_SIMULATE_ACC_LEN=3.5 {SGLANG} {NUMBERS}")),
+    ("acceptance-lossy", block(f"{SGLANG} {NUMBERS} --speculative-accept-threshold-single 0.4")),
+    ("acceptance-lossy", block(VLLM.replace('"method"', '"rejection_sample_method": "fly", "method"'))),
+    ("sglang-no-algorithm", block(SGLANG.replace("--speculative-algorithm EAGLE3 ", ""))),
+    ("sglang-no-draft", block(SGLANG.replace(" --speculative-draft-model-path org/d", ""))),
+    ("sglang-no-draft", block(SGLANG.replace("EAGLE3", "NGRAM"))),
+    ("sglang-tree", block(f"{SGLANG} {NUMBERS}".replace("topk 1", "topk 2").replace("tokens 4", "tokens 40"))),
+    ("sglang-tree", block(f"{SGLANG} {TREE} --speculative-use-rejection-sampling")),
+    ("sglang-tree", block(f"{SGLANG} {TREE} --attention-backend trtllm_mha")),
+    ("sglang-tree", block(f"{SGLANG} {TREE} --attention-backend fa4 --page-size 64")),
+    ("trtllm-no-draft", block("speculative_config: {decoding_type: Eagle, max_draft_len: 3}", "yaml")),
+    ("trtllm-tree", block(TRT.format("Eagle", "speculative_model") + "  use_dynamic_tree: true", "yaml")),
+    ("trtllm-decoding-type", block(TRT.format("Eagle4", "speculative_model"), "yaml")),
+    ("trtllm-decoding-type", block("speculative_config: {max_draft_len: 3, speculative_model: d}", "yaml")),
+    ("yaml-unknown", block("kv_cache_config: {}\ncuda_graph_konfig: {}", "yaml")),
+    ("yaml-unknown", block("model: org/t\nport: 8000\nmax-model-length: 4096", "yaml")),
+    ("flag-unknown", block("trtllm-serve org/t --max_batchsize 3")),
+    ("yaml-syntax", block(TRT.format("Eagle", "speculative_model").replace("  max", "   max"), "yaml")),
+    ("python-syntax", block("from vllm import LLM\nLLM(model='t' dtype='auto')", "python")),
+    ("json-syntax", block('{"method": "eagle3" "num_speculative_tokens": 3}', "json")),
 ]
 SILENT = [
     f"{SGLANG} {NUMBERS}",
@@ -112,25 +174,45 @@ SILENT = [
     VLLM.replace('"method"', '"draft_tensor_parallel_size": 2, "method"') + " --tensor-parallel-size $TP",
     f"docker run --gpus all --ipc=host vllm/vllm-openai:v{default_version('vllm')} --model org/t "
     f"--speculative-config '{CONFIG}'",
-    "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d",
+    "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d "
+    "--speculative-config.num_speculative_tokens 3",
     "trtllm-serve org/t --config c.yml --tp_size 2",
     "llama-server -m t.gguf -md d.gguf -ngl 99 --spec-type draft-eagle3 --spec-draft-n-max 3",
     "export LLAMA_ARG_MODEL=t.gguf",
     "vllm serve <your target> --max-model-len <tokens>  # what's free",
+    f"{SGLANG} {TREE}",
+    f"{SGLANG} {TREE} --attention-backend fa3 --page-size 64",
+    f"{SGLANG} {NUMBERS} --speculative-accept-threshold-single 1.0 --cuda-graph-bs-decode 1 2 4 8",
+    f"{SGLANG.replace('EAGLE3', 'NEXTN')} {NUMBERS}",
+    SGLANG.replace("EAGLE3", "EAGLE").replace(" --speculative-draft-model-path org/d", ""),
+    "python -m sglang.launch_server --model-path org/t --speculative-algorithm NGRAM --speculative-num-draft-tokens 8",
+    "python -m sglang.launch_server --model-path org/t $SPECULATIVE",
+    "sglang serve org/t --port 30000",
+    f"{VLLM} --dtype bfloat16 --reasoning-parser qwen3 --no-enable-prefix-caching -dp 2 [--port 8000]",
+    f"{VLLM} --reasoning-parser mine --reasoning-parser-plugin mine.py",
+    f"{VLLM} --api-key a b --dtype $DTYPE",
+    'vllm serve org/t --speculative-config \'{"method": "mtp", "num_speculative_tokens": 1}\'',
+    'vllm serve org/t --speculative-config \'{"method": "ngram", "num_speculative_tokens": 3}\'',
+    'vllm serve "$T" --speculative-config "{\\"method\\":\\"eagle3\\",\\"model\\":\\"$D\\",'
+    '\\"num_speculative_tokens\\":3}"',
+    "vllm serve org/t --spec-method eagle3 --spec-model org/d --spec-tokens 3",
+    VLLM.replace("org/d", "org/t-speculator.p-eagle"),
+    VLLM.replace("org/d", "org/t-P-EAGLE").replace('"method"', '"parallel_drafting": true, "method"'),
+    f"{VLLM} --omni --made-up",
     "pip install sglang && git clone https://example.org/sglang.git",
 ]
 
 
 @pytest.mark.parametrize(("code", "text"), SPEAKS)
 def test_it_speaks(code: str, text: str) -> None:
-    found = [f for f in check_markdown(text) if f.code == code]
+    found = [f for f in found_in(text) if f.code == code]
     assert found, codes(text)
     assert all(f.line >= 6 and f.what for f in found)
 
 
 @pytest.mark.parametrize("command", SILENT)
 def test_it_is_silent(command: str) -> None:
-    assert check_markdown(block(command)) == []
+    assert found_in(block(command)) == []
 
 
 @pytest.mark.parametrize(
@@ -155,14 +237,14 @@ def test_it_is_silent(command: str) -> None:
     ],
 )
 def test_it_is_silent_about_what_is_right_or_no_recipe(text: str) -> None:
-    assert check_markdown(text) == []
+    assert found_in(text) == []
 
 
 def test_the_lines_are_those_of_the_flags() -> None:
     command = SGLANG.replace(" --", " \\\n  --") + " \\\n  --speculative-num-steps 5 \\\n  --speculative-eagle-topk 4"
-    (finding,) = check_markdown(block(command))
+    (finding,) = found_in(block(command))
     assert block(command).splitlines()[finding.line - 1].strip() == "--speculative-eagle-topk 4"
-    (finding,) = check_markdown(block("import sglang as sgl\nx = 1\nsgl.LLM()", "python"))
+    (finding,) = found_in(block("import sglang as sgl\nx = 1\nsgl.LLM()", "python"))
     assert finding.line == 8
 
 
@@ -183,9 +265,10 @@ kv: is not it
 speculative_config:
     decoding_type: Eagle3
     max_draft_len: 3
+    speculative_model: org/d
 """
     lines = card.splitlines()
-    found = {f.code: lines[f.line - 1] for f in check_markdown(card)}
+    found = {f.code: lines[f.line - 1] for f in found_in(card)}
     assert found == {
         "env-no-effect": "export SGLANG_ENABLE_SPEC_V2=1",
         "flag-removed": "--mamba-scheduler-strategy extra_buffer",
@@ -196,15 +279,15 @@ speculative_config:
 
 @pytest.mark.parametrize("dashes", ["---", "-----", "--- | ---", ":-- | --:", "-- and so on", "--"])
 def test_dashes_of_markdown_are_no_flags(dashes: str) -> None:
-    card = f"---\nlicense: mit\n---\n\nText\n{dashes}\n{block(VLLM)}\n{dashes}\n\n- item\n{dashes}\n--made-up x\n"
+    card = (
+        f"---\nlicense: mit\n---\n\nText\n{dashes}\n{block(VLLM)}\n{dashes}\n\n- item\n{dashes}\n--max-modle-len x\n"
+    )
     lines = card.splitlines()
-    assert [lines[f.line - 1] for f in check_markdown(card)] == ["--made-up x"]
+    assert [lines[f.line - 1] for f in found_in(card)] == ["--max-modle-len x"]
 
 
 def test_a_heredoc_is_the_file_it_writes() -> None:
-    text = (
-        f"cat > config.yaml <<EOF\n{TRT.format('Eagle3', 'speculative_model')}EOF\ntrtllm-serve t --config config.yaml"
-    )
+    text = f"cat > config.yaml <<EOF\n{TRT.format('Eagle3', 'speculative_model')}EOF\ntrtllm-serve t --config c.yaml"
     assert codes(block(text)) == ["trtllm-decoding-type"]
 
 
@@ -216,7 +299,7 @@ def test_our_own_recipes_are_clean(engine: str) -> None:
         more = {} if engine == "llamacpp" else {"tensor_parallel": 2}
         for given_settings in ({}, {"draft_tokens": 5, "dtype": "bfloat16", "context": 4096, **more}):
             recipe = make_recipe(engine, Serving("org/t", "org/d", **given_settings), version).to_json()
-            found = [f for f in check_recipe(recipe) if f.code != "sglang-jax-version"]
+            found = [f for f in check_recipe(recipe).findings if f.code != "sglang-jax-version"]
             assert found == []
 
 
@@ -260,11 +343,11 @@ PIECES = st.sampled_from([*FENCES, *WORDS, *STARTS, "def f():", "\x00", "\ud800"
 @settings(max_examples=150, deadline=None)
 def test_no_text_is_a_crash_and_no_line_is_made_up(text: str) -> None:
     lines = len(text.splitlines())
-    assert all(1 <= finding.line <= lines for finding in check_markdown(text))
+    assert all(1 <= finding.line <= lines for finding in found_in(text))
 
 
 def test_a_flag_that_was_split_names_both_halves() -> None:
-    (finding,) = check_markdown(block(f"{SGLANG} {NUMBERS} --cuda-graph-max-bs 8"))
+    (finding,) = found_in(block(f"{SGLANG} {NUMBERS} --cuda-graph-max-bs 8"))
     assert finding.code == "flag-unknown"
     assert finding.instead == "--cuda-graph-max-bs-decode or --cuda-graph-max-bs-prefill"
 
@@ -306,3 +389,92 @@ def test_a_file_that_holds_no_recipe(tmp_path: Path, cli: Callable[..., tuple[in
     error = json.loads(out)["error"]
     assert (status, error["code"]) == (3, "recipe-json")
     assert error["message"].startswith(f"'{path}' {says}")
+
+
+PUBLISHED = "The mean acceptance length is 3.45 at K = 3.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "severity"),
+    [
+        (block(VLLM.replace('"method"', f'{SYNTHETIC}, "method"')), "warning"),
+        (PUBLISHED + block(VLLM.replace('"method"', f'{SYNTHETIC}, "method"')), "error"),
+        ("| | τ |\n|-|-|\n| MT-Bench | 3.45 |\n" + block(f"export SGLANG_SIMULATE_ACC_LEN=3\n{SGLANG}"), "error"),
+        (block(f"export SGLANG_SIMULATE_ACC_LEN=3\n{SGLANG}"), "warning"),
+        ("平均接受长度为 3.2。\n" + block(f"{SGLANG} --speculative-accept-threshold-acc 0.5"), "error"),
+        (PUBLISHED + block(LLM.format({"method": "eagle3", "rejection_sample_method": "fly"}), "python"), "error"),
+    ],
+)
+def test_simulated_acceptance_is_an_error_beside_a_published_one(text: str, severity: str) -> None:
+    found = [f for f in found_in(text) if f.code.startswith("acceptance-")]
+    assert [f.severity for f in found] == [severity]
+
+
+def test_the_version_that_is_named_decides() -> None:
+    text = block(VLLM.replace('"method"', '"xpress_topc": 4, "method"'))
+    first, second = versions_with("vllm", "interface.json")
+    assert [f.code for f in check_markdown(text, versions={"vllm": first}).findings] == ["vllm-config-key"]
+    outcome = check_markdown(text, versions={"vllm": second})
+    assert (outcome.findings, outcome.warnings) == ([], [])
+    assert check_markdown(text, versions={"vllm": "99.0"}).warnings == [
+        f"vLLM 99.0 is newer than every version that eagle3hub knows: it is judged as {second}"
+    ]
+    lossy = block(VLLM.replace('"method"', '"rejection_sample_method": "fly", "method"'))
+    assert [f.code for f in check_markdown(lossy, versions={"vllm": second}).findings] == ["acceptance-lossy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "checked", "left"),
+    [
+        ("Only words.", 0, []),
+        (block(VLLM), 1, []),
+        (block(f"{VLLM}\nvllm bench serve --model org/t"), 1, ["vllm bench: its flags are not known here"]),
+        (
+            block("python -m sglang.bench_serving --backend sglang"),
+            0,
+            ["sglang.bench_serving: its flags are not known"],
+        ),
+        (block("name: CI\non: push", "yaml"), 0, ["YAML that is no engine's settings"]),
+        (block("{{ .Values.x }}: [", "yaml"), 0, ["YAML that does not parse"]),
+        (block("a: 1\nb: 2", "yaml"), 0, ["YAML that is no engine's settings"]),
+        (block("- a\n- b", "yaml"), 0, ["YAML that is no engine's settings"]),
+        (block("from vllm import LLM\nllm = LLM(model='t', ...)", "python"), 0, ["Python that does not parse"]),
+        (block('{"num_speculative_tokens": 3, ...}', "json"), 0, ["JSON that does not parse"]),
+        (block("trtllm-serve org/t --tp_size 2 --brand_new 3"), 1, ["whether it has --brand_new"]),
+        (block("kv_cache_config: {}\nbrand_new: 1", "yaml"), 1, ["whether it has brand_new"]),
+        (block("speculative_config: {decoding_type: MTP, a: 1}", "yaml"), 1, ["the keys of decoding_type MTP"]),
+        (block(f"{VLLM} --omni"), 0, ["the command starts vLLM-Omni"]),
+        (block("vllm serve 'org/t --dtype auto\necho 1"), 0, ["a command that does not parse as shell"]),
+        ("vllm serve 'org/t --dtype auto\nand more words", 1, ["a command that does not parse as shell"]),
+    ],
+)
+def test_what_is_held_against_nothing_is_said(text: str, checked: int, left: list[str]) -> None:
+    outcome = check_markdown(text)
+    assert outcome.checked == checked
+    assert [f.code for f in outcome.findings if "shell" not in f.code] == []
+    assert len(outcome.not_checked) == len(left), outcome.not_checked
+    assert all(part in one.what for part, one in zip(left, outcome.not_checked, strict=True)), outcome.not_checked
+    assert ("nothing was checked" in outcome.summary()) == (not checked and not outcome.findings)
+    assert (f"{len(left)} not checked" in outcome.summary()) == bool(left)
+
+
+def test_the_command_line_says_what_was_not_checked(cli: Callable[..., Any], tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text(block(VLLM) + block("a: 1", "yaml"))
+    status, out, _ = cli("engines", "check", card, "--data-only", "--version", "vllm=99.0")
+    assert status == 0
+    assert "card.md:13: not checked: YAML that is no engine's settings" in out
+    assert out.endswith("card.md: 1 checked, 1 not checked; nothing that an engine would read differently\n")
+    assert out.startswith("vLLM 99.0 is newer than every version that eagle3hub knows")
+    status, out, _ = cli("engines", "check", card, "--data-only", "--json")
+    document = json.loads(out)
+    assert (status, document["checked"]) == (0, 1)
+    assert [one["line"] for one in document["not_checked"]] == [13]
+    card.write_text("Only words.")
+    assert "card.md: nothing was checked" in cli("engines", "check", card, "--data-only")[1]
+    assert cli("engines", "check", card, "--version", "vllm")[0] == 2
+    assert cli("engines", "check", card, "--version", "vllm=newest")[0] == 2
+    script = tmp_path / "serve.sh"
+    script.write_text(f"#!/bin/sh\n{VLLM} --dtype bf16\n")
+    status, out, _ = cli("engines", "check", script, "--data-only", "--json")
+    assert (status, [f["line"] for f in json.loads(out)["findings"]]) == (1, [2])

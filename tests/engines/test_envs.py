@@ -81,6 +81,7 @@ def test_the_only_environment_is_the_one_to_remove(
     assert "sglang has environments for cpu and cuda" in err
 
 
+@pytest.mark.slow
 def test_install_keep_remove(small: EnvironmentSpec) -> None:
     steps: list[str] = []
     made = environments.install_environment("csv", progress=lambda message, fraction=None: steps.append(message))
@@ -102,6 +103,7 @@ def test_install_keep_remove(small: EnvironmentSpec) -> None:
     assert not environments.remove_environment("csv", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copied_venv")
 def test_an_interrupted_install_does_not_count_and_is_redone(
     small: EnvironmentSpec, monkeypatch: pytest.MonkeyPatch

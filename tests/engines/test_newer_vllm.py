@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,3 +88,15 @@ def test_its_libraries_are_the_builds_and_its_python_is_its_own(newer_vllm_pytho
     own, library = map(Path, done.stdout.strip().splitlines()[-2:])
     assert own.is_relative_to(newer_vllm_python.parents[1])
     assert library.is_relative_to(vllm_python.parents[1])
+
+
+def test_v2_takes_a_head_of_the_final_state(newer_vllm_python: Path, cli: Callable[..., Any]):
+    """The pinned version's V2 asks for aux states whatever the head is, and refuses it; its own look-up shows both."""
+    asked = ("--only", "final-state", "--only", "use-aux-hidden-state-null")
+    status, out, err = cli("engines", "probe", "vllm", "--python", newer_vllm_python, *asked, "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["differences"] == []
+    answers = found["contract"]["answers"]
+    assert answers["final-state"]["outcome"] == "right"
+    assert found["contract"]["version"] == VERSION

@@ -24,7 +24,9 @@ from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.check import check_markdown
 from eagle3hub.engines.check.commands import ask_parser
+from eagle3hub.engines.check.snippets import extract_snippets
 from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import Interface, interface
@@ -255,6 +257,38 @@ def test_recipes_pass_vllms_parser(vllm_python: Path) -> None:
     _, errors = ask_parser("vllm", vllm_python, [good, ["org/t", "--speculative-model", "org/d"]])
     assert errors[0] is None
     assert "unrecognized arguments" in str(errors[1])
+
+
+ARGUMENTS = [
+    "",
+    "--dtype bfloat16",
+    "--dtype bf16",
+    "--dtype",
+    "--dtype=auto --port 1",
+    "--port 1 2",
+    "--made-up 1",
+    "--trust-remote-code",
+    "--trust-remote-code true",
+    "--trust-remote-code=true",
+    "--served-model-name a --seed -1",
+    "--tensor-parallel 2",
+    "--tool-call-parser nobody",
+    "--reasoning-parser qwen3",
+    "--kv-cache-dtype fp9",
+]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_data_refuse_what_the_parser_refuses(engine: str, vllm_python: Path, sglang_python: Path) -> None:
+    python = {"vllm": vllm_python, "sglang": sglang_python}[engine]
+    lines = [f"{engine} serve {'--model-path ' if engine == 'sglang' else ''}org/t {more}" for more in ARGUMENTS]
+    commands = [extract_snippets(f"```bash\n{line}\n```").commands[0] for line in lines]
+    errors = ask_parser(engine, python, [command.words for command in commands])[1]
+    # vLLM holds its tool parsers against their names when the server starts, after its parser
+    refused = [error is not None or "nobody" in line for error, line in zip(errors, lines, strict=True)]
+    found = [bool(check_markdown(f"```bash\n{line}\n```").findings) for line in lines]
+    assert dict(zip(lines, found, strict=True)) == dict(zip(lines, refused, strict=True))
+    assert 0 < sum(refused) < len(refused)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])

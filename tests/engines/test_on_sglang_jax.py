@@ -55,7 +55,9 @@ class Pair:
 
 
 def change(file: Path, **values: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    """Set values of a JSON file; None takes a key away."""
+    content = {**json.loads(file.read_text()), **values}
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
 def prepared(source: Path, folder: Path) -> Path:
@@ -202,7 +204,6 @@ def test_what_it_does_not_load_is_seen(pair: Pair, plain: Path, tmp_path: Path) 
     assert found.load is not None
     assert found.load.not_loaded == ("layers.0.hidden_norm.weight",)
     assert set(found.load.ignored) == {"layers.0.hidden_norm.weight", "t2d"}
-    assert any(reason.code == "layer-names" for reason in judged(head, pair.target).reasons)
 
 
 def test_a_matrix_that_is_not_loaded_fails_at_the_first_request(pair: Pair, plain: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_the_worst_verdict_wins() -> None:
     assert worst_verdict([]) == "unavailable"
 
 
+@pytest.mark.slow
 def test_an_interpreter_without_vllm_is_unavailable_and_says_so(job: RunSpec) -> None:
     found = failure(job, Path(sys.executable))
     assert found.verdict == "unavailable"

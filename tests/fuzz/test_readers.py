@@ -41,6 +41,7 @@ def survives(bench: Workbench, name: str, data: bytes) -> None:
     assert found is None, found.what
 
 
+@pytest.mark.slow
 def test_the_inputs_it_starts_from_are_read(bench: Workbench):
     for name, seeds in bench.seeds.items():
         if name != "pickle":
@@ -109,6 +110,7 @@ FILLINGS = {
 JSON_FILES = ["config.json", "eagle3hub.json", "model.safetensors.index.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filling", FILLINGS)
 def test_the_largest_json_there_may_be_costs_little(bench: Workbench, tmp_path: Path, filling: str):
     for name in JSON_FILES:

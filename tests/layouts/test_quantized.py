@@ -242,6 +242,7 @@ def test_a_config_says_method_and_form(config: dict[str, object], method: str, f
 WORDS = (None, True, -1, 4, 10**12, "", "fc", "re:((", [], ["re:(a+)+"], {}, {"weights": {}}, [[1]], {"group_0": 3})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_no_config_and_no_tensor_brings_it_down(tmp_path: Path, scheme: str):
     chance = random.Random(scheme)

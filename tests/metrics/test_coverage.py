@@ -94,6 +94,7 @@ def delta_method(sample: Sample) -> Interval:
     return 1 + k * low, 1 + k * high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_the_interval_of_tau(name: str) -> None:
     few = covered(name, MIN_PROMPTS, ours)
@@ -154,6 +155,7 @@ def test_a_report_takes_its_intervals_from_that_estimator(population: np.ndarray
         assert found.conditional_ci95[i - 1] == conditional
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", [0.0, 0.04])
 @pytest.mark.parametrize("prompts", [8, 16, PROMPTS])
 def test_the_paired_interval(effect: float, prompts: int) -> None:

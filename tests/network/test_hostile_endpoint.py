@@ -212,6 +212,7 @@ def try_one(
     return seconds, outcome, wrong or (f"took {seconds:.0f} s" if seconds > BOUND else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "what"), EXCHANGES)
 def test_no_exchange_with_a_hostile_server_hangs(
     job: RunSpec, monkeypatch: pytest.MonkeyPatch, engine: str, what: str

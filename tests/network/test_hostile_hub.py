@@ -237,6 +237,7 @@ def wrong_error(error: HubError) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_no_exchange_with_a_hostile_hub_hangs_or_writes_elsewhere(
     hub: Hub, tmp_path: Path, elsewhere: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, name: str

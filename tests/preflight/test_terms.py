@@ -32,6 +32,7 @@ TARGETS = [
     f.target("phi3"),
     f.target(hidden_size=99),
     f.target("kimi_k25"),
+    f.target("gemma3_text"),
     replace(f.target(), tokenizer_class="TokenizersBackend"),
     f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
 ]
@@ -89,6 +90,7 @@ def test_every_sentence_is_complete(target):
                 assert len(reason.sentence) < 160, reason.sentence
 
 
+@pytest.mark.slow
 def test_the_traps_reach_every_rule_of_every_contract():
     reached = {
         (v.engine, v.version, r.code)
@@ -116,6 +118,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(KEYS), JSON, max_size=12),

@@ -82,22 +82,22 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     # tensors
     "names begin with model.": (
         f.universal(weights=RENAMED | {"model.lm_head.weight": None, "lm_head.weight": (f.VD, f.H)}),
-        "X X R X X S X",
+        "X X R X X X X",
         "model-prefix",
     ),
     "names begin with model., that of lm_head too": (
         f.universal(weights=RENAMED),
-        "X X S X X S X",
+        "X X S X X X X",
         "lm-head-prefix",
     ),
     "midlayer.0. names": (
         f.subject(f.config(), f.shapes("midlayer.0.")),
-        "X X S X S S X",
+        "X X S X S X X",
         "layer-names",
     ),
-    "layers.0. names": (f.subject(f.config(), f.shapes("layers.0.")), "R R R X R S R", "layer-names"),
-    "no fc": (weights(**{"fc.weight": None}), "S S S X S S X", "tensor-missing"),
-    "no q_proj": (weights(**{f"{PREFIX}self_attn.q_proj.weight": None}), "S S S X S S X", "tensor-missing"),
+    "layers.0. names": (f.subject(f.config(), f.shapes("layers.0.")), "R R R X R X R", "layer-names"),
+    "no fc": (weights(**{"fc.weight": None}), "S S S X S X X", "tensor-missing"),
+    "no q_proj": (weights(**{f"{PREFIX}self_attn.q_proj.weight": None}), "S S S X S X X", "tensor-missing"),
     "no hidden_norm": (weights(**{f"{PREFIX}hidden_norm.weight": None}), "S S S X S S X", "tensor-missing"),
     "a tensor nobody knows": (weights(**{"extra_norm.weight": (f.H,)}), "X X S S S S X", "tensor-unknown"),
     "a leaked tensor of the target": (
@@ -106,10 +106,10 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "tensor-leftover",
     ),
     "biases without the flag": (weights(**BIAS), "S S S S S S X", "bias"),
-    "biases with the flag": (f.universal(weights=BIAS, attention_bias=True), "R R S R R S X", "bias"),
+    "biases with the flag": (f.universal(weights=BIAS, attention_bias=True), "R R S R R X X", "bias"),
     "biases with the flag, but none of o_proj": (
         f.universal(weights={n: s for n, s in BIAS.items() if "o_proj" not in n}, attention_bias=True),
-        "S S S R R S X",
+        "S S S R R X X",
         "o-proj-bias",
     ),
     "fc bias": (weights(**{"fc.bias": (f.H,)}), "S S S S S S X", "bias"),
@@ -185,14 +185,14 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
     # vocabulary
-    "no d2t": (f.universal(d2t=None), "S S S X S S X", "d2t-missing"),
+    "no d2t": (f.universal(d2t=None), "S S S X S X X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
-    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S X R R R R", "d2t-float"),
+    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S S R R R R", "d2t-float"),
     "d2t in int32": (f.universal(d2t="I32"), "R R R R R R R", "aux-agree"),
     "d2t of absolute ids": (f.universal(truth={"map_fault": "absolute"}), "S S S S S S S", "d2t-wrong"),
     "d2t out of range": (
         f.universal(truth={"map_fault": "out-of-range", "map_fits": False}),
-        "X X S S S S X",
+        "X X X S S S X",
         "d2t-out-of-range",
     ),
     "t2d that says something else": (
@@ -205,16 +205,16 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X X X S R",
         "no-draft-vocab-size-reduced",
     ),
-    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X U U U U U", "lm-head-rows"),
+    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X X U U U U", "lm-head-rows"),
     "a leftover of old RoPE": (
         weights(**{f"{PREFIX}self_attn.rotary_emb.inv_freq": (2,)}),
         "R R R R R R R",
         "aux-agree",
     ),
-    "no lm_head, reduced": (weights(**{"lm_head.weight": None}), "S S S S S S X", "no-lm-head-reduced"),
+    "no lm_head, reduced": (weights(**{"lm_head.weight": None}), "S S S S S X X", "no-lm-head-reduced"),
     "no lm_head, full": (
         f.universal(full=True, weights={"lm_head.weight": None}, truth={"draft_vocab_size": f.V}),
-        "R R S R R S R",
+        "R R S R R X R",
         "no-lm-head",
     ),
     "tied": (f.universal(tie_word_embeddings=True), "R R S S S S R", "tied"),
@@ -224,12 +224,12 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "R R X R R X X",
         "no-draft-vocab-size",
     ),
-    "draft_vocab_size null": (f.universal(full=True, draft_vocab_size=None), "R R S R R S R", "null-draft-vocab-size"),
+    "draft_vocab_size null": (f.universal(full=True, draft_vocab_size=None), "R R S R R X R", "null-draft-vocab-size"),
     # config
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
-    "rope_theta null": (f.universal(rope_theta=None), "X X U U U U S", "null-rope-theta"),
+    "rope_theta null": (f.universal(rope_theta=None), "X X X U U U S", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "R R R S R S R",
@@ -265,14 +265,14 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "context shorter than the target's": (f.universal(max_position_embeddings=2048), "R R X R R R R", "context"),
     "context not stated": (f.universal(max_position_embeddings="DELETE"), "R R X R R R R", "context"),
-    "activation": (f.universal(hidden_act="gelu"), "X X U U U U S", "hidden-act"),
+    "activation": (f.universal(hidden_act="gelu"), "X X X U U S S", "hidden-act"),
     "architecture nobody registers": (
         f.universal(architectures=["Qwen3ForCausalLMEagle3"]),
         "X X X R R X X",
         "architecture",
     ),
     "Eagle3LlamaForCausalLM": (f.universal(architectures=["Eagle3LlamaForCausalLM"]), "R R X R R X R", "architecture"),
-    "no model_type": (f.universal(model_type="DELETE"), "X X R X X R R", "no-model-type"),
+    "no model_type": (f.universal(model_type="DELETE"), "X X X X X R R", "no-model-type"),
     "another width, own embeddings": (
         f.universal(
             weights={"fc.weight": (f.H, 3 * f.H), "embed_tokens.weight": (f.V, f.H)},
@@ -346,7 +346,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
-    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X R R R R R", "mtp-type"),
+    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X X R R R R", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
         f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),
@@ -436,7 +436,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X S R X S X X",
         "mla-final-norm",
     ),
-    "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X S R R X X", "mla"),
+    "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X X R R X X", "mla"),
     "top-level four ids in a Qwen3 draft": (
         f.universal(
             FOUR,

@@ -29,6 +29,7 @@ def test_every_head_has_a_row() -> None:
     assert len(standins.NAMES) == 59
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", standins.NAMES)
 def test_what_is_said_of_a_published_head(name: str, tmp_path: Path) -> None:
     assert table.row(name, tmp_path) == EXPECTED[name]

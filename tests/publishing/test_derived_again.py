@@ -37,6 +37,7 @@ def push(hub: WritableHub, folder: Path) -> None:
     hub.commit(REPO, listed(files))
 
 
+@pytest.mark.slow
 def test_anybody_makes_the_card_again(hub: WritableHub, release: Path, cli: Cli, tmp_path: Path):
     assert cli("publish", release)[0] == 0
     shutil.rmtree(release)
@@ -59,6 +60,7 @@ def test_nothing_of_this_machine_is_published(hub: WritableHub, release: Path, m
 PLACES = ("τ of 9.9 at K = 3", "a number on the card", "a chart of other numbers", "counts that collapse", "another K")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES)
 def test_what_was_edited_on_the_hub_does_not_follow(hub: WritableHub, release: Path, cli: Cli, name: str):
     edit, _, words = TAMPERINGS[name]
@@ -130,6 +132,7 @@ def last_step(hub: WritableHub, home: Path, repo: str, digest: str) -> tuple[int
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branches", [False, True])
 def test_the_last_step_of_the_workflow_passes_for_what_was_published(
     hub: WritableHub, release: Path, cli: Cli, tmp_path: Path, branches: bool
@@ -185,6 +188,7 @@ def test_templates_of_others_are_not_run(hub: WritableHub, release: Path, cli: C
     assert cli("verify", copy)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["model-00002.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "m.py"]
 )
@@ -232,6 +236,7 @@ speculative_tokens: 3
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["source", "release", "files"])
 @pytest.mark.parametrize("value", [None, [], "x", 3, {}, {"files": [1]}, {"files": "x"}, {"commit": 1}, [{"path": 1}]])
 def test_a_record_of_another_shape_is_no_mistake_of_the_program(release: Path, cli: Cli, field: str, value: object):

@@ -85,6 +85,7 @@ FAULTS: dict[str, tuple[tuple[str, str, dict[str, Any]], str, int, bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults(hub: WritableHub, release: Path, cli: Cli, waits: list[float], name: str):
     (path, method, how), words, wanted, there = FAULTS[name]

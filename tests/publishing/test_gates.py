@@ -131,6 +131,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_folder_is_refused_before_anything_is_sent(hub: WritableHub, release: Path, cli: Cli, name: str):
     damage, code, words = BROKEN[name]

@@ -43,6 +43,7 @@ def told(secret: str, text: str) -> bool:
     return any(run[i : i + 8] in text for run in runs for i in range(8, len(run) - 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_every_kind_is_found_in_every_place(place: str):
     missed, leaked = [], []
@@ -59,6 +60,7 @@ def test_a_kind_is_found_whatever_its_random_part_is(kind: str):
     assert all(found("NOTICE", text_of(planted.plant(kind, seed)).encode()) for seed in range(1, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", planted.KINDS)
 def test_a_secret_across_the_border_of_two_pieces_is_found(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sensitive, "_PIECE", 1024)
@@ -70,6 +72,7 @@ def test_a_secret_across_the_border_of_two_pieces_is_found(kind: str, tmp_path: 
         assert any(m.startswith(f"NOTICE:{before + 1} holds") for m in messages), (before, messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_large_files_are_searched_to_their_end(tmp_path: Path, encoding: str):
     """Secrets are found at the borders of pieces, at the end, and in lines of millions of characters."""
@@ -161,6 +164,7 @@ def test_the_line_of_a_wrapped_secret_is_told():
     )
 
 
+@pytest.mark.slow
 def test_packed_texts_of_a_picture_are_bounded_together():
     bomb = (b"zTXt", b"a\0\0" + zlib.compress(b"\0" * (9 << 20)))
     assert found("assets/a.png", png(bomb)) == []
@@ -178,11 +182,13 @@ def test_a_line_names_every_kind_in_it_and_long_lists_end():
     assert messages[-1] == "NOTICE holds what looks like secrets in more than 50 lines; no more are listed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_ordinary_lines_hold_no_secret(line: str):
     assert {place: m for place, make in PLACES.items() if (m := found(*make(line)))} == {}
 
 
+@pytest.mark.slow
 def test_no_random_value_is_taken_for_a_placeholder():
     rng = random.Random(14)
     for chars, count in ((planted.LETTERS, 34), (planted.WORD, 20), (planted.HEX, 32), (planted.URL64, 40)):
@@ -210,6 +216,7 @@ def test_ordinary_files_of_this_project_hold_no_secret():
     assert messages == []
 
 
+@pytest.mark.slow
 def test_texts_of_installed_packages_hold_no_secret():
     """Yield Yield READMEs, licenses and lists of digests that other people wrote."""
     site = Path(json.__file__).parent, Path(pytest.__file__).parents[1]
@@ -279,6 +286,7 @@ def test_names_are_searched_and_withheld(kind: str, path: str):
     assert safe_path("reports/specforge-cpu.json") == "reports/specforge-cpu.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["LICENSE in Latin-1", "UTF-16", "safetensors metadata", "PNG zTXt", "file name"])
 def test_publish_refuses_it_and_tells_no_part_of_it(hub: WritableHub, release: Path, cli: Cli, place: str):
     secret = planted.plant("Hub access token")

@@ -228,6 +228,7 @@ def test_without_the_right_token(
     assert REPO not in hub.repos
 
 
+@pytest.mark.slow
 def test_no_output_holds_the_token(
     hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from publishing.folders import write_yaml
 from support.hub_writes import WritableHub
@@ -20,6 +21,7 @@ def change(path: Path, index: int, **fields: Any) -> None:
     write_yaml(path, document)
 
 
+@pytest.mark.slow
 def test_all_are_published_and_again(hub: WritableHub, two_heads: Path, cli: Cli, tmp_path: Path):
     change(two_heads, 1, layouts={"also": ["modelopt"]})
     status, out, err = cli("release", two_heads, "--tag", "v1", "--json")

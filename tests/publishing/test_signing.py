@@ -24,6 +24,7 @@ from eagle3hub.publishing.signing import check_signature
 Cli = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
 def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys: Path, tmp_path: Path):
     argv = ("publish", release, "--repo", REPO, "--sign", keys / "mine.pem", "--json")
     status, out, err = cli(*argv)

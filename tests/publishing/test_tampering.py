@@ -12,6 +12,7 @@ from eagle3hub.publishing.files import read_folder
 from eagle3hub.publishing.gates import failed_gates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_an_edit_is_noticed(release: Path, name: str):
     edit, code, words = TAMPERINGS[name]

@@ -36,6 +36,7 @@ def rounds_of(world: World, variant: str, text: Text, k: int, limit: int, end: f
     return done.rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_rounds_are_those_of_speculation(world: World, text: MakeText, variant: str):
     k, limit = 4, 18
@@ -47,6 +48,7 @@ def test_the_rounds_are_those_of_speculation(world: World, text: MakeText, varia
     assert len({a for rounds in wanted for a in rounds}) > 1
 
 
+@pytest.mark.slow
 @settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

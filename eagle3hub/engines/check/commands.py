@@ -5,157 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.check.finding import RecipeFinding, known_fact, unknown_name
-from eagle3hub.engines.check.snippets import UNFILLED, ServerCommand, VariableSetting, is_flag
+from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
+from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, is_open
+from eagle3hub.engines.check.shell import UNFILLED
+from eagle3hub.engines.check.snippets import ServerCommand, VariableSetting, is_flag
 from eagle3hub.engines.process import Event, run_worker
-from eagle3hub.engines.specs import engine_data, engine_title, interface
+from eagle3hub.engines.specs import Interface, engine_data, engine_title
 from eagle3hub.errors import UnavailableError
 
-# Check an engine's settings, whether they are flags of a command or keywords of a call
-#
-# The engines' data name the places in the engines' source.
-
-
-_NUMBERS = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
-_OPEN = re.compile(rf"{UNFILLED}|[${{}}*…]|\.\.\.")
-
-LineOf = Callable[[str], int]
-WrittenAs = Callable[[str], str]
-
-
-def is_open(value: Any) -> bool:
-    """Whether a value is a placeholder, or unknown until the text runs."""
-    return value is None or (isinstance(value, str) and bool(_OPEN.search(value)))
-
-
-def check_settings(
-    engine: str, settings: Mapping[str, Any], line: LineOf, *, written: WrittenAs, complete: bool
-) -> list[RecipeFinding]:
-    """Check settings, which are named with underscores; ``written`` turns a name into the form that the text uses.
-
-    If the settings are not ``complete`` (flags quoted without their command), missing settings are no fault.
-    """
-    if engine == "sglang":
-        return _sglang(settings, line, written, complete)
-    if engine == "sglang_jax":
-        return _sglang_jax(settings, line, written, complete)
-    return []
-
-
-def _sglang(settings: Mapping[str, Any], line: LineOf, written: WrittenAs, complete: bool) -> list[RecipeFinding]:
-    findings = []
-    own = interface("sglang")
-    algorithm = settings.get("speculative_algorithm")
-    draft = settings.get("speculative_draft_model_path", settings.get("speculative_draft_model"))
-    at = line("speculative_algorithm")
-    if own is not None and not is_open(algorithm) and str(algorithm).upper() not in own.algorithms:
-        found = unknown_name("sglang", "sglang-algorithm", str(algorithm), own.algorithms, at)
-        findings += [found] if found else []
-    if str(algorithm).upper() == "EAGLE" and re.search(r"eagle-?3", str(draft), re.IGNORECASE):
-        what = "with the algorithm EAGLE an EAGLE-3 head gets no aux hidden states: it loads, and nothing is accepted"
-        findings.append(
-            RecipeFinding("sglang-eagle", "warning", at, "sglang", what, f"{written('speculative_algorithm')} EAGLE3")
-        )
-    findings += _sglang_numbers(settings, line, written, complete)
-    template = settings.get("chat_template")
-    named = isinstance(template, str) and not is_open(template) and not re.search(r"[/.]", template)
-    if named and own is not None and template not in own.chat_templates:
-        what = f"SGLang has no built-in chat template {template!r}, and no file is named: it does not start"
-        instead = "a .jinja file, or chat_template_kwargs with each request (such as enable_thinking: false)"
-        findings.append(RecipeFinding("sglang-chat-template", "error", line("chat_template"), "sglang", what, instead))
-    return findings
-
-
-def _sglang_numbers(
-    settings: Mapping[str, Any], line: LineOf, written: WrittenAs, complete: bool
-) -> list[RecipeFinding]:
-    given = [name for name in _NUMBERS if name in settings]
-    steps, topk, nodes = (settings.get(name) for name in _NUMBERS)
-    if not given:
-        return []
-    at = line(given[-1])
-    if len(given) < 3:
-        if not complete:
-            return []
-        missing = " and ".join(written(name) for name in _NUMBERS if name not in settings)
-        have = " and ".join(written(name) for name in given)
-        if given == list(_NUMBERS[:2]) and str(topk) == "1":
-            what = f"{missing} is not given: SGLang takes {written(_NUMBERS[0])} + 1, with a warning"
-            return [RecipeFinding("sglang-numbers", "warning", at, "sglang", what, f"all three, or none of {have}")]
-        instead = f"{missing} as well (for 5 steps and top-k 4 SGLang itself takes 8), or none of the three"
-        what = f"{have} without {missing}: SGLang fails as it starts"
-        return [RecipeFinding("sglang-numbers", "error", at, "sglang", what, instead)]
-    if str(topk) == "1" and str(steps).isdigit() and str(nodes).isdigit() and int(str(nodes)) != int(str(steps)) + 1:
-        what = f"{written(_NUMBERS[2])} {nodes} is replaced by {int(str(steps)) + 1}: a chain of {steps} and its root"
-        instead = f"{written(_NUMBERS[2])} {int(str(steps)) + 1}"
-        return [RecipeFinding("sglang-chain", "warning", at, "sglang", what, instead)]
-    return []
-
-
-def _sglang_jax(settings: Mapping[str, Any], line: LineOf, written: WrittenAs, complete: bool) -> list[RecipeFinding]:
-    if not complete or "speculative_algorithm" not in settings:
-        return []
-    at = line("speculative_algorithm")
-    missing = [name for name in _NUMBERS if name not in settings]
-    if missing:
-        what = (
-            f"{' and '.join(map(written, missing))} left to sglang-jax's defaults (steps 4, top-k 5, draft tokens 4), "
-            "which its overlap scheduler refuses"
-        )
-        instead = "top-k 1 and one draft token more than steps, all three written"
-        return [RecipeFinding("sglang-jax-numbers", "error", at, "sglang_jax", what, instead)]
-    steps, topk, nodes = (str(settings[name]) for name in _NUMBERS)
-    chain = topk == "1" and steps.isdigit() and nodes == str(int(steps) + 1)
-    if not chain and "disable_overlap_schedule" not in settings and all(v.isdigit() for v in (steps, topk, nodes)):
-        what = f"steps {steps}, top-k {topk} and draft tokens {nodes} are refused by the overlap scheduler"
-        instead = "--disable-overlap-schedule, or top-k 1 and one draft token more than steps"
-        return [RecipeFinding("sglang-jax-numbers", "error", at, "sglang_jax", what, instead)]
-    return []
-
-
-def vllm_speculative_config(
-    config: Mapping[str, Any], line: LineOf, tensor_parallel: int | None = None
-) -> list[RecipeFinding]:
-    """Check vLLM's speculative config: unknown keys, a method that vLLM would guess wrongly, the draft's devices.
-
-    ``tensor_parallel`` is the number of devices that the command splits the target over, or None if it is not known.
-    """
-    findings = []
-    devices = config.get("draft_tensor_parallel_size")
-    if tensor_parallel is not None and type(devices) is int and devices not in (1, tensor_parallel):
-        what = f"vLLM refuses draft_tensor_parallel_size {devices} for a target on {tensor_parallel}"
-        instead = f"draft_tensor_parallel_size 1 or {tensor_parallel}, or leave it out"
-        at = line("draft_tensor_parallel_size")
-        findings.append(RecipeFinding("vllm-draft-devices", "error", at, "vllm", what, instead))
-    own = interface("vllm")
-    for key in config:
-        if key == "tensor_parallel_size":
-            what = "vLLM refuses tensor_parallel_size in the speculative config"
-            findings.append(
-                RecipeFinding("vllm-config-key", "error", line(key), "vllm", what, "draft_tensor_parallel_size")
-            )
-        elif own is not None and key not in own.speculative_config:
-            known = own.speculative_config
-            found = known_fact("vllm", key, line(key)) or unknown_name(
-                "vllm", "vllm-config-key", key, known, line(key)
-            )
-            findings += [found] if found else []
-    method, model = config.get("method"), str(config.get("model", "")).lower()
-    if method is None and "eagle-" in model:
-        what = "vLLM guesses the method from the name and takes eagle-… for EAGLE-1"
-        findings.append(RecipeFinding("vllm-method", "warning", line("model"), "vllm", what, '"method": "eagle3"'))
-    if method == "eagle" and re.search(r"eagle-?3", model):
-        what = "the method eagle is EAGLE-1 and 2, and the head's name says EAGLE-3"
-        findings.append(RecipeFinding("vllm-method", "warning", line("method"), "vllm", what, '"method": "eagle3"'))
-    return findings
-
-
-# Check the words of a server's command, and environment variables
+# Split a command's words into flags and values
 
 
 _NUMBER = re.compile(r"^-\d")
@@ -165,6 +29,13 @@ _MARKS = {
     "sglang": ("--speculative-algorithm", "--speculative-eagle-topk"),
     "llamacpp": ("--spec-type", "--spec-draft-model"),
 }
+_PLUGGED = ("--tool-call-parser", "--reasoning-parser")
+"""Flags whose values a plug-in adds to."""
+_OTHER_PARTS = {
+    "vllm": ({"--omni"}, "vLLM-Omni"),
+    "sglang": ({"--ulysses-degree", "--ring-degree", "--num-gpus"}, "SGLang Diffusion"),
+}
+"""Flags by which a server's command starts another program, whose flags are its own."""
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, str | None]:
@@ -184,98 +55,302 @@ def parse_flags(words: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A flag as it is used: as written, the flag that the engine takes it for (None if unknown), and its values."""
+
+    written: str
+    flag: str | None
+    values: tuple[str, ...]
+    line: int
+    joined: bool = False
+
+    @property
+    def name(self) -> str:
+        """The flag without the key of a JSON value after a dot: ``--speculative-config.model``."""
+        return (self.flag or self.written).partition(".")[0]
+
+    @property
+    def key(self) -> str:
+        return (self.flag or self.written).partition(".")[2]
+
+
+def _split(command: ServerCommand, engine: str, own: Interface | None) -> tuple[list[_Use], list[tuple[str, int]]]:
+    """Return the flags of a command with their values, and the words that belong to no flag, with their lines."""
+    uses: list[_Use] = []
+    alone: list[tuple[str, int]] = []
+    at = 0
+    words, lines = command.words, command.lines
+    while at < len(words):
+        word, line = words[at], lines[at]
+        at += 1
+        if not re.match(r"^--?[A-Za-z]", word):
+            alone.append((word, line))
+            continue
+        written, equals, value = word.partition("=")
+        flag = _resolved(engine, written, own)
+        arity = None if own is None or flag is None else own.arity.get(flag)
+        follow = at
+        while follow < len(words) and not _looks_like_flag(words[follow]):
+            follow += 1
+        if equals:
+            uses.append(_Use(written, flag, (value,), line, joined=True))
+            continue
+        most = {"0": 0, "+": follow - at, "*": follow - at}.get(arity or "1", 1 if flag is not None else follow - at)
+        if arity == "0" and flag is not None and engine == "vllm" and "." in flag:
+            most = 1
+        taken = words[at : min(follow, at + most)]
+        at += len(taken)
+        uses.append(_Use(written, flag, tuple(taken), line))
+    return uses, alone
+
+
+def _looks_like_flag(word: str) -> bool:
+    return word.startswith("-") and len(word) > 1 and not _NUMBER.match(word) and " " not in word
+
+
+def _resolved(engine: str, written: str, own: Interface | None) -> str | None:
+    """Return the flag that the engine takes a written one for, or None.
+
+    vLLM takes underscores for dashes, and ``--flag.key`` for a key of a JSON value. Python's parsers take the
+    beginning of a flag if no other begins so.
+    """
+    name, dot, key = written.partition(".") if engine == "vllm" else (written, "", "")
+    if engine == "vllm" and name.startswith("--"):
+        name = name.replace("_", "-")
+    if own is None or (engine == "vllm" and name.startswith("-O")):  # a level: -O3
+        return f"{name}{dot}{key}"
+    if name in own.flags:
+        return f"{name}{dot}{key}"
+    if name.startswith("--"):
+        longer = [flag for flag in own.flags if flag.startswith(name)]
+        return f"{longer[0]}{dot}{key}" if len(longer) == 1 and engine != "llamacpp" else None
+    return name[:2] if name[:2] in own.flags and own.arity.get(name[:2]) != "0" and engine != "llamacpp" else None
+
+
 def command_engine_hint(commands: Sequence[ServerCommand]) -> str | None:
     """Return the engine that flags without a command belong to: the only engine that the text starts, or None."""
     engines = {command.engine for command in commands if command.engine}
     return engines.pop() if len(engines) == 1 else None
 
 
-def check_command(command: ServerCommand, hint: str | None) -> list[RecipeFinding]:
+# Check a command
+
+
+def check_command(command: ServerCommand, hint: str | None, against: Against, published: bool) -> Outcome:
     """Check one command, or flags that stand alone (for these, missing flags are no fault)."""
     given = parse_flags(command.words)
     engine = command.engine or next((e for e, marks in _MARKS.items() if any(m in given for m in marks)), hint)
     if engine is None:
-        return []
-    if engine == "vllm":
-        given = {_vllm_name(name): None if "." in name else value for name, value in given.items()}
-    findings = []
+        return Outcome()
+    own = against.interface(engine)
+    marks, other = _OTHER_PARTS.get(engine, (set(), ""))
+    if marks & set(given):
+        what = f"the command starts {other}, whose flags are not known here"
+        return Outcome(not_checked=[NotChecked(command.where.start, engine, what)])
+    uses, alone = _split(command, engine, own)
+    out = Outcome(checked=1)
     minimum = engine_data(engine).minimum
     if minimum is not None and "--speculative-algorithm" in given:
-        line = command.where.line_of("sgl_jax")
         instead = f"say that sglang-jax {minimum.version} or later is needed"
-        findings.append(RecipeFinding("sglang-jax-version", "warning", line, engine, minimum.says, instead))
-    findings += _names(engine, given, command)
-    settings = {name.lstrip("-").replace("-", "_"): value for name, value in given.items()}
-    if engine == "vllm" and isinstance(given.get("--speculative-config"), str):
-        devices = given.get("--tensor-parallel-size", given.get("-tp", "1"))
-        findings += _vllm_config(str(given["--speculative-config"]), command, _whole(devices))
-    findings += check_settings(
-        engine,
-        settings,
-        lambda name: command.where.line_of(_flag(name)),
-        written=_flag,
-        complete=command.engine is not None,
+        line = command.where.line_of("sgl_jax")
+        out.findings.append(RecipeFinding("sglang-jax-version", "warning", line, engine, minimum.says, instead))
+    _names(engine, uses, command, against, out)
+    if own is not None:
+        plugged = any(use.name.endswith("-plugin") for use in uses)
+        for use in uses:
+            if not (plugged and use.name in _PLUGGED) and (command.engine or use.values):
+                out.findings += _value(engine, use, own, against)
+        out.findings += _alone(engine, alone, command, against) if own.arity and command.engine else []
+    values = {_setting(use.name): use.values[-1] if use.values else None for use in uses}
+    if engine == "vllm":
+        out.findings += _config(uses, values)
+    lines = {_setting(use.name): use.line for use in uses}
+    settings = Settings(
+        values,
+        lambda name: lines.get(name) or command.line_of(_flag(name)) if name in lines else command.line_of(name),
+        _flag,
+        command.engine is not None,
+        published,
     )
-    return findings
+    out.findings += check_settings(engine, settings, against)
+    return out
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _vllm_name(name: str) -> str:
-    """Return the plain flag: vLLM accepts underscores for dashes, and ``--flag.key`` for a key of a JSON value."""
-    return name.partition(".")[0].replace("_", "-")
+def _setting(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
 
 
-def _names(engine: str, given: Mapping[str, Any], command: ServerCommand) -> list[RecipeFinding]:
-    findings = []
-    own = interface(engine)
-    known = None if own is None else own.flags
-    for name in given:
-        line = command.where.line_of(name)
-        fact = known_fact(engine, name, line)
+def _names(engine: str, uses: Sequence[_Use], command: ServerCommand, against: Against, out: Outcome) -> None:
+    """Report flags that the engine does not have, and name those that cannot be held against anything."""
+    own = against.interface(engine)
+    listed = engine_data(engine).flags
+    unheld = []
+    for use in uses:
+        fact = against.fact(engine, use.name, use.line) or against.fact(engine, use.written, use.line)
         if fact is not None:
-            findings.append(fact)
-        elif known is not None and name not in known and sum(flag.startswith(name) for flag in known) != 1:
-            found = unknown_name(engine, "flag-unknown", name, known, line)
-            findings += [found] if found else []
-    return findings
+            out.findings.append(fact)
+        elif own is not None:
+            # an unknown flag that stands without a command may be another program's
+            sure = command.engine is not None and (use.written.startswith("--") or engine != "llamacpp")
+            if use.flag is None:
+                found = against.unknown_name(
+                    engine, "flag-unknown", use.written, own.flags, use.line, must_resemble=not sure
+                )
+                out.findings += [found] if found else []
+        elif use.written not in listed:
+            found = against.unknown_name(engine, "flag-unknown", use.written, listed, use.line, must_resemble=True)
+            if found is not None:
+                out.findings.append(found)
+            elif not _known_setting(engine, use.name):
+                unheld.append(use.written)
+    if unheld:
+        what = f"{against.title(engine)}: not known here whether it has {', '.join(dict.fromkeys(unheld))}"
+        out.not_checked.append(NotChecked(command.where.start, engine, what))
 
 
-def _whole(value: Any) -> int | None:
-    """The number that a setting gives, or None for a placeholder."""
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+def _known_setting(engine: str, flag: str) -> bool:
+    """Whether a recipe for the engine uses the flag, so that it is known although there is no list of its flags."""
+    from eagle3hub.engines.specs import version_data
+
+    return flag in version_data(engine).flags.values()
 
 
-def _vllm_config(text: str, command: ServerCommand, tensor_parallel: int | None) -> list[RecipeFinding]:
-    line = command.where.line_of("--speculative-config")
-    if UNFILLED in text or "$" in text:
+def _value(engine: str, use: _Use, own: Interface, against: Against) -> list[RecipeFinding]:
+    """Check how many values a flag has, and whether the engine takes them."""
+    flag = use.flag
+    if flag is None or use.key:
         return []
+    arity = own.arity.get(flag, "1")
+    if not own.arity:  # nothing is known about the values
+        return []
+    if arity == "0" and use.joined:
+        what = f"{use.written} takes no value"
+        return [RecipeFinding("flag-value", "error", use.line, engine, what, f"{use.written} alone")]
+    if arity in ("1", "+") and not use.values and not use.written.startswith("-O"):
+        if flag != use.written and not use.written.startswith("--"):
+            return []
+        what = f"{use.written} needs a value, and none follows it"
+        return [RecipeFinding("flag-value", "error", use.line, engine, what)]
+    choices = own.choices.get(flag)
+    if not choices:
+        return []
+    return [
+        against.unknown_value(engine, "flag-value", use.written, value, choices, use.line)
+        for value in use.values
+        if not is_open(value) and not _taken(value, choices)
+    ]
+
+
+def _taken(value: str, choices: Sequence[str]) -> bool:
+    return value in choices or value.lower() in ("none", "") or any(value.lower() == c.lower() for c in choices)
+
+
+def _alone(
+    engine: str, alone: Sequence[tuple[str, int]], command: ServerCommand, against: Against
+) -> list[RecipeFinding]:
+    """Report a word that belongs to no flag. vLLM takes one, the model, and SGLang one if it comes first."""
+    if not command.exact:
+        return []
+    words = [(word, line) for word, line in alone if word.strip() and not is_open(word) and word not in ("-", "--")]
+    words = [(word, line) for word, line in words if not re.match(r"^[\[(#<]|.*[\])]$", word)]
+    taken = engine == "vllm" or (engine == "sglang" and words and words[0][0] == command.words[0])
+    extra = words[1 if taken else 0 :]
+    if not extra:
+        return []
+    word, line = extra[0]
+    what = f"{against.title(engine)} refuses {word!r}, which belongs to no flag"
+    return [RecipeFinding("flag-stray", "error", line, engine, what)]
+
+
+def _config(uses: Sequence[_Use], values: dict[str, Any]) -> list[RecipeFinding]:
+    """Read vLLM's speculative config out of its flags into ``values``; report JSON that does not parse."""
+    config: dict[str, Any] = {}
+    found: list[RecipeFinding] = []
+    known = False
+    for use in uses:
+        if use.name not in ("--speculative-config", "-sc"):
+            continue
+        if use.key:
+            known = True
+            config[use.key] = _json_value(use.values[0]) if use.values else True
+        elif use.values:
+            text = use.values[-1]
+            if UNFILLED in text or "$" in text or "..." in text or "…" in text:
+                text = text.replace(UNFILLED, "0") if _loads(text.replace(UNFILLED, "0")) is not None else ""
+            if not text:
+                continue
+            loaded = _loads(text)
+            if isinstance(loaded, dict):
+                known = True
+                config |= loaded
+                continue
+            instead = '--speculative-config \'{"method": "eagle3", "model": "…", "num_speculative_tokens": 3}\''
+            why = "the JSON is not an object" if loaded is not None else _why_not_json(text)
+            what = f"--speculative-config is not JSON ({why})" if loaded is None else f"--speculative-config: {why}"
+            found.append(RecipeFinding("vllm-config-json", "error", use.line, "vllm", what, instead))
+    values.pop("speculative_config", None)
+    for short, key in (("spec_method", "method"), ("spec_model", "model"), ("spec_tokens", "num_speculative_tokens")):
+        if short in values and values[short] is not None:
+            known = True
+            config.setdefault(
+                key, _json_value(str(values[short])) if key == "num_speculative_tokens" else values[short]
+            )
+    if known:
+        values["speculative_config"] = config
+    return found
+
+
+def _json_value(text: str) -> Any:
+    loaded = _loads(text)
+    return text if loaded is None else loaded
+
+
+def _loads(text: str) -> Any:
     try:
-        config = json.loads(text)
-    except ValueError as error:
-        what = f"--speculative-config is not JSON ({error})"
-        instead = '--speculative-config \'{"method": "eagle3", "model": "…", "num_speculative_tokens": 3}\''
-        return [RecipeFinding("vllm-config-json", "error", line, "vllm", what, instead)]
-    if not isinstance(config, dict):
-        return [RecipeFinding("vllm-config-json", "error", line, "vllm", "--speculative-config is not a JSON object")]
-    return vllm_speculative_config(config, lambda name: command.where.line_of(name), tensor_parallel)
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
-def check_variable(variable: VariableSetting) -> list[RecipeFinding]:
+def _why_not_json(text: str) -> str:
+    if re.match(r"^\{\s*\w+:", text):
+        return "its quotes are missing, or the shell took them: the JSON needs single quotes around it"
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return str(error) or "too deep"
+    return "not an object"
+
+
+def check_variable(variable: VariableSetting, against: Against, published: bool) -> Outcome:
     """Check an environment variable: the engine no longer reads it, or its name looks misspelled."""
     for engine in ENGINES:
-        fact = known_fact(engine, variable.name, variable.line)
+        fact = against.fact(engine, variable.name, variable.line)
         if fact is not None:
-            return [fact]
-        own = interface(engine)
+            return Outcome([fact], checked=1)
+        own = against.interface(engine)
         known = () if own is None else own.environment
-        if variable.name.startswith(_PREFIXES.get(engine, ())) and known and variable.name not in known:
-            found = unknown_name(engine, "env-unknown", variable.name, known, variable.line, must_resemble=True)
-            return [found] if found else []
-    return []
+        if variable.name.startswith(_PREFIXES.get(engine, ())) and known:
+            out = Outcome(checked=1)
+            if variable.name not in known and not _is_the_texts(variable):
+                found = against.unknown_name(
+                    engine, "env-unknown", variable.name, known, variable.line, must_resemble=True
+                )
+                out.findings += [found] if found else []
+            out.findings += acceptance(engine, {variable.name: variable.value}, lambda _: variable.line, published)
+            return out
+    return Outcome()
+
+
+def _is_the_texts(variable: VariableSetting) -> bool:
+    """Whether a variable is a script's own: one that it takes from outside, or names what a script handles."""
+    own = re.search(r"_(?:PID|LOG|CMD|ARGS|IMAGE|TAG)$", variable.name)
+    return bool(own) or f"${{{variable.name}" in variable.value
 
 
 # Check commands with the engine's own parser, in its own interpreter

@@ -1,76 +1,16 @@
-"""Check Python snippets and YAML files that start an engine."""
+"""Check Python snippets that start an engine."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+import re
 from typing import Any
 
-import yaml
-
-from eagle3hub.engines.check.commands import check_settings, vllm_speculative_config
-from eagle3hub.engines.check.finding import RecipeFinding, known_fact, unknown_name
-from eagle3hub.engines.check.snippets import UNFILLED, Snippet
-from eagle3hub.engines.specs import default_version, engine_data, interface, recipe_versions, version_data
-from eagle3hub.head.aux_defaults import AUX_CAPTURE
-
-# Check TensorRT-LLM's YAML
-
-
-_EAGLE = ("Eagle", "Eagle3")
-
-
-def check_yaml(snippet: Snippet) -> list[RecipeFinding]:
-    """Check the ``speculative_config`` of a YAML file; other YAML is ignored."""
-    try:
-        document = yaml.safe_load(snippet.text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return []
-    config = document.get("speculative_config") if isinstance(document, dict) else None
-    if not isinstance(config, dict) or config.get("decoding_type") not in _EAGLE:
-        return []
-    begin = snippet.line_of("speculative_config")
-    inner = Snippet(begin, snippet.lines[begin - snippet.start :])
-    return trtllm_config({str(k): v for k, v in config.items()}, inner.line_of, need_type=True)
-
-
-def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[RecipeFinding]:
-    """Check TensorRT-LLM's settings of an EAGLE-3 draft, given as YAML or as keywords of its class."""
-    findings: list[RecipeFinding] = []
-    known = engine_data("trtllm").yaml["speculative_config"]
-    for key in config:
-        found = known_fact("trtllm", key, line(key))
-        if found is None and key not in known:
-            found = unknown_name("trtllm", "yaml-unknown", key, known, line(key), must_resemble=True)
-        findings += [found] if found else []
-    own = version_data("trtllm").decoding_type
-    if need_type and config.get("decoding_type") != own:
-        what = (
-            f"TensorRT-LLM {default_version('trtllm')} takes no decoding_type {config['decoding_type']}: it came with "
-            f"{_first_with(config['decoding_type'])}, which takes {own} too"
-        )
-        at, instead = line("decoding_type"), f"decoding_type: {own}"
-        findings.append(RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, instead))
-    if config.get(AUX_CAPTURE) == [-1]:
-        what = (
-            f"{AUX_CAPTURE} [-1] builds no fc and feeds the head the final, normed hidden state: right only "
-            "for a head with use_aux_hidden_state false, silently wrong for one with aux layers"
-        )
-        instead = "leave it out for the default aux layers, or list the head's layers, counted from 0"
-        at = line(AUX_CAPTURE)
-        findings.append(RecipeFinding("trtllm-final-state", "warning", at, "trtllm", what, instead))
-    if "max_draft_len" not in config:
-        what = "max_draft_len is not given, and TensorRT-LLM needs it"
-        findings.append(
-            RecipeFinding("trtllm-draft-len", "error", line("speculative"), "trtllm", what, "max_draft_len: 3")
-        )
-    return findings
-
-
-def _first_with(decoding_type: str) -> str:
-    """Return the first version whose recipes have ``decoding_type``."""
-    return next(v for v in recipe_versions("trtllm") if version_data("trtllm", v).decoding_type == decoding_type)
-
+from eagle3hub.engines.check.documents import trtllm_config
+from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
+from eagle3hub.engines.check.settings import Settings, check_settings, is_open
+from eagle3hub.engines.check.shell import UNFILLED, without_placeholders
+from eagle3hub.engines.check.snippets import Snippet
 
 # Check Python that starts an engine
 
@@ -80,25 +20,48 @@ _CONSTRUCTORS = {"vllm.LLM": "vllm.LLM", "sglang.Engine": "sglang.Engine", "sgla
 _DRAFT_CONFIGS = ("Eagle3DecodingConfig", "EagleDecodingConfig")
 
 
-def check_python(snippet: Snippet) -> list[RecipeFinding]:
-    """Check the names taken from an engine's package, and the keywords and values of its constructors."""
+def check_python(snippet: Snippet, against: Against, published: bool) -> Outcome:
+    """Check the names taken from an engine's package, and the keywords and values of its constructors.
+
+    Python that takes nothing from an engine is no recipe. What takes something and does not parse is a fault, unless
+    parts are left out in it.
+    """
+    text = without_placeholders(snippet.text)
     try:
-        tree = ast.parse(snippet.text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return _not_python(snippet, error)
     names = _imported(tree)
-    findings: list[RecipeFinding] = []
+    out = Outcome(checked=1 if names else 0)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for alias in node.names:
-                findings += _name(f"{node.module}.{alias.name}", snippet.start + node.lineno - 1)
+                out.findings += _name(f"{node.module}.{alias.name}", snippet.start + node.lineno - 1, against)
         elif isinstance(node, ast.Attribute):
             found = _dotted(node, names)
-            findings += _name(found, snippet.start + node.lineno - 1) if found else []
+            out.findings += _name(found, snippet.start + node.lineno - 1, against) if found else []
         elif isinstance(node, ast.Call):
             found = _dotted(node.func, names)
-            findings += _call(found, node, snippet) if found else []
-    return list(dict.fromkeys(findings))
+            if found:
+                _call(found, node, snippet, against, published, out)
+    out.findings = list(dict.fromkeys(out.findings))
+    return out
+
+
+_TAKES = re.compile(r"^\s*(?:from|import)\s+(?:vllm|sglang|tensorrt_llm)\b|\bspeculative_(?:config|algorithm)\b", re.M)
+
+
+def _not_python(snippet: Snippet, error: BaseException) -> Outcome:
+    if not _TAKES.search(snippet.text):
+        return Outcome()
+    line = min(max(int(getattr(error, "lineno", None) or 1), 1), len(snippet.lines))
+    out = Outcome(not_checked=[NotChecked(snippet.start, None, "Python that does not parse")])
+    near = "\n".join(snippet.lines[max(0, line - 3) : line + 2])
+    if "..." not in near and "…" not in near:
+        why = str(getattr(error, "msg", None) or "it is nested too deep or holds characters that cannot be read")
+        what = f"the Python does not parse: {why}"
+        out.findings.append(RecipeFinding("python-syntax", "error", snippet.start + line - 1, "python", what))
+    return out
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
@@ -125,54 +88,60 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
     return None
 
 
-def _name(dotted: str, line: int) -> list[RecipeFinding]:
+def _name(dotted: str, line: int, against: Against) -> list[RecipeFinding]:
     package, _, rest = dotted.partition(".")
     engine = _PACKAGES.get(package)
     if engine is None or not rest:
         return []
-    fact = known_fact(engine, dotted, line)
+    fact = against.fact(engine, dotted, line)
     if fact is not None:
         return [fact]
-    own = interface(engine)
+    own = against.interface(engine)
     known = None if own is None else own.names
     # names of classes at the top of the package; a lower-case one may be a module, which has names of its own
     if known is None or "." in rest or not rest[0].isupper() or rest in known:
         return []
-    found = unknown_name(engine, "python-name", dotted, [f"{package}.{name}" for name in known], line)
+    found = against.unknown_name(engine, "python-name", dotted, [f"{package}.{name}" for name in known], line)
     return [found] if found else []
 
 
-def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[RecipeFinding]:
-    settings, lines = _settings(node, snippet)
+def _call(dotted: str, node: ast.Call, snippet: Snippet, against: Against, published: bool, out: Outcome) -> None:
+    values, lines = _settings(node, snippet)
     at = snippet.start + node.lineno - 1
     if dotted.rpartition(".")[2] in _DRAFT_CONFIGS and dotted.startswith("tensorrt_llm."):
-        return [] if _unpacks(node) else trtllm_config(settings, lambda name: lines.get(name, at), need_type=False)
+        if not _unpacks(node):
+            more = trtllm_config(
+                values, lambda name: lines.get(name, at), against, need_type=False, published=published
+            )
+            out.findings += more.findings
+            out.not_checked += more.not_checked
+        return
     constructor = _CONSTRUCTORS.get(dotted)
     if constructor is None:
-        return []
+        return
     engine = constructor.partition(".")[0]
-    findings = []
-    own = interface(engine)
+    own = against.interface(engine)
     known = None if own is None else own.keywords.get(constructor)
-    for name in settings:
-        fact = known_fact(engine, name, lines[name])
+    for name, value in values.items():
+        fact = against.fact(engine, name, lines[name])
         if fact is not None:
-            findings.append(fact)
+            out.findings.append(fact)
         elif known is not None and name not in known:
-            found = unknown_name(engine, "python-keyword", name, known, lines[name])
-            findings += [found] if found else []
-    findings += check_settings(
-        engine, settings, lambda name: lines.get(name, at), written=lambda name: name, complete=not _unpacks(node)
-    )
-    config = settings.get("speculative_config")
-    if engine == "vllm" and isinstance(config, dict):
-        devices = settings.get("tensor_parallel_size", 1)
-        findings += vllm_speculative_config(
-            config,
-            lambda name: _line_in(snippet, lines["speculative_config"], name),
-            devices if type(devices) is int and not _unpacks(node) else None,
-        )
-    return findings
+            found = against.unknown_name(engine, "python-keyword", name, known, lines[name])
+            out.findings += [found] if found else []
+        elif own is not None and isinstance(value, str) and not is_open(value):
+            choices = own.choices.get("--" + name.replace("_", "-"), ())
+            if choices and value not in choices:
+                out.findings.append(against.unknown_value(engine, "flag-value", name, value, choices, lines[name]))
+    config = values.get("speculative_config")
+
+    def line(name: str) -> int:
+        if name in lines:
+            return lines[name]
+        return _line_in(snippet, lines["speculative_config"], name) if isinstance(config, dict) else at
+
+    settings = Settings(values, line, lambda name: name, not _unpacks(node), published)
+    out.findings += check_settings(engine, settings, against)
 
 
 def _settings(node: ast.Call, snippet: Snippet) -> tuple[dict[str, Any], dict[str, int]]:

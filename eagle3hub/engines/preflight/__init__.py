@@ -1,8 +1,8 @@
 """Predict what each inference engine will do with a head's files, without running the engine.
 
 `examine` reads a folder, `preflight` checks it against the contract of one engine version, and `preflight_all` against
-the contracts of every engine's pinned and neighbouring versions. The contracts are data, in ``engines/data``; each
-rule names the place in the engine's source that it comes from.
+the contracts of every engine's pinned and neighbouring versions. The contracts are data, in ``engines/data``: what a
+probe found, and what was read in the engine's source; each rule says which of both.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ __all__ = [
     "contracts_of",
     "current_contracts",
     "doubts",
+    "engines_apart",
     "engines_serving",
     "engines_unchecked",
     "examine",
@@ -172,6 +173,15 @@ def engines_unchecked(engines: Iterable[str], target: TargetFacts | None) -> dic
     """Say that of each engine of which it was not checked whether its pinned version drafts for a target."""
     found = _about_target(engines, target, "unknown")
     return {engine: reason for engine, reason in found.items() if reason is not None}
+
+
+def engines_apart(engines: Sequence[str]) -> dict[str, str]:
+    """Say of each engine that stops without a d2t for a full vocabulary that it does, if others stop with one."""
+    rules = {engine: [terms.rules for terms in pinned_contracts(engine)] for engine in engines}
+    if not any("d2t-with-full-vocabulary" in own for several in rules.values() for own in several):
+        return {}
+    absent = {engine: several[0].get("d2t-absent") for engine, several in rules.items()}
+    return {engine: rule.says for engine, rule in absent.items() if rule is not None}
 
 
 def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Effect) -> dict[str, str | None]:

@@ -151,7 +151,8 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
-    if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
+    concerned = terms.mtp_of_mla or truth.kind != "mla"
+    if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types and concerned:
         yield PreflightFinding("mtp-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind})
     if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
         yield PreflightFinding("mla-stray")
@@ -355,9 +356,14 @@ def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("later-norm", {"names": _several(later)})
     if "mask_hidden" in lacking:
         yield PreflightFinding("no-mask-state")
-    if lacking - later - {"mask_hidden"}:
-        yield PreflightFinding("tensor-missing", {"names": _several(lacking - later - {"mask_hidden"})})
+    lacking -= later | {"mask_hidden"}
+    if lacking:
+        yield PreflightFinding("tensor-missing", {"names": _several(lacking)})
+    if matrices := {n for n in lacking if not n.endswith("norm.weight")}:
+        yield PreflightFinding("matrix-missing", {"names": _several(matrices)})
     asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
+    if case.fields.get("attention_bias") is True and not case.contract.attention_bias:
+        yield PreflightFinding("attention-bias-stated")
     built = {f"layers.{i}.self_attn.o_proj.bias" for i in range(case.truth.num_layers)} if asked else set()
     if built - found:
         yield PreflightFinding("o-proj-bias", {"names": _several(built - found), "flag": asked})
@@ -494,6 +500,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     d2t = find_tensor(tensors, "d2t")
     if d2t is None and truth.reduced:
         yield PreflightFinding("d2t-missing", facts)
+    if d2t is None and not truth.reduced:
+        yield PreflightFinding("d2t-absent")
     if d2t is not None and not truth.reduced:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
@@ -564,6 +572,8 @@ def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _captured(case: PreflightCase) -> Iterator[PreflightFinding]:
     kind = case.target.model_type if case.target is not None else None
     terms = case.contract
+    if terms.aux_by_target.get(kind or "", terms.aux).branch:
+        yield PreflightFinding("aux-branch", {"kind": kind})
     if case.capture is not None:
         yield from _compared(case, "what it is told", tuple(i + 1 for i in case.capture))
         return

@@ -1,9 +1,10 @@
 """Report what an engine's package accepts, from inside its own interpreter.
 
-The request has ``engine`` (vllm or sglang) and ``commands`` (for each, the words after the launcher). The answer is
-one ``interface`` event (flags, environment variables, Python names) and one ``command`` event per command, with the
-error of the engine's own parser or null. A command of SGLang whose models are folders is also resolved. With
-``--dump ENGINE`` on the command line it only prints the interface, to make a version's ``interface.json``.
+The request has ``engine`` (vllm, sglang or sglang_jax) and ``commands`` (for each, the words after the launcher). The
+answer is one ``interface`` event (flags with their values, environment variables, Python names) and one ``command``
+event per command, with the error of the engine's own parser or null. A command of SGLang whose models are folders is
+also resolved. With ``--dump ENGINE`` on the command line it only prints the interface, to make a version's
+``interface.json``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import os
 import pathlib
 import re
 import sys
+import types
+import typing
 
 from protocol import Stage, serve
 
@@ -28,6 +31,8 @@ def _vllm():
     import vllm.envs
     from vllm.config import SpeculativeConfig
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.reasoning import ReasoningParserManager
+    from vllm.tool_parsers import ToolParserManager
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     try:
@@ -43,12 +48,19 @@ def _vllm():
             raise ValueError(f"--speculative-config is {type(config).__name__}, not an object")
 
     keywords = {f.name for f in dataclasses.fields(EngineArgs)} | set(inspect.signature(vllm.LLM.__init__).parameters)
+    parsers = {  # held against the flags when the server starts, not by the parser
+        "--reasoning-parser": ReasoningParserManager.list_registered(),
+        "--tool-call-parser": ToolParserManager.list_registered(),
+    }
     interface = {
-        "flags": _flags(parser),
+        **_flags(parser, parsers),
         "environment": sorted(vllm.envs.environment_variables),
         "names": sorted(n for n in vllm.__all__ if not n.startswith("_")),
         "keywords": {"vllm.LLM": sorted(keywords - {"self", "kwargs"})},
         "speculative_config": sorted(f.name for f in dataclasses.fields(SpeculativeConfig)),
+        "speculative_values": {
+            f.name: values for f in dataclasses.fields(SpeculativeConfig) if (values := _literals(f.type))
+        },
     }
     return vllm.__version__, interface, check
 
@@ -57,15 +69,13 @@ def _sglang():
     os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
     import sglang
     from sglang.srt.arg_groups.arg_utils import record_fields
+    from sglang.srt.arg_groups.speculative_hook import _resolve_speculative_algorithm_alias
     from sglang.srt.parser.conversation import chat_templates
     from sglang.srt.server_args import ServerArgs, prepare_server_args
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
     parser = argparse.ArgumentParser(prog="sglang serve")
     ServerArgs.add_cli_args(parser)
-    variables = set()
-    for file in pathlib.Path(sglang.__file__).parent.rglob("*.py"):
-        variables |= set(re.findall(r"\bSGL(?:ANG)?_[A-Z0-9_]+\b", file.read_text(errors="replace")))
 
     def check(words):
         arguments = prepare_server_args(words)
@@ -73,22 +83,68 @@ def _sglang():
         if all(path and pathlib.Path(path).is_dir() for path in paths):
             arguments.resolve_once()
 
+    aliases = {name for name in ("NEXTN",) if _resolve_speculative_algorithm_alias(name, None) != name}
     interface = {
-        "flags": _flags(parser),
-        "environment": sorted(variables),
+        **_flags(parser),
+        "environment": sorted(_named(sglang, r"\bSGL(?:ANG)?_[A-Z0-9_]+\b")),
         "names": sorted(n for n in sglang.__all__ if not n.startswith("_")),
         "keywords": {"sglang.Engine": sorted({f.name for f in record_fields(ServerArgs)} | {"server_args"})},
-        "algorithms": sorted(m for m in dir(SpeculativeAlgorithm) if m.isupper()),
+        "algorithms": sorted({m for m in dir(SpeculativeAlgorithm) if m.isupper()} | aliases),
         "chat_templates": sorted(chat_templates),
     }
     return sglang.__version__, interface, check
 
 
-def _flags(parser):
-    return sorted(option for action in parser._actions for option in action.option_strings)
+def _sglang_jax():
+    import sgl_jax
+    from sgl_jax.srt.server_args import ServerArgs
+
+    parser = argparse.ArgumentParser(prog="python -m sgl_jax.launch_server")
+    ServerArgs.add_cli_args(parser)
+    interface = {**_flags(parser), "environment": sorted(_named(sgl_jax, r"\bSGL(?:ANG)?(?:_JAX)?_[A-Z0-9_]+\b"))}
+    return sgl_jax.__version__, interface, parser.parse_args
 
 
-_ENGINES = {"vllm": _vllm, "sglang": _sglang}
+def _named(package, pattern):
+    """Return the names of a pattern that stand in the sources of a package."""
+    names = set()
+    for file in pathlib.Path(package.__file__).parent.rglob("*.py"):
+        names |= set(re.findall(pattern, file.read_text(errors="replace")))
+    return names
+
+
+def _flags(parser, more=()):
+    """Return every flag, the values it is limited to, and how many values follow it if that is not one."""
+    actions = [(option, action) for action in parser._actions for option in action.option_strings]
+    choices = {option: action.choices for option, action in actions if action.choices is not None} | dict(more)
+    return {
+        "flags": sorted(option for option, _ in actions),
+        "choices": {
+            option: sorted({str(value) for value in values if value is not None}) for option, values in choices.items()
+        },
+        "arity": {option: str(action.nargs) for option, action in actions if action.nargs is not None},
+    }
+
+
+def _literals(hint):
+    """Return the values that a type hint is limited to; none if it also takes others."""
+    values = []
+    for part in typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,):
+        if typing.get_origin(part) is typing.Literal:
+            values += _flat(part)
+        elif part is not type(None):
+            return []
+    return sorted(str(value) for value in values if value is not None)
+
+
+def _flat(literal):
+    found = []
+    for value in typing.get_args(literal):
+        found += _flat(value) if typing.get_origin(value) is typing.Literal else [value]
+    return found
+
+
+_ENGINES = {"vllm": _vllm, "sglang": _sglang, "sglang_jax": _sglang_jax}
 
 
 def _error(check, words):

@@ -31,9 +31,18 @@ def _run(request, tell):
         if current_platform.device_type != request["device"]:
             raise RuntimeError(f"this vLLM runs on {current_platform.device_type or 'no known device'}")
     torch.set_num_threads(1)
+    _inspect_here()
     tell("ready", version=vllm.__version__, torch=torch.__version__, transformers=transformers.__version__)
     with Stage("questions"):
         probe_loop.answer_all(request, tell, _answer)
+
+
+def _inspect_here():
+    """Let vLLM look at a model's class in the question's own process, not in a new one that imports vLLM again."""
+    from vllm.model_executor.models import registry
+
+    if hasattr(registry, "_run_in_subprocess"):
+        registry._run_in_subprocess = lambda look: look()
 
 
 def _answer(question, request, found):
@@ -105,7 +114,7 @@ def _load(config, device, found):
     seen, watches = {}, []
     vllm_worker.watch_draft(seen, watches)
     with set_current_vllm_config(config):
-        _start(config.parallel_config.tensor_parallel_size, found)
+        _start(config.parallel_config.tensor_parallel_size, device, found)
         if device == "cpu":
             from vllm.v1.worker.cpu_model_runner import CPUModelRunner as Runner
         else:
@@ -116,17 +125,20 @@ def _load(config, device, found):
     return runner, watches[0]
 
 
-def _start(size, found):
+def _start(size, device, found):
     """Start a world of ``size`` processes, all of which go on from here; only the first one answers."""
+    import torch
     from vllm.distributed import init_distributed_environment, initialize_model_parallel
 
+    if device == "cuda" and torch.cuda.device_count() < size:
+        raise probe_loop.NotAskedError(f"there are not {size} CUDA devices here")
     file, rank = pathlib.Path(tempfile.mkdtemp(), "rendezvous"), 0
     for other in range(1, size):
         if not os.fork():
             rank = other
             found.step_back()
             break
-    init_distributed_environment(size, rank, f"file://{file}", rank, "gloo")
+    init_distributed_environment(size, rank, f"file://{file}", rank, "gloo" if device == "cpu" else "nccl")
     initialize_model_parallel(size)
 
 
@@ -168,12 +180,21 @@ def _first_step(config, draft, tokens, captured):
 
 
 def _taps_of_v2(config, draft, target, layers, tokens):
-    """Return what V2's own look-up has the target capture; V2 asks for aux states whatever the head is."""
+    """Return what V2's own look-up has the target capture.
+
+    Where V2 has no function that decides whether a head wants aux states, it asks for them whatever the head is; with
+    one, it asks if that says so (``v1/worker/gpu/model_runner.py:306-417`` in 0.33.0).
+    """
     from vllm.v1.worker.gpu.spec_decode.eagle import eagle3_utils
 
+    wants = getattr(eagle3_utils, "requires_aux_hidden_states", None)
     try:
-        eagle3_utils.set_eagle3_aux_hidden_state_layers(target, config.speculative_config)
-        captured = _capture(config, target, tokens, aux=True)
+        aux = wants is None or bool(wants(config.speculative_config))
+        if aux:
+            eagle3_utils.set_eagle3_aux_hidden_state_layers(target, config.speculative_config)
+        else:
+            target.set_aux_hidden_state_layers(())
+        captured = _capture(config, target, tokens, aux=aux)
         _first_step(config, draft, tokens, captured)
         return [probe_loop.layers_run(states, layers) for states in captured]
     except Exception as error:
@@ -193,7 +214,8 @@ def _draft(model, config, inputs):
         stated = vars(config.speculative_config.draft_model_config.hf_config)
         keys = ("mask_token_id", "pard_token", "ptd_token_id")
         token = next(stated[key] for key in keys if stated.get(key) is not None)
-        masked = torch.tensor([token]), model.combine_hidden_states(model.mask_hidden.view(1, -1))
+        device = inputs["token_ids"].device
+        masked = torch.tensor([token], device=device), model.combine_hidden_states(model.mask_hidden.view(1, -1))
     return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 
 

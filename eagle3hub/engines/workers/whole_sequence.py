@@ -29,7 +29,7 @@ class Attention(torch.nn.Module):
         q = q.view(1, -1, self.heads, self.size).transpose(1, 2)
         k = k.view(1, -1, self.kv_heads, self.size).transpose(1, 2)
         v = v.reshape(1, -1, self.kv_heads, self.value).transpose(1, 2)
-        at = torch.arange(q.shape[2])
+        at = torch.arange(q.shape[2], device=q.device)
         seen = at[None, :] <= at[:, None]
         if self.window is not None:
             seen &= at[:, None] - at[None, :] < self.window
@@ -76,7 +76,7 @@ def draft(
     tokens, rows = inputs["token_ids"], []
     first = None
     for step in range(len(inputs["drafted"]) + 1):
-        logits, carried = forward(tokens, torch.arange(len(tokens)), features)
+        logits, carried = forward(tokens, torch.arange(len(tokens), device=tokens.device), features)
         first = logits if first is None else first
         rows.append(logits[-1])
         token, feature = (inputs["drafted"][step : step + 1], carried[-1:]) if masked is None else masked

@@ -37,6 +37,7 @@ def seconds(text: str) -> float:
     return time.process_time() - begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
 def test_four_times_the_size_takes_about_four_times_as_long(unit: str):
     small, large = (seconds(unit * (size // len(unit))) for size in (SIZE, 4 * SIZE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lint_cases import FRONT, files, numbers, words
@@ -32,6 +33,7 @@ def test_line_ends_do_not_matter():
         assert [(f.code, f.line) for f in lint_text(unix)] == [(f.code, f.line) for f in lint_text(dos)], case.code
 
 
+@pytest.mark.slow
 def test_long_cards_take_seconds_at_most():
     started = time.monotonic()
     pieces = [

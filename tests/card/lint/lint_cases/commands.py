@@ -14,6 +14,7 @@ from lint_cases import Case
 ROOT = Served("", "specjax", outlines.specjax(), outlines.target(), make_head())
 GOOD = Served("universal", "universal", outlines.universal(), outlines.target(), make_head())
 MODELOPT = Served("", "modelopt", outlines.modelopt(), outlines.target(), make_head())
+GOOD_ROOT = Served("", "universal", outlines.universal(), outlines.target(), make_head())
 FOLDERS = (ROOT, GOOD)
 
 
@@ -69,11 +70,15 @@ CASES = [
     case("vLLM", block(vllm("owner/head")), "vllm serve", block(vllm("other/head"), sglang("owner/head")),
          f"vLLM {VLLM} serves", (Served("", "universal", outlines.universal(norm_before_residual=True, truth={
              "norm_before_residual": False}), outlines.target(), make_head()), GOOD)),
+    case("devices that do not divide its sizes", block(vllm("owner/head") + " -tp 7"), "vllm serve",
+         block(vllm("owner/head").replace('"model"', '"draft_tensor_parallel_size": 1, "model"') + " -tp 7",
+               vllm("other/head") + " -tp 7"), f"vLLM {VLLM} refuses", (GOOD_ROOT,)),
+    case("devices of SGLang", block(sglang("owner/head") + " --tp-size 7"), "launch_server",
+         block(sglang("owner/head") + " --tp-size 1"), f"SGLang {SGLANG} refuses", (GOOD_ROOT,)),
     case("YAML", yaml("owner/head"), "speculative_model", yaml("other/head") + block(vllm("owner/head")),
          f"TensorRT-LLM {TRTLLM} refuses", (MODELOPT,)),
     case("YAML that names layers", yaml("owner/head", "  eagle3_layers_to_capture: [2, 15, 27]"), "speculative_model",
-         yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), f"TensorRT-LLM {TRTLLM} serves", (
-             Served("", "universal", outlines.universal(), outlines.target(), make_head()),)),
+         yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), f"TensorRT-LLM {TRTLLM} serves", (GOOD_ROOT,)),
     case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import EagleDecodingConfig",
          "c = EagleDecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
          block(vllm("owner/head")),

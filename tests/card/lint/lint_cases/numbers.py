@@ -37,7 +37,28 @@ def serve(flags: str, before: str = "") -> str:
 
 DIFFERENCE = "| Set | Throughput A | Throughput B | Difference |"
 
+SIMULATED = """vllm serve owner/target --speculative-config '{"method": "eagle3", "model": "owner/head",
+"num_speculative_tokens": 3, "rejection_sample_method": "synthetic", "synthetic_acceptance_length": 2.5}'"""
+MEASURED = SIMULATED.replace(', "synthetic_acceptance_length": 2.5', "").replace("synthetic", "standard")
+BROKEN = "vllm serve owner/target\n  --port 8000"
+
 _ENGINE_NAMES = [
+    Case(
+        "C510",
+        f"{tau(GIVEN)}\n```bash\n{SIMULATED}\n```\n",
+        "rejection_sample_method",
+        f"{tau(GIVEN)}\n```bash\n{MEASURED}\n```\n",
+        "acceptance-simulated",
+        name="simulated acceptance",
+    ),
+    Case(
+        "C510",
+        f"```bash\n{BROKEN}\n```",
+        "vllm serve",
+        f"```bash\n{BROKEN.replace('target', 'target' + chr(32) + chr(92))}\n```",
+        "shell-continuation",
+        name="a missing backslash",
+    ),
     Case(
         "C510",
         "```python\nimport sglang as sgl\n\nllm = sgl.LLM(model_path='owner/target')\n```",

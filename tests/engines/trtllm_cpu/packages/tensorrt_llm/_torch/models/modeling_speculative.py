@@ -120,6 +120,8 @@ class Eagle3DraftModel(nn.Module):
             del self.d2t
             self.d2t = nn.Parameter(torch.empty(config.draft_vocab_size, dtype=torch.int32), requires_grad=False)
         self.embed_tokens = None
+        if width != config.hidden_size:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, dtype=self.dtype)
 
     def forward(
         self,
