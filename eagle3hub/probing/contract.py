@@ -38,6 +38,7 @@ from eagle3hub.engines.preflight.probed import (
 from eagle3hub.engines.specs import engine_title, known_version
 from eagle3hub.errors import OutputError, UsageError
 from eagle3hub.head.target import TargetFacts, read_target
+from eagle3hub.probing.families import family_reading
 from eagle3hub.probing.heads import LAYERS, TAPS
 from eagle3hub.probing.heads import Probed as Head
 from eagle3hub.probing.questions import Question, questions
@@ -85,11 +86,15 @@ def examined(names: Iterable[str]) -> Examined:
     with scratch_folder() as work:
         folders = write_targets(work / "targets")
         targets = {name: read_target(folder) for name, folder in folders.items()}
-        opened = {name: open_checkpoint(folder) for name, folder in folders.items()}
+        opened = {
+            name: open_checkpoint(folder) for name, folder in folders.items() if any(folder.glob("*.safetensors"))
+        }
         heads = {}
         for question in asked:
             made = question.made()
-            seen = examine(open_checkpoint(made.write(work / "heads" / question.name)), target=opened[question.target])
+            seen = examine(
+                open_checkpoint(made.write(work / "heads" / question.name)), target=opened.get(question.target)
+            )
             heads[question.name] = _with_truth(seen, made)
     return Examined(heads, targets)
 
@@ -190,6 +195,8 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
     "o_proj_bias": _where(_builds_o_bias),
     "dropped": _where(lambda answer: answer.outcome == "silently_wrong"),
     "mtp_types": _where(lambda answer: answer.outcome in ("refuses", "crashes")),
+    "mtp_of_mla": lambda asked: not _flag(asked),
+    "count_keys": _where(lambda answer: answer.stage not in ("config", "load")),
     "mlp_width": _merged,
 }
 """By term, how its value follows from the answers; otherwise it is the list of values that the engine is right
@@ -212,6 +219,8 @@ def _terms(answers: Mapping[str, Answer]) -> dict[str, FoundTerm]:
             value: Any = _places(pairs, answers)
         elif path.startswith("nested_norms."):
             value = _nested_flags(pairs)
+        elif path.startswith("aux_of."):
+            value = family_reading({question.value: answer.taps for question, answer in pairs})
         else:
             value = reader(pairs)
         if value is not None:
@@ -223,16 +232,16 @@ def _places(asked: Asked, answers: Mapping[str, Answer]) -> list[list[str]]:
     """Return the keys that list aux layers, each with its numbering, from what was captured for lists in one key."""
     found = []
     for question, answer in asked:
-        shift = _shift((3, 7, 11), answer.taps)
+        shift = _shift((3, 7, 10), answer.taps)
         if shift is None:
             continue
         numbering = "after" if shift else "boundary"
         if question.value.startswith("eagle_config.eagle_aux"):
-            from_one = answers["ids-in-eagle-config-that-begin-with-1"]
-            to_last = answers["ids-in-eagle-config-up-to-the-last-layer"]
-            if not shift and _shift((1, 6, 10), from_one.taps) == 1:
+            from_one = answers.get("ids-in-eagle-config-that-begin-with-1")
+            to_last = answers.get("ids-in-eagle-config-up-to-the-last-layer")
+            if not shift and from_one is not None and _shift((1, 6, 10), from_one.taps) == 1:
                 numbering = "after-if-first-is-1"
-            elif shift and _shift((2, 6, LAYERS), to_last.taps) == 0:
+            elif shift and to_last is not None and _shift((2, 6, LAYERS), to_last.taps) == 0:
                 numbering = "boundary-if-last-layer"
         found.append([question.value, numbering])
     return found
@@ -263,7 +272,7 @@ def _rules(answers: Mapping[str, Answer], terms: EngineContract, seen: Examined)
             continue
         effect = _EFFECTS[answer.outcome]
         there = {finding.code for finding in preflight_findings(seen.case(question, terms))}
-        explained = {code for code in there if code in terms.rules and terms.rules[code].effect == effect}
+        explained = {code for code in there if code in terms.rules and terms.rules[code].effect == effect != "right"}
         for code in codes:
             if code in there and (code in terms.rules or not explained - {code}):
                 found.setdefault(code, []).append(question.name)
@@ -397,6 +406,9 @@ def _words(effect: str) -> str:
 
 def _term(terms: EngineContract, path: str) -> Any:
     found: Any = terms
+    if path.startswith("aux_of."):
+        own = terms.aux_by_target.get(path.partition(".")[2], terms.aux)
+        return {f.name: getattr(own, f.name) for f in dataclasses.fields(own)}
     for part in path.split("."):
         found = found.get(part, ()) if isinstance(found, Mapping) else getattr(found, part)
     return set(found) if isinstance(found, Collection) and not isinstance(found, str | Mapping | tuple) else found

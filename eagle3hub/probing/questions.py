@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from eagle3hub.head import Rope
+from eagle3hub.probing.families import FAMILIES, LISTINGS
 from eagle3hub.probing.heads import (
     DRAFT,
     HIDDEN,
@@ -63,6 +64,8 @@ class Question:
         target: name of the target. settings: what the engine is told beside the files.
         comparable: whether the reference can compute what the head was trained for.
         close: absolute and relative tolerance, where weights or inputs are rounded on the way; None is the usual one.
+        engines: the engines that are asked; all of them, if it is empty.
+        needs: tensors without which the head cannot be what it was trained to be, where it is not comparable.
     """
 
     name: str
@@ -75,6 +78,8 @@ class Question:
     settings: Mapping[str, Any] = field(default_factory=dict)
     comparable: bool = True
     close: float | None = None
+    engines: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def made(self) -> Probed:
         """Make the head."""
@@ -167,7 +172,12 @@ BASES: Mapping[str, _Base] = {
         make=lambda: head(attention_bias=True),
         asks=("terms.attention_bias",),
         value=True,
-        instead={"drops the biases": trained(attention_bias=False)},
+        instead={
+            "drops the biases": trained(attention_bias=False),
+            "drops the biases of q, k and v": weighing(
+                **{f"layers__0__self_attn__{x}_proj__bias": 0.0 for x in ("q", "k", "v")}
+            ),
+        },
     ),
     "fc-bias": _Base(
         make=lambda: states(bias=True)(head(fc_bias=True)),
@@ -280,7 +290,10 @@ def _tensors() -> Iterator[Question]:
     )  # fmt: skip
     yield _ask("no-fc", "plain", "rules.tensor-missing", change=drops("fc.weight"))
     yield _ask("no-q-proj", "plain", "rules.tensor-missing", change=drops("q_proj.weight"))
-    yield _ask("a-tensor-nobody-knows", "plain", "rules.tensor-unknown", change=adds(extra_norm__weight=(HIDDEN,)))
+    yield _ask(
+        "a-tensor-nobody-knows", "plain", "rules.tensor-unknown", change=adds(extra_norm__weight=(HIDDEN,)),
+        comparable=False, needs=("extra_norm.weight",),
+    )  # fmt: skip
     yield _ask(
         "a-tensor-of-the-target", "plain", "rules.tensor-leftover", change=adds(target_model__norm__weight=(HIDDEN,))
     )
@@ -304,7 +317,7 @@ def _tensors() -> Iterator[Question]:
     )  # fmt: skip
     for flag in ("attention_bias", "bias"):
         base = "plain" if flag == "bias" else "biases"
-        change = states(bias=True) if flag == "bias" else both(_without_o_bias, drops("o_proj.bias"))
+        change = _become(BASES["fc-bias"].make) if flag == "bias" else both(_without_o_bias, drops("o_proj.bias"))
         yield _ask(
             f"no-bias-of-o-and-{flag.replace('_', '-')}", base, "rules.o-proj-bias", "terms.o_proj_bias",
             change=change, value=flag,
@@ -329,8 +342,8 @@ def _tensors() -> Iterator[Question]:
         change=states(model_type="llama4_text", intermediate_size=INTER * 2, intermediate_size_mlp=INTER),
     )  # fmt: skip
     yield _ask(
-        "no-num-hidden-layers", "two-layers", "rules.no-num-hidden-layers", change=omits("num_hidden_layers"),
-        instead={"computes one layer": trained(num_layers=1)},
+        "no-num-hidden-layers", "two-layers-with-both-norms", "rules.no-num-hidden-layers",
+        change=omits("num_hidden_layers"), instead={"computes one layer": trained(num_layers=1)},
     )  # fmt: skip
     yield _ask("a-pickle-called-safetensors", "plain", "rules.mislabelled-pickle", change=as_pickle)
     yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
@@ -404,7 +417,10 @@ def _vocabulary() -> Iterator[Question]:
     )
     yield _ask(
         "d2t-in-bfloat16", "plain", "rules.d2t-float", change=holds(d2t=rounded),
-        instead={"casts rounded offsets": mapped(rounded.long() + at)},
+        instead={
+            "casts rounded offsets": mapped(rounded.long() + at),
+            "rounds target ids": mapped((rounded + at).long()),
+        },
     )  # fmt: skip
     same = ids.clone()
     same[1] = same[0]
@@ -619,7 +635,7 @@ def _listing(**lists: Any) -> Change:
 
 
 def _aux() -> Iterator[Question]:
-    other = (3, 7, 11)
+    other = (3, 7, 10)
     after = [tap - 1 for tap in other]
     places: Mapping[str, Callable[[list[int]], Change]] = {
         IDS: lambda ids: _listing(top=ids),
@@ -865,8 +881,10 @@ def _classes() -> Iterator[Question]:
         "a-class-nobody-has", "plain", "rules.architecture", change=states(architectures=["Qwen3ForCausalLMEagle3"])
     )
     yield _ask(
-        "q-k-norms-in-a-llama-class", "qk-norms", "rules.qk-norm", instead=BASES["qk-norms"].instead,
-        change=states(architectures=["LlamaForCausalLMEagle3"], model_type="llama"),
+        "q-k-norms-in-a-llama-class", "plain", "rules.qk-norm", instead=BASES["qk-norms"].instead,
+        change=both(
+            _become(BASES["qk-norms"].make), states(architectures=["LlamaForCausalLMEagle3"], model_type="llama")
+        ),
     )  # fmt: skip
     yield _ask(
         "no-q-k-norms-in-a-qwen3-class", "plain", "rules.tensor-missing",
@@ -888,7 +906,10 @@ def _classes() -> Iterator[Question]:
             f"model-type-{slug}", "plain", "terms.mtp_types", "rules.mtp-type", value=kind,
             change=states(model_type=kind),
         )  # fmt: skip
-    yield _ask("mla-of-model-type-deepseek-v3", "mla", "rules.mtp-type", change=states(model_type="deepseek_v3"))
+    yield _ask(
+        "mla-of-model-type-deepseek-v3", "mla", "terms.mtp_of_mla", "rules.mtp-type", value=False,
+        change=states(model_type="deepseek_v3"),
+    )  # fmt: skip
     yield _ask("mla-of-model-type-deepseek-v2", "mla", change=states(model_type="deepseek_v2"))
     yield _ask("a-stray-size-of-mla", "plain", "rules.mla-stray", change=states(kv_lora_rank=512))
 
@@ -982,7 +1003,10 @@ def _mla_of_two_layers() -> Probed:
 
 def _parallel() -> Iterator[Question]:
     one_by_one = BASES["p-eagle"].instead
-    yield _ask("p-eagle-not-told", "p-eagle", "rules.parallel-drafting", settings={}, instead=one_by_one)
+    yield _ask(
+        "p-eagle-not-told", "plain", "rules.parallel-drafting", change=_become(BASES["p-eagle"].make),
+        instead=one_by_one,
+    )  # fmt: skip
     yield _ask("p-eagle-no-mask-token", "p-eagle", "rules.no-mask-token", change=omits("mask_token_id"))
     for key in ("pard_token", "ptd_token_id"):
         slug = key.replace("_", "-")
@@ -1052,6 +1076,50 @@ def _quantized() -> Iterator[Question]:
         "4-bit-weights-and-nothing-says-so", "int8", "rules.packed-untold",
         change=_become(lambda: omits("quantization_config")(quantized(head(), "nvfp4"))),
     )  # fmt: skip
+    yield _ask(
+        "fc-in-int8-too", "int8", "rules.fc-quantized", change=both(_fc_in_int8, _exceptions("re:.*lm_head")),
+        engines=("sglang",),
+    )  # fmt: skip
+    fp8, nvfp4 = ({"quant_method": "modelopt", "quant_algo": algorithm} for algorithm in ("FP8", "NVFP4"))
+    half = torch.ones(HIDDEN, len(TAPS) * HIDDEN // 2, dtype=torch.uint8)
+    yield _ask(
+        "fc-in-4-bits-too", "int8", "rules.fc-packed", engines=("sglang",),
+        change=both(_become(lambda: quantized(head(), "nvfp4", **nvfp4, ignore=["lm_head"])), holds(fc__weight=half)),
+    )  # fmt: skip
+    yield _ask(
+        "fp8-of-modelopt", "int8", engines=("sglang",),
+        change=both(_become(lambda: quantized(head(), "fp8", **fp8, ignore=["fc", "lm_head"])), _by_tensor),
+    )  # fmt: skip
+    yield _ask(
+        "fp8-and-no-exceptions", "int8", "rules.quantized-where-plain", engines=("sglang",),
+        change=both(_become(lambda: quantized(head(), "fp8", **fp8, ignore=["nothing"])), _by_tensor),
+    )  # fmt: skip
+    yield _ask(
+        "mla-and-a-config-of-quantized-weights", "mla", "rules.mla-quantized", engines=("sglang",),
+        change=states(quantization_config={**fp8, "ignore": ["fc", "lm_head"]}), settings={"dtype": "bfloat16"},
+    )  # fmt: skip
+
+
+def _fc_in_int8(made: Probed) -> Probed:
+    """Quantize fc as the decoder layers are."""
+    weight = made.tensors["fc.weight"].float()
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    return holds(fc__weight=(weight / scale).round().to(torch.int8), fc__weight_scale=scale)(made)
+
+
+def _by_tensor(made: Probed) -> Probed:
+    """Give every quantized weight one scale, and one for what it is multiplied with, as ModelOpt does."""
+    names = [name for name in made.tensors if name.endswith("weight_scale")]
+    scales = {name: torch.tensor(0.5) for name in names}
+    inputs = {name.replace("weight_scale", "input_scale"): torch.tensor(0.25) for name in names}
+    return replace(made, tensors={**made.tensors, **scales, **inputs})
+
+
+def _exceptions(*entries: str) -> Change:
+    """Leave only these modules out of what is quantized."""
+    return lambda made: states(quantization_config={**made.config["quantization_config"], "ignore": list(entries)})(
+        made
+    )
 
 
 # Targets
@@ -1060,3 +1128,11 @@ def _quantized() -> Iterator[Question]:
 def _targets() -> Iterator[Question]:
     yield _ask("a-target-that-hands-out-no-states", "plain", "rules.target-type", target="gemma")
     yield _ask("a-target-of-qwen3", "plain", target="qwen3")
+    for kind in FAMILIES:
+        for name, ids in LISTINGS.items():
+            taps = TAPS if ids is None else tuple(after + 1 for after in ids)
+            yield _ask(
+                f"{kind.replace('_', '-')}-with-{name}", "plain", f"terms.aux_of.{kind}", "rules.aux-branch",
+                change=both(_listing(**({} if ids is None else {IDS: list(ids)})), _tapping(taps)),
+                value=name, target=f"{kind}-family", engines=("sglang",), comparable=False,
+            )  # fmt: skip

@@ -18,6 +18,7 @@ from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.preflight.probed import Answer, Outcome
 from eagle3hub.engines.process import ask_worker
 from eagle3hub.errors import UnavailableError, UsageError
+from eagle3hub.probing.families import FAMILIES, write_family
 from eagle3hub.probing.heads import VOCAB, WIDE, Probed, write_target
 from eagle3hub.probing.questions import Question, questions
 from eagle3hub.reference.model import DraftModel, Memory
@@ -34,6 +35,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+_DISPENSABLE = ("t2d",)
+"""Tensors without which a head can be run."""
 _SECONDS, _WHOLE = 120.0, 3600.0
 """The longest that one question and all of them may take."""
 _SLOWER = {"trtllm": 4}
@@ -86,7 +89,7 @@ def ask(
     Raises UsageError for a question that there is not; UnavailableError where the engine cannot be imported or does
     not run on ``device``, or if its worker ends without having answered everything.
     """
-    asked = _chosen(only)
+    asked = _chosen(engine, only)
     with scratch_folder() as work:
         targets = write_targets(work / "targets")
         heads = {name: question.made() for name, question in asked.items()}
@@ -141,7 +144,7 @@ def ask(
         for name, question in asked.items():
             if found[question.base].outcome not in ("right", "runs") and name != question.base:
                 found[name] = Answer(outcome="not_run", message=f"{question.base}: {found[question.base].outcome}")
-    environment = {key: str(ready.get(key)) for key in ("torch", "transformers")}
+    environment: dict[str, str] = {k: str(ready[k]) for k in ("torch", "transformers", "kernels") if k in ready}
     seconds = {name: float(event.get("seconds", 0.0)) for name, event in told.items()}
     return Probe(engine, str(ready.get("version")), device, environment, answers, seconds)
 
@@ -159,13 +162,14 @@ def _one_thread() -> Iterator[None]:
 
 def write_targets(folder: Path) -> dict[str, Path]:
     """Write every target of a probe into a folder of its own; return the folders by name."""
-    return {name: write_target(folder / name, **options) for name, options in _TARGETS.items()}
+    whole = {name: write_target(folder / name, **options) for name, options in _TARGETS.items()}
+    return whole | {f"{kind}-family": write_family(folder / f"{kind}-family", kind) for kind in FAMILIES}
 
 
-def _chosen(only: Collection[str] | None) -> dict[str, Question]:
-    every = questions()
+def _chosen(engine: str, only: Collection[str] | None) -> dict[str, Question]:
+    every = {name: q for name, q in questions().items() if engine in (q.engines or (engine,))}
     if only is None:
-        return dict(every)
+        return every
     unknown = sorted(set(only) - set(every))
     if unknown:
         raise UsageError(
@@ -221,7 +225,7 @@ def _judge(
     if ended == "ran" and question.comparable:
         seen = _measured(seen, question, made, work)
     if ended == "ran":
-        main = _concluded(seen, question, made)
+        main = _loaded(seen) if told["stage"] == "load" else _concluded(seen, question, made)
     else:
         outcome: Outcome = "crashes" if ended == "died" else "refuses"
         main = replace(seen, outcome=outcome, stage=told["stage"], message=_error(told, work), taps=())
@@ -256,7 +260,13 @@ def _measured(seen: Answer, question: Question, made: Probed, work: Path) -> Ans
     for name, change in question.instead.items():
         if _equal(compute(change(made).truth, given), tensors, close):
             return replace(seen, matched=name)
-    return seen
+    return replace(seen, difference=None) if seen.not_loaded else seen  # of what lay in memory
+
+
+def _loaded(seen: Answer) -> Answer:
+    """Say what became of a head that was loaded, and then not run."""
+    lost = seen.not_loaded or [name for name in seen.ignored if name not in _DISPENSABLE]
+    return replace(seen, outcome="silently_wrong" if lost else "right", stage="load")
 
 
 def _concluded(seen: Answer, question: Question, made: Probed) -> Answer:
@@ -264,7 +274,7 @@ def _concluded(seen: Answer, question: Question, made: Probed) -> Answer:
     if not _as_trained(seen, made) or seen.not_loaded:
         return replace(seen, outcome="silently_wrong")
     if not question.comparable:
-        return seen
+        return replace(seen, outcome="silently_wrong") if set(question.needs) & set(seen.ignored) else seen
     return replace(seen, outcome="right" if seen.matched == "trained" else "silently_wrong")
 
 

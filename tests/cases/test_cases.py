@@ -249,7 +249,7 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "RoPE by kind of layer of the target alone": Situation(
         flat(),
-        "X X R S U X U",
+        "X X S S U X U",
         {**GEMMA, "rope_parameters": {"full_attention": {**LINEAR, "rope_theta": 1e6}}},
         says=("its target's base 1000000, linear, factor 8",),
     ),

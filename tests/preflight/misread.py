@@ -265,13 +265,13 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "sliding-window-unstated",
     ),
     "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),
-    "attention heads read narrower than they are": (f.universal(head_dim=2), "S S X X X X X", "head-dim-narrower"),
+    "attention heads read narrower than they are": (f.universal(head_dim=2), "S S S X X X X", "head-dim-narrower"),
     "an MLP read narrower than it is": (
         f.universal(intermediate_size=f.INTER // 2),
-        "S S X X X X X",
+        "S S S X X X X",
         "mlp-width-narrower",
     ),
-    "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X X X X X X", "mlp-width"),
+    "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X R X X X X", "mlp-width"),
     "Llama 4's two widths, the MLP's by its own key": (
         f.universal(model_type="llama4_text", intermediate_size=f.INTER * 2, intermediate_size_mlp=f.INTER),
         "X X R X X X X",
@@ -279,8 +279,8 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "Llama 4's two widths, the MLP's by the other key": (
         f.universal(model_type="llama4_text", intermediate_size_mlp=f.INTER * 2),
-        "R R X R R R R",
-        "mlp-width",
+        "R R R R R R R",
+        "aux-agree",
     ),
     "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
     "head_dim missing, model_type qwen3": (

@@ -64,11 +64,18 @@ def test_sglang_minimax_m3_vl_has_another_default():
     assert sglang(named, "minimax_m3").kind == "right"
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "gemma3_text", "gemma4", "gemma4_text", "minimax_m3", "minimax_m3_vl"])
+@pytest.mark.parametrize("kind", ["gemma4", "gemma4_text", "minimax_m3", "minimax_m3_vl"])
 def test_targets_of_which_sglang_reaches_the_last_layer(kind: str):
     subject = nested([1, 14, 29], (2, 15, 30))
     assert sglang(subject, kind).kind == "right"
     assert codes(sglang(subject, "qwen3")) >= {"aux-range"}
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gemma3_text"])
+def test_sglang_captures_no_states_of_gemma_3(kind: str):
+    verdict = sglang(f.universal(), kind)
+    assert verdict.kind == "silently_wrong"
+    assert verdict.reasons[0].sentence.startswith(f"captures what a layer of a target of type {kind} adds, without")
 
 
 def test_default_layers_that_coincide_are_refused():
@@ -97,7 +104,7 @@ def test_targets_an_engine_does_not_draft_for():
         ("olmo2", "R R X U U X U"),
         ("opt", "X X X U U X U"),
         ("mamba2", "X X X U U X U"),
-        ("gemma3", "X X R U U X U"),
+        ("gemma3", "X X S U U X U"),
         ("mixtral", "X X X U U X U"),
         ("gemma4", "R R R X X X R"),
         ("qwen3_5", "R R R X R X U"),
@@ -110,7 +117,7 @@ def test_targets_an_engine_does_not_draft_for():
     ],
 )
 def test_each_engine_drafts_for_targets_whose_class_hands_out_its_layers(kind: str, expected: str):
-    effects = {"right": "R", "unknown": "U", "refuses": "X"}
+    effects = {"right": "R", "unknown": "U", "refuses": "X", "silently_wrong": "S"}
     beside = ("0.0.2", f"{VLLM_NEXT} V1", f"{VLLM_NEXT} V2")
     found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version not in beside]
     assert " ".join(effects[v.kind] for v in found) == expected

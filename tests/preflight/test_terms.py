@@ -32,6 +32,7 @@ TARGETS = [
     f.target("phi3"),
     f.target(hidden_size=99),
     f.target("kimi_k25"),
+    f.target("gemma3_text"),
     replace(f.target(), tokenizer_class="TokenizersBackend"),
     f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
 ]

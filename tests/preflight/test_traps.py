@@ -187,12 +187,12 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S X X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
-    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S X R R R R", "d2t-float"),
+    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S S R R R R", "d2t-float"),
     "d2t in int32": (f.universal(d2t="I32"), "R R R R R R R", "aux-agree"),
     "d2t of absolute ids": (f.universal(truth={"map_fault": "absolute"}), "S S S S S S S", "d2t-wrong"),
     "d2t out of range": (
         f.universal(truth={"map_fault": "out-of-range", "map_fits": False}),
-        "X X S S S S X",
+        "X X X S S S X",
         "d2t-out-of-range",
     ),
     "t2d that says something else": (
@@ -205,7 +205,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X X X S R",
         "no-draft-vocab-size-reduced",
     ),
-    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X U U U U U", "lm-head-rows"),
+    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X X U U U U", "lm-head-rows"),
     "a leftover of old RoPE": (
         weights(**{f"{PREFIX}self_attn.rotary_emb.inv_freq": (2,)}),
         "R R R R R R R",
@@ -229,7 +229,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
-    "rope_theta null": (f.universal(rope_theta=None), "X X U U U U S", "null-rope-theta"),
+    "rope_theta null": (f.universal(rope_theta=None), "X X X U U U S", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "R R R S R S R",
@@ -265,14 +265,14 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "context shorter than the target's": (f.universal(max_position_embeddings=2048), "R R X R R R R", "context"),
     "context not stated": (f.universal(max_position_embeddings="DELETE"), "R R X R R R R", "context"),
-    "activation": (f.universal(hidden_act="gelu"), "X X U U U S S", "hidden-act"),
+    "activation": (f.universal(hidden_act="gelu"), "X X X U U S S", "hidden-act"),
     "architecture nobody registers": (
         f.universal(architectures=["Qwen3ForCausalLMEagle3"]),
         "X X X R R X X",
         "architecture",
     ),
     "Eagle3LlamaForCausalLM": (f.universal(architectures=["Eagle3LlamaForCausalLM"]), "R R X R R X R", "architecture"),
-    "no model_type": (f.universal(model_type="DELETE"), "X X R X X R R", "no-model-type"),
+    "no model_type": (f.universal(model_type="DELETE"), "X X X X X R R", "no-model-type"),
     "another width, own embeddings": (
         f.universal(
             weights={"fc.weight": (f.H, 3 * f.H), "embed_tokens.weight": (f.V, f.H)},
@@ -346,7 +346,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
-    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X R R R R R", "mtp-type"),
+    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X X R R R R", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
         f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),
@@ -436,7 +436,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X S R X S X X",
         "mla-final-norm",
     ),
-    "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X S R R X X", "mla"),
+    "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X X R R X X", "mla"),
     "top-level four ids in a Qwen3 draft": (
         f.universal(
             FOUR,

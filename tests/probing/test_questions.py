@@ -52,7 +52,9 @@ def test_answers_can_be_told_apart(question: Question):
 def test_a_question_asks_what_there_is(question: Question):
     assert re.fullmatch(r"[a-z0-9-]+", question.name)
     assert question.base in BASES
-    parts = {f.name for kind in (ContractTerms, AuxReading, RopeReading) for f in dataclasses.fields(kind)}
+    parts = {f.name for kind in (ContractTerms, AuxReading, RopeReading) for f in dataclasses.fields(kind)} | {
+        "aux_of"
+    }
     for asked in question.asks:
         what, _, name = asked.partition(".")
         assert what in ("rules", "terms")

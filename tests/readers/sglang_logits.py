@@ -2,8 +2,9 @@
 
     python sglang_logits.py JOB.json
 
-JOB: see vllm_logits.py. SGLang resolves its own configuration, picks its own class and loads the weights with it; its
-own native layers run. Only ``self_attn.attn`` is replaced, whose kernels have no CPU build outside the Engine.
+JOB: {"target": folder, "heads": {name: folder}, "inputs": {name: safetensors file}, "result": safetensors file}.
+SGLang resolves its own configuration, picks its own class and loads the weights with it; its own native layers run.
+Only ``self_attn.attn`` is replaced, whose kernels have no CPU build outside the Engine.
 """
 
 from __future__ import annotations

@@ -254,12 +254,14 @@ class AuxReading:
         last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
         as_listed: whether states are taken in the listed order, and twice if listed twice; otherwise each state is
             taken once, in the order of the layers.
+        branch: whether what a layer adds is captured, without what came before, in place of the state after it.
     """
 
     places: tuple[tuple[str, Numbering], ...]
     default: tuple[int, int, int]
     last_layer: bool
     as_listed: bool = False
+    branch: bool = False
 
     @property
     def default_layers(self) -> tuple[Layer, ...]:
@@ -364,7 +366,8 @@ class ContractTerms:
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
         quantization: how it reads quantized drafts.
         unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
-        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
+        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses;
+            mtp_of_mla: of a draft with MLA attention, too.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -393,6 +396,7 @@ class ContractTerms:
     quantization: QuantizationReading = QuantizationReading()
     unconcerned: Mapping[str, str] = field(default_factory=dict)
     mtp_types: frozenset[str] = frozenset()
+    mtp_of_mla: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,14 +424,21 @@ class EngineContract(ContractTerms):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Special:
-    """How aux layers are read for some targets: the differences."""
+class _Differences:
+    """How aux layers are read for a target, where it is another way."""
 
-    model_types: str | frozenset[str]
     places: tuple[tuple[str, Numbering], ...] | None = None
     default: tuple[int, int, int] | None = None
     last_layer: bool | None = None
     as_listed: bool | None = None
+    branch: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Special(_Differences):
+    """The same for several types of targets."""
+
+    model_types: str | frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,12 +470,14 @@ class _Usual:
 class _File(ContractTerms):
     """A ``contract.toml`` for one runner. ``called`` replaces the version, or the runner's name, in messages.
 
-    A string in place of a list of target types names a list in ``aux_defaults.toml``.
+    A string in place of a list of target types names a list in ``aux_defaults.toml``. ``aux_of`` is by type of target,
+    and comes before ``aux_by_target``.
     """
 
     rules: Mapping[str, _Ruling]
     called: str | None = None
     aux_by_target: tuple[_Special, ...] = ()
+    aux_of: Mapping[str, _Differences] = field(default_factory=dict)
     only_targets: str | frozenset[str] = frozenset()
     known_targets: str | frozenset[str] = frozenset()
     not_targets: str | frozenset[str] = frozenset()
@@ -601,11 +614,17 @@ def _norm_codes(terms: ContractTerms) -> set[str]:
 def _aux_by_target(file: _File) -> dict[str, AuxReading]:
     found: dict[str, AuxReading] = {}
     for special in file.aux_by_target:
-        own = {f.name: getattr(special, f.name) for f in dataclasses.fields(special) if f.name != "model_types"}
-        stated = {name: value for name, value in own.items() if value is not None}
         for kind in _types(special.model_types):
-            found[kind] = dataclasses.replace(found.get(kind, file.aux), **stated)
+            found[kind] = dataclasses.replace(found.get(kind, file.aux), **_stated(special))
+    for kind, own in file.aux_of.items():
+        read = dataclasses.replace(file.aux, **_stated(own))
+        found |= {kind: read} if read != found.get(kind, file.aux) else {}
     return found
+
+
+def _stated(own: _Differences) -> dict[str, Any]:
+    found = {f.name: getattr(own, f.name) for f in dataclasses.fields(own) if f.name != "model_types"}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _types(listed: str | frozenset[str]) -> frozenset[str]:

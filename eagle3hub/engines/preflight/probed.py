@@ -56,7 +56,8 @@ class Answer:
         matched: ``trained``, or the alternative of the question whose logits are the engine's, or None.
         difference: the largest difference of a logit from the head's truth; None if nothing was computed, or other
             tokens were scored.
-        stage, message: where and how it stopped, without paths.
+        stage, message: where and how it stopped, without paths; ``load`` without a message for a head that was loaded
+            and not run.
         taps: boundary ids of the states that it captured, ``final`` for the final state after its norm, ``?`` for a
             state that is none of these. not_loaded: parameters it left as they were. ignored: tensors of the file that
             it did not read.
@@ -85,6 +86,11 @@ class Answer:
             parts.append(f"logits differ by {self.difference:g}")
         if self.not_loaded:
             parts.append(f"{', '.join(self.not_loaded[:2])} not filled")
+        if self.stage == "load":
+            lost = ", ".join(self.ignored[:2])
+            return "; ".join(parts) or (
+                f"drops {lost}" if self.outcome == "silently_wrong" else "every tensor is loaded"
+            )
         if self.outcome == "silently_wrong" and not parts:
             parts.append(f"captured {', '.join(map(str, self.taps))}" if self.matched else "scores other tokens")
         return "; ".join(parts) or "the reference's logits"

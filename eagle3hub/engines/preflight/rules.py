@@ -151,7 +151,8 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
-    if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
+    concerned = terms.mtp_of_mla or truth.kind != "mla"
+    if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types and concerned:
         yield PreflightFinding("mtp-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind})
     if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
         yield PreflightFinding("mla-stray")
@@ -571,6 +572,8 @@ def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _captured(case: PreflightCase) -> Iterator[PreflightFinding]:
     kind = case.target.model_type if case.target is not None else None
     terms = case.contract
+    if terms.aux_by_target.get(kind or "", terms.aux).branch:
+        yield PreflightFinding("aux-branch", {"kind": kind})
     if case.capture is not None:
         yield from _compared(case, "what it is told", tuple(i + 1 for i in case.capture))
         return

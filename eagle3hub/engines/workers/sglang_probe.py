@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import array
 import contextlib
+import json
 import os
+import pathlib
 import types
 
 import probe_loop
@@ -53,11 +55,11 @@ def _answer(question, request, found):
     found.at("config")
     arguments, ports = _configure(question, request)
     ranks = settings.get("tensor_parallel", 1)
-    _start_others(ranks, arguments, ports, device)
-    publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
+    rank = _start_others(ranks, found)
+    publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=rank, gpu_id=rank))
     _read(question["folder"], arguments, found.facts)
     found.at("load")
-    if settings.get("until") == "load":
+    if device == "cpu" and _is_quantized(question["folder"]):
         _load_alone(arguments, ports, device, found.facts)
         return {}
     scheduler, watch = _load(arguments, ports, device, found.facts)
@@ -66,6 +68,9 @@ def _answer(question, request, found):
     target, draft = scheduler.tp_worker.model_runner, scheduler.draft_worker.draft_worker
     model = draft.draft_runner.model
     inputs = {name: tensor.to(device) for name, tensor in load_file(question["inputs"]).items()}
+    inputs["aux"] = inputs["aux"].to(target.dtype)
+    if not _has_weights(request["targets"][question["target"]]):
+        _number_layers(target.model, target.model_config.num_hidden_layers)
     found.at("taps")
     latent = hasattr(model.model, "midlayer") and device == "cpu"
     _serve(scheduler, model, inputs["token_ids"].tolist(), target.model_config, found.facts, only_reach=latent)
@@ -85,14 +90,16 @@ def _configure(question, request):
     """Return SGLang's server arguments, resolved as by its launcher, and its ports."""
     from sglang.srt.server_args import PortArgs, ServerArgs
 
-    settings = question["settings"]
+    settings, folder = question["settings"], request["targets"][question["target"]]
     options = {"attention_backend": "triton"}
     if request["device"] == "cpu":
         # without AMX, SGLang falls back to torch_native, which refuses EAGLE, unless each phase names its backend
         phases = ("prefill_attention_backend", "decode_attention_backend", "speculative_draft_attention_backend")
         options = dict.fromkeys(phases, "intel_amx")
+    if not _has_weights(folder):
+        options |= {"load_format": "dummy", "speculative_draft_load_format": "auto"}
     arguments = ServerArgs(
-        model_path=request["targets"][question["target"]],
+        model_path=folder,
         device=request["device"],
         dtype=settings.get("dtype", "float32"),
         skip_tokenizer_init=True,
@@ -114,21 +121,62 @@ def _configure(question, request):
     return arguments, PortArgs.init_new(arguments)
 
 
-def _start_others(count, arguments, ports, device):
-    """Start the other processes of a tensor-parallel world; they load target and draft, and end."""
-    from sglang.srt.runtime_context import SpawnRanks, publish
+def _is_quantized(folder):
+    """Whether a head's files say so."""
+    if (pathlib.Path(folder) / "hf_quant_config.json").is_file():
+        return True
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return bool(config.get("quantization_config"))
 
-    if count == 1:
-        return
-    os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(["0"] * count)
+
+def _has_weights(folder):
+    return any(pathlib.Path(folder).glob("*.safetensors"))
+
+
+def _number_layers(model, layers):
+    """Have each decoder layer of a target with made-up weights do to states what `probe_loop.layers_run` expects."""
+    import torch
+
+    class Instead(torch.nn.Module):
+        """In place of attention, which adds nothing, or of a layer's MLP, which adds 1 in one dimension."""
+
+        def __init__(self, old, dimension):
+            super().__init__()
+            self.__dict__["old"], self.dimension = old, dimension
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.__dict__["old"], name)
+
+        def forward(self, *given, **named):
+            tensors = [x for x in (*given, *named.values()) if isinstance(x, torch.Tensor)]
+            out = torch.zeros_like(next(x for x in tensors if x.dim() == 2 and x.is_floating_point()))
+            if self.dimension is not None:
+                out[:, self.dimension] = 1
+            return out
+
+    stack = next(m for m in model.modules() if len(getattr(m, "layers", None) or ()) == layers)
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if "Norm" in type(module).__name__ and weight is not None:
+            weight.data.fill_(0.0 if "Gemma3" in type(module).__name__ else 1.0)  # Gemma's norms add 1 to it
+    stack.embed_tokens.weight.data.zero_()
+    stack.embed_tokens.weight.data[:, [0, layers + 1]] = 1
+    for i, layer in enumerate(stack.layers):
+        layer.self_attn, layer.mlp = Instead(layer.self_attn, None), Instead(layer.mlp, i + 1)
+
+
+def _start_others(count, found):
+    """Start the other processes of a tensor-parallel world, which go on from here; return the rank of this one."""
+    if count > 1:
+        os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(["0"] * count)
     for rank in range(1, count):
-        if os.fork():
-            continue
-        try:
-            publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=rank, gpu_id=rank))
-            _load(arguments, ports, device, {})
-        finally:
-            os._exit(0)
+        if not os.fork():
+            found.step_back()
+            return rank
+    return 0
 
 
 def _read(folder, arguments, facts):
@@ -148,8 +196,10 @@ def _load(arguments, ports, device, facts, *, loaded=None):
     """
     import sglang_worker
     import torch
+    from sglang.srt.layers import linear, parameter
     from sglang.srt.managers.scheduler import Scheduler
     from sglang.srt.model_executor import model_runner
+    from sglang.srt.models import deepseek_v2
 
     def keep(seen):
         scales = (".attn.k_scale", ".attn.v_scale")  # of the KV cache, which are 1 unless the file has them
@@ -162,7 +212,11 @@ def _load(arguments, ports, device, facts, *, loaded=None):
     sglang_worker.watch_draft(keep, watches)
     if device == "cpu":
         torch.cuda.synchronize = lambda *_: None  # the MLA class waits for CUDA whatever the device
-        # only on a CPU, SGLang pads heads and widths that the number of devices does not divide
+        # only on a CPU, SGLang pads weights that are too small, and sizes that the number of devices does not divide
+        linear._is_cpu = parameter._is_cpu = False
+        # and only there, MLA computes one kind of RoPE alone
+        wrapper = deepseek_v2.get_rope_wrapper
+        deepseek_v2.get_rope_wrapper = lambda *given, **named: wrapper(*given, **named | {"device": None})
         model_runner.adjust_config_with_unaligned_cpu_tp = lambda config, *_: config
     scheduler = Scheduler(arguments, ports)
     facts["context"] = scheduler.model_config.context_len
@@ -277,6 +331,7 @@ def _draft(model, ids, inputs, vocabulary):
             mm_input_embeds=None,
             forward_mode=types.SimpleNamespace(is_extend=lambda: False, is_decode=lambda: False),
             spec_info=types.SimpleNamespace(hidden_states=features),
+            mrope_positions=positions.expand(3, -1),
             mha_one_shot=False,
         )
         last, (carried,) = model.model(tokens, positions, batch)
