@@ -214,7 +214,7 @@ def check(
     from eagle3hub.engines.options import engine_versions
 
     installed = {} if data_only else _interpreters(engine_python or [])
-    outcome = check_file(file, installed, engine_versions(version or []))
+    outcome = check_file(file, installed, _versions(engine_python or []) | engine_versions(version or []))
     findings = outcome.findings
     wanting = any(f.severity == "error" for f in findings)
     document = {
@@ -302,6 +302,16 @@ def _interpreters(pairs: list[str]) -> dict[str, Path]:
 
     installed = {one.engine: one.python for one in environments.list_environments(ENGINES) if one.ready}
     return installed | {engine: Path(path).expanduser() for engine, path in engine_pythons(pairs).items()}
+
+
+def _versions(pairs: list[str]) -> dict[str, str]:
+    """Return the versions that lie in the given interpreters, for those that tell one."""
+    from eagle3hub.engines.environments import installed_version
+    from eagle3hub.engines.options import engine_pythons
+
+    given = {engine: Path(path).expanduser().absolute() for engine, path in engine_pythons(pairs).items()}
+    told = {engine: installed_version(engine, python) for engine, python in given.items()}
+    return {engine: version for engine, version in told.items() if version and version[0].isdigit()}
 
 
 def _json(environment: Environment) -> dict[str, object]:

@@ -172,6 +172,11 @@ def test_the_doctor_judges_a_version_that_is_not_known_as_the_nearest(
     assert (" broken" in out.split("cuda")[0]) == (state == "broken")
     assert said is None or said in out
     assert installed_version("vllm", python) == version
+    card = tmp_path / "card.md"
+    card.write_text("nothing of an engine\n")
+    status, out, err = cli("engines", "check", card, "--engine-python", f"vllm={python}")
+    assert status == 0, err
+    assert ("it is judged as" in out) == (said is not None and state == "ready")
 
 
 def test_the_command_line(cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_the_time_limit_is_a_failure(cli: Cli, head: Path, fitting_target: Path,
     ("options", "says"),
     [
         ({"engine": "nosuch"}, "nosuch"),
-        ({"device": "tpu"}, "tpu"),
+        ({"device": "npu"}, "npu"),
         ({"dtype": "int4"}, "int4"),
         ({"draft_tokens": 0}, "--draft-tokens"),
         ({"max_new_tokens": 0}, "--max-new-tokens"),

@@ -39,11 +39,14 @@ def decode_attention_cpu(
 
 
 def extend_attention_cpu(
-    query, _key, _value, out, key_pool, value_pool, key_scale, value_scale, req_to_token, rows, lengths,
+    query, key, value, out, key_pool, value_pool, key_scale, value_scale, req_to_token, rows, lengths,
     new_lengths, starts, _longest, scale, logit_cap, is_cross, window, _encoder_lens=None, sinks=None,
     tree_mask=None, is_causal=True,
 ):  # fmt: skip
     """The last ``new_lengths[i]`` tokens of each sequence at once; SGLang has stored their keys and values already.
+
+    Of MLA the pool holds latents. Where the queries are not as wide as these, the new tokens' own keys and values are
+    taken, which SGLang does for sequences that have no tokens before them.
 
     ``tree_mask`` holds, sequence after sequence, which of its new tokens each new token sees; without it they are a
     chain. Writes ``out``.
@@ -56,7 +59,7 @@ def extend_attention_cpu(
         sinks=sinks is not None,
         both_directions=not is_causal,
     )
-    taken = 0
+    taken, own = 0, query.shape[-1] != key_pool.shape[-1]
     for row, length, new, start in zip(
         rows.tolist(), lengths.tolist(), new_lengths.tolist(), starts.tolist(), strict=True
     ):
@@ -67,7 +70,12 @@ def extend_attention_cpu(
             taken += new * new
         visible = torch.cat([torch.ones(new, length - new, dtype=torch.bool), among_new], dim=1)
         tokens = slice(start, start + new)
-        out[tokens] = attend(query[tokens], key_pool[slots], value_pool[slots], visible, scale).to(out.dtype)
+        if own:
+            require(a_prefix_beside_latents=length != new)
+            keys, values = key[tokens], value[tokens]
+        else:
+            keys, values = key_pool[slots], value_pool[slots]
+        out[tokens] = attend(query[tokens], keys, values, visible, scale).to(out.dtype)
 
 
 torch.ops.sgl_kernel.decode_attention_cpu = decode_attention_cpu

@@ -1,6 +1,6 @@
-"""A head with MLA attention and a small target of DeepSeek-V3's kind, on vLLM's CPU backend of MLA.
+"""A head with MLA attention and a small target of DeepSeek-V3's kind, on vLLM's CPU backend of MLA and on SGLang.
 
-The head is trained here to know what the target says, so that vLLM accepts much of what it drafts.
+The head is trained here to know what the target says, so that engines accept much of what it drafts.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=LAYERS,
         head_dim=SIZES["qk_rope_head_dim"],
         first_k_dense_replace=LAYERS,  # no layer has experts
+        moe_layer_freq=1,  # SGLang asks for it all the same
         max_position_embeddings=512,
         rms_norm_eps=1e-6,
         rope_parameters={**YARN, "rope_theta": 500.0},
@@ -74,18 +75,19 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     return variants.replace(plain, **draft.weights, d2t=draft.target_ids - torch.arange(D["draft"]))
 
 
-@pytest.mark.parametrize("layout", ["modelopt", "universal"])
-def test_vllm_counts_what_the_reference_counts(
-    head: Path, target: Path, prompts: Path, vllm_python: Path, layout: str, tmp_path: Path
+@pytest.mark.parametrize(("engine", "layout"), [("vllm", "modelopt"), ("vllm", "universal"), ("sglang", "universal")])
+def test_an_engine_counts_what_the_reference_counts(
+    head: Path, target: Path, prompts: Path, engine: str, layout: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     folder = tmp_path / layout
-    convert(head, folder, layout, ConvertOptions(target=str(target)))
+    engines = ("vllm", "sglang") if layout == "universal" else ()
+    convert(head, folder, layout, ConvertOptions(target=str(target), engines=engines))
     report = validate(
         folder,
         target=target,
         target_name="owner/target",
-        engine="reference,vllm",
-        engine_python={"vllm": vllm_python},
+        engine=f"reference,{engine}",
+        engine_python={engine: request.getfixturevalue(f"{engine}_python")},
         cache=Cache(),
         prompts=str(prompts),
         num_prompts=len(QUESTIONS),
