@@ -224,7 +224,7 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "MLA under a Llama draft's name": Situation(
         latent(architectures=["LlamaForCausalLMEagle3"]),
-        "X X S X R X X",
+        "X X X X R X X",
         DEEPSEEK,
         "modelopt",
         says=("has no place for MLA weights in a Llama draft",),
