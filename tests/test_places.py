@@ -34,6 +34,7 @@ FILES = {
     "card init": ("output",),
     "card preview": ("output",),
     "release": ("summary",),
+    "engines probe": ("output",),
 }
 """Options that write one file, by command."""
 FOLDERS = {
@@ -53,6 +54,8 @@ READ = {
     "card write": ("report", "templates"),
     "card preview": ("source",),
     "engines check": ("file",),
+    "engines probe": ("python",),
+    "inspect": ("contract",),
 }
 """Options and arguments that name what is read."""
 _WRITES = re.compile(r"^output|report|html|save|write|summary|destination")
@@ -218,7 +221,9 @@ def commands(agreed: Path, option: str, place: Path) -> list[object]:
     }[name]
 
 
-OPTIONS = [f"{name} {option}" for name, options in FILES.items() for option in options if not name.startswith("jobs")]
+ELSEWHERE = ("jobs collect", "engines probe")
+"""Commands whose tests lie beside others of theirs: they need more than a folder."""
+OPTIONS = [f"{name} {option}" for name, options in FILES.items() for option in options if name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("kind", [*TAKEN, *REFUSED])

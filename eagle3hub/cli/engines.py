@@ -274,10 +274,13 @@ def probe(
     """
     from datetime import UTC, datetime
 
+    from eagle3hub.checkpoint.destination import check_place
     from eagle3hub.engines import engine_name
     from eagle3hub.probing.contract import probe_engine, write_contract
 
     engine = engine_name(name)
+    if output is not None:
+        check_place(output)
     with progress(quiet=quiet) as report:
         found = probe_engine(engine, python, device, datetime.now(UTC).date().isoformat(), only or None, report)
     if output is not None:

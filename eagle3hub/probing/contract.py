@@ -12,6 +12,7 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.environments import environment_python
 from eagle3hub.engines.preflight import (
     EngineContract,
@@ -36,7 +37,7 @@ from eagle3hub.engines.preflight.probed import (
     Probed,
 )
 from eagle3hub.engines.specs import engine_title, known_version
-from eagle3hub.errors import OutputError, UsageError
+from eagle3hub.errors import UsageError
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.probing.families import family_reading
 from eagle3hub.probing.heads import LAYERS, TAPS
@@ -495,8 +496,4 @@ def _runners(engine: str) -> tuple[str, ...]:
 
 def write_contract(found: Finding, path: Path) -> None:
     """Write the contract of a probe. Raises OutputError if that fails."""
-    text = json.dumps(to_json(found.contract), indent=1, ensure_ascii=False) + "\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", code="output-contract") from error
+    replace_file(path, (json.dumps(to_json(found.contract), indent=1, ensure_ascii=False) + "\n").encode())

@@ -1,8 +1,7 @@
 """Small draft heads with a known truth: what each was trained to compute, and files that an engine reads.
 
 The heads have weights of the size that training gives, float32, and their files are those of one flat folder that
-every
-engine should read alike: aux layers in both places, names of one layer as ``midlayer.``, of several as
+every engine should read alike: aux layers in both places, names of one layer as ``midlayer.``, of several as
 ``layers.{i}.``. A question changes a head in one way: its files, its truth, or both.
 """
 
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from eagle3hub.head import Dims, MlaDims, Rope, Semantics
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.reference.model import DraftModel
 
 HIDDEN, INTER, HEADS, KV, SIZE, VOCAB, DRAFT = 64, 96, 4, 2, 32, 640, 40
@@ -214,11 +214,11 @@ def _config(s: Semantics, dims: Dims, taps: tuple[int, ...] | None) -> dict[str,
     if taps is not None:
         after = [tap - 1 for tap in taps]
         listed = {
-            "eagle_aux_hidden_state_layer_ids": list(taps),
-            "eagle_config": {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": after},
+            AUX_IDS: list(taps),
+            "eagle_config": {"use_aux_hidden_state": True, AUX_IDS: after},
         }
         if len(taps) != 3:
-            listed["num_aux_hidden_states"] = len(taps)
+            listed[AUX_COUNT] = len(taps)
     kind = {"model_type": "llama", "architectures": ["LlamaForCausalLMEagle3"], "head_dim": SIZE}
     if s.qk_norm:
         kind = {"model_type": "qwen3", "architectures": ["Eagle3Qwen3ForCausalLM"], "head_dim": SIZE}
@@ -327,8 +327,8 @@ def _attention(s: Semantics, dims: Dims, inputs: int) -> dict[str, tuple[int, ..
 # Other forms: nested configs, quantized weights
 
 
-_FLAT_ONLY = ("architectures", "eagle_config", "num_aux_hidden_states", "draft_vocab_size", "mask_token_id")
-_OWN = ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output", "eagle_aux_hidden_state_layer_ids")
+_FLAT_ONLY = ("architectures", "eagle_config", AUX_COUNT, "draft_vocab_size", "mask_token_id")
+_OWN = ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output", AUX_IDS)
 
 
 def nested(made: Probed) -> Probed:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from eagle3hub.head import Rope
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.probing.families import FAMILIES, LISTINGS
 from eagle3hub.probing.heads import (
     DRAFT,
@@ -99,8 +100,7 @@ class _Base:
     close: float | None = None
 
 
-IDS = "eagle_aux_hidden_state_layer_ids"
-NESTED_IDS = f"eagle_config.{IDS}"
+NESTED_IDS = f"eagle_config.{AUX_IDS}"
 _LATER = ("input_layernorm", "hidden_norm")
 _WINDOW = {"layer_types": ["sliding_attention"], "sliding_window": 4, "use_sliding_window": True}
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -627,10 +627,10 @@ def _tapping(taps: tuple[int, ...]) -> Change:
 
 def _listing(**lists: Any) -> Change:
     """List aux layers at these places alone: ``top``, or a key of ``eagle_config``, or another key (``own_KEY``)."""
-    top = {IDS: lists["top"]} if "top" in lists else {}
+    top = {AUX_IDS: lists["top"]} if "top" in lists else {}
     own = {key.removeprefix("own_"): value for key, value in lists.items() if key.startswith("own_")}
     inner = {key: value for key, value in lists.items() if key != "top" and not key.startswith("own_")}
-    bare = omits(IDS, "eagle_config")
+    bare = omits(AUX_IDS, "eagle_config")
     return both(bare, states(**top, **own), *((states(eagle_config=inner),) if inner else ()))
 
 
@@ -638,8 +638,8 @@ def _aux() -> Iterator[Question]:
     other = (3, 7, 10)
     after = [tap - 1 for tap in other]
     places: Mapping[str, Callable[[list[int]], Change]] = {
-        IDS: lambda ids: _listing(top=ids),
-        NESTED_IDS: lambda ids: _listing(**{IDS: ids}),
+        AUX_IDS: lambda ids: _listing(top=ids),
+        NESTED_IDS: lambda ids: _listing(**{AUX_IDS: ids}),
         "target_layer_ids": lambda ids: _listing(own_target_layer_ids=ids),
         "eagle_config.layer_ids": lambda ids: _listing(layer_ids=ids),
     }
@@ -664,29 +664,29 @@ def _aux() -> Iterator[Question]:
     )  # fmt: skip
     yield _ask(
         "ids-in-both-places", "plain", "rules.aux-agree",
-        change=both(_listing(top=list(other), **{IDS: after}), _tapping(other)),
+        change=both(_listing(top=list(other), **{AUX_IDS: after}), _tapping(other)),
     )  # fmt: skip
     yield _ask("no-ids-and-other-layers", "plain", "rules.aux-layers", change=both(_listing(), _tapping(other)))
     last = (2, 6, LAYERS)
     yield _ask(
         "the-last-layer", "plain", "terms.aux.last_layer", value=True,
-        change=both(_listing(top=list(last), **{IDS: [tap - 1 for tap in last]}), _tapping(last)),
+        change=both(_listing(top=list(last), **{AUX_IDS: [tap - 1 for tap in last]}), _tapping(last)),
     )  # fmt: skip
     beyond = (2, 6, LAYERS + 1)
     yield _ask(
         "beyond-the-last-layer", "plain", "rules.aux-range",
-        change=both(_listing(top=list(beyond), **{IDS: [tap - 1 for tap in beyond]}), _tapping(beyond)),
+        change=both(_listing(top=list(beyond), **{AUX_IDS: [tap - 1 for tap in beyond]}), _tapping(beyond)),
     )  # fmt: skip
     down = (9, 2, 6)
     yield _ask(
         "ids-in-no-order", "plain", "terms.aux.as_listed", "rules.aux-order", value=True,
-        change=both(_listing(top=list(down), **{IDS: [tap - 1 for tap in down]}), _tapping(down)),
+        change=both(_listing(top=list(down), **{AUX_IDS: [tap - 1 for tap in down]}), _tapping(down)),
     )  # fmt: skip
     twice = (2, 6, 6)
     yield _ask(
-        "the-same-id-twice", "plain", change=both(_listing(top=list(twice), **{IDS: [1, 5, 5]}), _tapping(twice))
+        "the-same-id-twice", "plain", change=both(_listing(top=list(twice), **{AUX_IDS: [1, 5, 5]}), _tapping(twice))
     )
-    yield _ask("no-ids-in-an-empty-list", "plain", "rules.aux-empty", change=_listing(**{IDS: []}))
+    yield _ask("no-ids-in-an-empty-list", "plain", "rules.aux-empty", change=_listing(**{AUX_IDS: []}))
     yield _ask("four-ids-for-three-states", "plain", "rules.aux-count", change=_listing(top=[2, 5, 7, 9]))
 
 
@@ -697,17 +697,17 @@ def _counts() -> Iterator[Question]:
     four, after = [2, 5, 7, 9], [1, 4, 6, 8]
     for base, field_name in (("four-taps", "count_lists"), ("four-taps-qk-norms", "class_count_lists.qwen3")):
         slug = "" if base == "four-taps" else "-qk-norms"
-        gone = omits("num_aux_hidden_states")
+        gone = omits(AUX_COUNT)
         yield _ask(
-            f"four-ids-at-top-level-uncounted{slug}", base, f"terms.{field_name}", value=IDS,
+            f"four-ids-at-top-level-uncounted{slug}", base, f"terms.{field_name}", value=AUX_IDS,
             change=both(gone, _listing(top=four)),
         )  # fmt: skip
         yield _ask(
             f"four-ids-counted-by-eagle-config{slug}", base, f"terms.{field_name}", value=NESTED_IDS,
-            change=both(gone, _listing(top=four, **{IDS: after})),
+            change=both(gone, _listing(top=four, **{AUX_IDS: after})),
         )  # fmt: skip
     yield _ask(
-        "four-ids-and-their-number", "four-taps", "terms.count_keys", value="num_aux_hidden_states",
+        "four-ids-and-their-number", "four-taps", "terms.count_keys", value=AUX_COUNT,
         change=_listing(top=four),
     )  # fmt: skip
 
@@ -1133,6 +1133,6 @@ def _targets() -> Iterator[Question]:
             taps = TAPS if ids is None else tuple(after + 1 for after in ids)
             yield _ask(
                 f"{kind.replace('_', '-')}-with-{name}", "plain", f"terms.aux_of.{kind}", "rules.aux-branch",
-                change=both(_listing(**({} if ids is None else {IDS: list(ids)})), _tapping(taps)),
+                change=both(_listing(**({} if ids is None else {AUX_IDS: list(ids)})), _tapping(taps)),
                 value=name, target=f"{kind}-family", engines=("sglang",), comparable=False,
             )  # fmt: skip

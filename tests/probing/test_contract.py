@@ -214,3 +214,19 @@ def test_what_a_probe_prints(cli: Cli, held: Probed, monkeypatch: pytest.MonkeyP
     assert read_probed(file).rules == held.rules
     document = json.loads(cli("engines", "probe", "vllm", "--python", "python", "--json")[1])
     assert (document["differences"], document["surprises"]) == ([], [])
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(module, "ask", lambda *_a, **_k: pytest.fail("the engine was asked"))
+    status, _, said = cli("engines", "probe", "vllm", "--python", "python", "--output", tmp_path)
+    assert (status, "a folder" in said) == (3, True), said
+
+
+def test_a_link_is_written_through(held: Probed, tmp_path: Path):
+    (tmp_path / "contract.json").write_text("old")
+    (tmp_path / "link").symlink_to("contract.json")
+    module.write_contract(module.Finding(held, (), (), 1, 2, 3.0), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert read_probed(tmp_path / "contract.json") == held
