@@ -318,7 +318,8 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
 
     This is the one rule for versions that are not known. A version is judged as the newest known release that is not
     newer; without one, as the oldest; a candidate or a development build of a known release as that release. Local
-    parts (``+cpu``) and zeros at the end do not count: 1.2.0 is 1.2. Raises UsageError for text that is no version.
+    parts (``+cpu``) and zeros at the end do not count: 1.2.0 is 1.2. A known version of two numbers is known for the
+    whole series: 1.2.1 and 1.3.0rc2 are 1.2 and 1.3. Raises UsageError for text that is no version.
     """
     known = versions_with(engine, file)
     if asked is None or asked in known:
@@ -334,6 +335,9 @@ def known_version(engine: str, asked: str | None = None, file: str = "engine.tom
     own, whole = _age(_plain(asked)), _age(_plain(found[1]))
     if own in releases:
         return KnownVersion(releases[own])
+    for version in known:
+        if version.count(".") == 1 and found[1].startswith(f"{version}."):
+            return KnownVersion(version)
     not_newer = [age for age in releases if age <= max(own, whole)]
     nearest = releases[max(not_newer, default=min(releases))]
     title = engine_title(engine)
