@@ -206,8 +206,8 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "NVFP4, and no exceptions": (
         f.in_fp8(f.universal(**NVFP4), "U8"),
-        "X X S R R S U",
-        "packed-where-plain",
+        "X X X R R S U",
+        "packed-shape-where-plain",
     ),
     "4-bit weights, and nothing says so": (
         holding(f.universal(), "midlayer.mlp.up_proj.weight", "U8", (f.INTER, f.H // 2)),

@@ -111,6 +111,8 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
             packed.add(name)
     if plain:
         code = "packed-where-plain" if packed_weights(case.files, PACKED) else "quantized-where-plain"
+        if any(name.endswith(".weight") and dtype in PACKED for name, (dtype, _) in case.files.tensors.items()):
+            code = "packed-shape-where-plain"  # the method packs values under the name of plain ones
         first = next(iter(plain))
         entry = _entry(reading, first.rpartition(".")[2], plain[first])
         yield PreflightFinding(
