@@ -478,13 +478,13 @@ def probe_engine(
         engine, engine_title(engine), interpreter, device=device, progress=progress, only=only, runners=runners
     )
     found = probed_contract(probe, date, runners)
-    rules, left = only_read(contracts_of(found)[0])
+    terms = contracts_of(found)[0]
     return Finding(
         found,
         tuple(differences(found, runners)),
         tuple(surprises(found, runners)),
-        rules - len(left),
-        rules,
+        len(found.rules.keys() & terms.rules.keys()),
+        only_read(terms)[0],
         time.monotonic() - start,
     )
 

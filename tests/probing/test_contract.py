@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -230,3 +231,16 @@ def test_a_link_is_written_through(held: Probed, tmp_path: Path):
     module.write_contract(module.Finding(held, (), (), 1, 2, 3.0), tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert read_probed(tmp_path / "contract.json") == held
+
+
+def test_a_probe_of_a_few_questions_counts_these_and_is_read_again(
+    cli: Cli, held: Probed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    few = {name: held.answers[name] for name in ("plain", "no-d2t")}
+    asked = Probe("vllm", held.version, "cpu", {"torch": "2", "transformers": "5"}, {"V1": few, "V2": few}, {})
+    monkeypatch.setattr(module, "ask", lambda *_a, **_k: asked)
+    file = tmp_path / "contract.json"
+    status, shown, said = cli("engines", "probe", "vllm", "--python", "python", "--output", file)
+    assert status == 0, said
+    assert re.search(r"2 questions in \d+ s; 1 of \d+ rules and 0 terms executed", " ".join(shown.split()))
+    assert list(read_probed(file).rules) == ["d2t-missing"]

@@ -123,9 +123,9 @@ class Probed:
     device: str
     date: str
     environment: Mapping[str, str]
-    rules: Mapping[str, FoundRule]
-    terms: Mapping[str, FoundTerm]
-    answers: Mapping[str, Answer]
+    rules: Mapping[str, FoundRule] = field(default_factory=dict)
+    terms: Mapping[str, FoundTerm] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = field(default_factory=dict)
     reading_from: str | None = None
     runner: str | None = None
     runners: Mapping[str, FoundRunner] = field(default_factory=dict)
