@@ -160,6 +160,11 @@ CASES: dict[str, Callable[[Path], list[Argv]]] = {
         ["engines", "doctor", "vllm", "--engine-python", f"vllm={at / NAME}"],
     ],
     "engines remove": lambda at: [["engines", "remove", EVIL], ["engines", "remove", "vllm", "--device", EVIL]],
+    "engines probe": lambda at: [
+        ["engines", "probe", EVIL],
+        ["engines", "probe", "vllm", "--only", EVIL],
+        ["engines", "probe", "vllm", "--python", at / NAME, "--output", at / f"{NAME}.json"],
+    ],
     "engines check": lambda at: [
         ["engines", "check", at / f"{NAME}.md"],
         ["engines", "check", at / "bad.json"],

@@ -131,6 +131,8 @@ def test_every_workflow_installs_what_it_came_with():
         '"$GITHUB_ACTION_PATH${ENGINE:+[validate]}"',
         '"${file[0]}"',
         "dist/*.whl",
+        "--constraint constraints.txt .",  # of the workflow for releases of engines: eagle3hub from its own checkout
+        '"$INSTALL"',  # and an engine's release, in an environment of its own
     }
     release = (ROOT / ".github/workflows/release.yml").read_text()
     tools = set(re.findall(r"TOOL: (.*)", release))

@@ -29,7 +29,7 @@ from eagle3hub.errors import UsageError
         ({"base": "second"}, "--base 'second' is none of the heads"),
         ({"settings": Settings(max_new_tokens=0)}, "--max-new-tokens must be 1"),
         ({"settings": Settings(dtype="float64")}, "--dtype 'float64'"),
-        ({"settings": Settings(device="tpu")}, "--device 'tpu'"),
+        ({"settings": Settings(device="npu")}, "--device 'npu'"),
         ({"settings": Settings(drafting="lazy")}, "--drafting 'lazy'"),
         ({"settings": Settings(topk=4)}, "nothing says how many of its tokens are verified"),
         ({"settings": Settings(topk=0, num_draft_tokens=8)}, "--topk must be 1"),

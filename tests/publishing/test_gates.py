@@ -97,7 +97,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "refused recipe": (
         serve_modelopt_on_sglang_jax,
         "publish-recipe",
-        f"sglang-jax {SGLANG_JAX} serves the files in the folder modelopt/ (NVIDIA ModelOpt layout) silently wrong",
+        f"sglang-jax {SGLANG_JAX} refuses the files in the folder modelopt/ (NVIDIA ModelOpt layout)",
     ),
     "no license": (no_license, "publish-license", "states no license"),
     "pickle": (lambda r: (r / "extra.bin").write_bytes(b"x"), "publish-pickle", "extra.bin"),

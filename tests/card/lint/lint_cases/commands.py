@@ -84,5 +84,5 @@ CASES = [
          block(vllm("owner/head")),
          f"TensorRT-LLM {TRTLLM} refuses", (MODELOPT,)),
     case("sglang-jax", block(sglang("owner/head", "python -m sgl_jax.launch_server")), "sgl_jax",
-         block(vllm("owner/head")), f"sglang-jax {SGLANG_JAX} serves", (MODELOPT,)),
+         block(vllm("owner/head")), f"sglang-jax {SGLANG_JAX} refuses", (MODELOPT,)),
 ]  # fmt: skip
