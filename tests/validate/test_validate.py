@@ -136,6 +136,7 @@ def test_the_time_limit_is_a_failure(cli: Cli, head: Path, fitting_target: Path,
     [
         ({"engine": "nosuch"}, "nosuch"),
         ({"device": "npu"}, "npu"),
+        ({"device": "tpu", "engine": "reference"}, "the reference computes on cpu and cuda, not on tpu"),
         ({"dtype": "int4"}, "int4"),
         ({"draft_tokens": 0}, "--draft-tokens"),
         ({"max_new_tokens": 0}, "--max-new-tokens"),
