@@ -32,7 +32,9 @@ def test_a_probe_gives_the_contract_that_is_held(found: Finding, held: Probed):
     again = found.contract
     for name, answer in held.answers.items():
         new = again.answers[name]
-        assert (name, new.outcome, new.matched, new.taps) == (name, answer.outcome, answer.matched, answer.taps)
+        assert (name, new.outcome, new.taps, new.not_loaded) == (name, answer.outcome, answer.taps, answer.not_loaded)
+        # a parameter that nothing fills holds what the memory held: zeros by luck, and then an alternative fits
+        assert new.matched == answer.matched or (answer.not_loaded and None in (new.matched, answer.matched)), name
     assert (again.rules, again.terms) == (held.rules, held.terms)
     assert {n: (r.rules, r.terms) for n, r in again.runners.items()} == {
         n: (r.rules, r.terms) for n, r in held.runners.items()
