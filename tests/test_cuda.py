@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -11,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.scripts import load_script
 from typer.main import get_command
 
 from eagle3hub.cli.app import build
@@ -20,12 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def cuda() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cuda", ROOT / "benchmarks" / "cuda.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cuda"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "benchmarks" / "cuda.py")
 
 
 PYTHONS = {"vllm": "/v/python", "sglang": "/s/python"}

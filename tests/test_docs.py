@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 from support.commands import leaves, root
+from support.scripts import load_script
 
 from eagle3hub._version import __version__
 from eagle3hub.layouts import LAYOUTS
@@ -26,10 +26,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(DOCS / "generate.py")
 
 
 def test_the_tables_are_what_the_contracts_say(generate: ModuleType):

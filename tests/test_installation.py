@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import blocks
+from support.scripts import load_script
 
 from eagle3hub._version import __version__
 from eagle3hub.errors import UsageError
@@ -150,10 +150,7 @@ def test_the_examples_say_what_to_put_for_the_commit(tmp_path: Path):
 
 
 def test_the_switch_turns_the_pages(tmp_path: Path):
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs/generate.py")
-    assert spec is not None and spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
+    generate = load_script(ROOT / "docs/generate.py")
     page = (ROOT / "README.md").read_text()
     assert generate.filled_start(page) == page
     known = Index("1.2.3", 64 * "b")

@@ -316,12 +316,16 @@ def run_engine(
     without the variables that belong to this Python, and with ``env`` added.
     """
     listener = _Listener(title, spec, progress)
-    environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
     asked = {**request, "device": spec.device, "prompts": [prompt.text for prompt in spec.prompts.prompts]}
-    outcome = run_worker(
-        [str(python), "-s", str(_WORKERS / worker)], asked, env=environment, timeout=timeout, on_event=listener
-    )
+    command, environment = _called(worker, python, env)
+    outcome = run_worker(command, asked, env=environment, timeout=timeout, on_event=listener)
     return _conclude(title, outcome, listener, spec)
+
+
+def _called(worker: str, python: Path, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The command of a worker and its environment: ours without what belongs to this Python, and ``env``."""
+    environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
+    return [str(python), "-s", str(_WORKERS / worker)], environment
 
 
 def ask_worker(
@@ -340,8 +344,7 @@ def ask_worker(
     Raises UnavailableError if the engine called ``title`` cannot be imported or does not run on ``device``, or if the
     worker does not come to its end.
     """
-    environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
-    command = [str(python), "-s", str(_WORKERS / worker)]
+    command, environment = _called(worker, python, env)
     outcome = run_worker(command, request, env=environment, timeout=timeout, on_event=on_event)
     if outcome.status == "done":
         return

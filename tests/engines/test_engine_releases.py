@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.scripts import load_script
 from support.versions import SGLANG, TRTLLM, VLLM
 
 from eagle3hub.engines import ENGINES
@@ -20,12 +20,7 @@ NEWEST = recipe_versions("vllm")[-1]
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("engine_releases", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["engine_releases"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(TOOL)
 
 
 def news(tool: ModuleType, *proposed: str, **released: str) -> list[tuple[str, str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import shutil
 import sys
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import pytest
 from engines.test_data import forget
+from support.scripts import load_script
 from support.versions import VLLM
 
 from eagle3hub.engines import specs
@@ -37,10 +37,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def tool(data: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tool, on the copy: the pages of this checkout are not written, and nothing is probed."""
     monkeypatch.syspath_prepend(str(TOOLS))
-    spec = importlib.util.spec_from_file_location("engine_version", TOOLS / "engine_version.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(TOOLS / "engine_version.py")
     monkeypatch.setattr(module, "DATA", data)
     monkeypatch.setattr(module.target_types, "DATA", data)
     monkeypatch.setattr(module.target_types, "targets", lambda engine, python: (["llama", "qwen9"], ["falcon"]))

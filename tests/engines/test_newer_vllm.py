@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from engines.vllm_on_cpu.environment import VERSION
+from support.scripts import load_script
 from support.validation import validate
 from support.versions import VLLM_NEXT
 
@@ -30,13 +30,9 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 def tool() -> ModuleType:
     sys.path.insert(0, str(TOOLS))
     try:
-        spec = importlib.util.spec_from_file_location("engine_version", TOOLS / "engine_version.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        return load_script(TOOLS / "engine_version.py")
     finally:
         sys.path.remove(str(TOOLS))
-    return module
 
 
 def test_it_is_the_version_beside_the_pinned_one(newer_vllm_python: Path):

@@ -1,6 +1,6 @@
 """The real sglang-jax on CPU, with a stand-in for its TPU kernel (``sglang_jax_cpu``): loading, taps, rounds, targets.
 
-sglang-jax places drafts wrongly, so its rounds are held against the reference with that mended, and seen to differ as
+sglang-jax places drafts wrongly, so its rounds are held against the reference with that fixed, and seen to differ as
 they are. Installing it and compiling for the first time takes minutes: ``EAGLE3HUB_SGLANG_JAX`` asks for these tests.
 """
 
@@ -108,9 +108,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, with sglang-jax's drafts where they belong."""
-    return interpreter(tmp_path_factory.mktemp("python"), mended=True)
+    return interpreter(tmp_path_factory.mktemp("python"), fixed=True)
 
 
 def job(target: Path, head: Path | None, prompts: int = 1, **settings: Any) -> RunSpec:
@@ -159,8 +159,8 @@ def validated(pair: Pair, python: Path) -> dict[str, Any]:
     return {entry["engine"]: entry for entry in report.document["engines"]}
 
 
-def test_mended_it_runs_the_references_rounds(pair: Pair, mended: Path) -> None:
-    found = validated(pair, mended)
+def test_fixed_it_runs_the_references_rounds(pair: Pair, fixed: Path) -> None:
+    found = validated(pair, fixed)
     entry = found["sglang_jax"]
     assert per_prompt(entry) == per_prompt(found["reference"])
     rows = [row["accepted_per_position"] for row in entry["per_prompt"]]
@@ -183,14 +183,14 @@ def test_as_it_is_it_drafts_otherwise_and_the_report_says_so(pair: Pair, plain: 
 
 
 @pytest.mark.parametrize("layout", ["specjax", "universal"])
-def test_the_example_head_in_its_layouts(tmp_path: Path, smollm2_target: Path, mended: Path, layout: str) -> None:
+def test_the_example_head_in_its_layouts(tmp_path: Path, smollm2_target: Path, fixed: Path, layout: str) -> None:
     target = prepared(smollm2_target, tmp_path)
     head = EXAMPLE
     if layout != "specjax":
         head = tmp_path / "head"
         convert(EXAMPLE, head, layout, ConvertOptions(target=str(target), speculative_tokens=3))
     assert judged(head, target).kind in ("right", "depends")
-    found = ran(job(target, head, len(HISTOGRAMS), max_new_tokens=64), mended)
+    found = ran(job(target, head, len(HISTOGRAMS), max_new_tokens=64), fixed)
     assert found.load is not None
     assert (found.load.not_loaded, set(found.load.ignored) <= {"t2d"}) == ((), True)
     assert found.load.aux_boundaries == (2, 15, 27)

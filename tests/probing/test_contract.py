@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import heads
 from support import outlines as f
-from support.versions import VLLM
+from support.versions import VLLM, VLLM_NEXT
 
 from eagle3hub.engines import specs
 from eagle3hub.engines.preflight import contract, contracts_of, only_read, preflight_all, read_probed
@@ -52,7 +52,10 @@ def test_a_held_contract_is_what_its_answers_say(held: Probed):
     assert differences(again, RUNNERS) == []
 
 
-def test_a_held_contract_leads_to_every_answer(held: Probed):
+@pytest.mark.parametrize("version", [VLLM, VLLM_NEXT])
+def test_a_held_contract_leads_to_every_answer(version: str):
+    held = probed("vllm", version)
+    assert held is not None
     assert surprises(held, RUNNERS) == []
 
 

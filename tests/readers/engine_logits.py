@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from support import heads, variants
 
 from eagle3hub.head import Head, Rope
-from eagle3hub.reference.model import DraftModel, Memory, load_draft
+from eagle3hub.probing.run import DRAFTED, LENGTH, compute
+from eagle3hub.reference.model import load_draft
 from readers.support import HERE
 
 D = heads.dims(hidden=64, inter=96, heads=4, kv=2, head_dim=32, vocab=96, draft=40, aux=3)
@@ -31,7 +32,6 @@ LATENT = {
     "v_head_dim": 48,
 }
 DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
-LENGTH, DRAFTED = 10, 3
 # float32 on both sides; logits are about 3 in size, and vLLM's differ by less than 2e-6
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -109,31 +109,9 @@ def run(python: Path, script: str, folders: Mapping[str, Path], target: Path, wo
 def compare(head: Head, embeddings: torch.Tensor, ran: Ran, name: str) -> None:
     """Hold the engine's logits of a head against the reference's, and see that the comparison can tell."""
     model, given = load_draft(head, embeddings), inputs(name)
-    for part, logits in reference(model, given).items():
+    for part, logits in compute(model, given).items():
         theirs = ran.tensors[f"{name}/{part}"]
         assert theirs.isfinite().sum() == len(logits) * model.dims.draft_vocab_size
         torch.testing.assert_close(logits, theirs, **CLOSE)
     for other in (wrong(model, rope=Rope(77.0)), wrong(model, rms_norm_eps=0.3)):
-        assert not torch.allclose(reference(other, given)["draft"], ran.tensors[f"{name}/draft"], **CLOSE)
-
-
-def reference(model: DraftModel, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same over the target's vocabulary, minus infinity where a token cannot be drafted."""
-    memory, at = Memory(model.windows), torch.arange(LENGTH + DRAFTED)
-    hidden = model.hidden(model.features(given["aux"]), given["token_ids"], at[:LENGTH], memory.attend)
-    first = model.logits(hidden)
-    draft, hidden = [first[-1]], hidden[-1:]
-    for step in range(DRAFTED):
-        token, features = given["drafted"][step : step + 1], model.feedback(hidden)
-        if model.semantics.parallel_drafting:
-            masked, mask = model.masked()
-            token, features = torch.tensor([mask]), masked[None]
-        hidden = model.hidden(features, token, at[LENGTH + step : LENGTH + step + 1], memory.attend)
-        draft.append(model.logits(hidden)[0])
-    return {"first": _over_target(model, first), "draft": _over_target(model, torch.stack(draft))}
-
-
-def _over_target(model: DraftModel, logits: torch.Tensor) -> torch.Tensor:
-    wide = torch.full((len(logits), model.dims.vocab_size), float("-inf"))
-    wide[:, model.to_target(torch.arange(logits.shape[1]))] = logits
-    return wide
+        assert not torch.allclose(compute(other, given)["draft"], ran.tensors[f"{name}/draft"], **CLOSE)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 import sys
 from pathlib import Path
 
@@ -48,11 +46,9 @@ def server_interpreter(folder: Path) -> Path:
 
 
 def _with_path(folder: Path, *path: Path) -> Path:
-    file = folder / "python"
-    python, packages = shlex.quote(str(ensure())), shlex.quote(os.pathsep.join(str(place) for place in path))
-    file.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {python} "$@"\n', encoding="utf-8")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return file
+    from support.scripts import write_interpreter  # not there when this file is run by itself
+
+    return write_interpreter(folder / "python", ensure(), PYTHONPATH=os.pathsep.join(str(place) for place in path))
 
 
 if __name__ == "__main__":

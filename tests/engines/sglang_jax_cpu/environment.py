@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 import sys
 from pathlib import Path
 
@@ -38,23 +36,21 @@ def ensure(progress: Progress = silent) -> Path:
     return install_spec(spec, progress=progress).python
 
 
-def interpreter(folder: Path, *, mended: bool = False) -> Path:
+def interpreter(folder: Path, *, fixed: bool = False) -> Path:
     """Make an interpreter in ``folder`` with sglang-jax and the stand-in; what XLA compiled is kept in the cache.
 
-    ``mended``: with sglang-jax's drafts where they belong (`tpu_stand_in`).
+    ``fixed``: with sglang-jax's drafts where they belong (`tpu_stand_in`).
     """
+    from support.scripts import write_interpreter  # not there when this file is run by itself
+
     variables = {
         "PYTHONPATH": str(PACKAGES),
-        "SGLANG_JAX_MENDED": str(int(mended)),
+        "SGLANG_JAX_FIXED": str(int(fixed)),
         "JAX_COMPILATION_CACHE_DIR": str(cache_dir() / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-    file = folder / ("python-mended" if mended else "python")
-    file.write_text(f'#!/bin/sh\n{words} exec {shlex.quote(str(ensure()))} "$@"\n', encoding="utf-8")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return file
+    return write_interpreter(folder / ("python-fixed" if fixed else "python"), ensure(), **variables)
 
 
 if __name__ == "__main__":

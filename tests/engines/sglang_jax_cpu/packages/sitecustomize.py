@@ -4,4 +4,4 @@ import os
 
 import tpu_stand_in
 
-tpu_stand_in.install(mended=os.environ.get("SGLANG_JAX_MENDED") == "1")
+tpu_stand_in.install(fixed=os.environ.get("SGLANG_JAX_FIXED") == "1")

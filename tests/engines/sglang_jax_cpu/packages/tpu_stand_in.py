@@ -1,7 +1,7 @@
 """Let sglang-jax run on CPU: a stand-in for its TPU attention kernel, and what the CPU needs beside it.
 
 Everything else of sglang-jax runs unmodified. `_CHANGES` names each module that is changed; each change says how.
-`_MENDS` are further changes, made only where a test asks for them: they correct where sglang-jax places drafts.
+`_FIXES` are further changes, made only where a test asks for them: they correct where sglang-jax places drafts.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ _CHANGES = {
     "sgl_jax.srt.model_executor.model_runner": _runner,
     "jax": _jax,
 }
-_MENDS = {
+_FIXES = {
     "sgl_jax.srt.speculative.draft_extend_fused": _placed_states,
     "sgl_jax.srt.models.llama_eagle3": _turned_drafts,
 }
@@ -184,6 +184,6 @@ class _Changing(importlib.abc.MetaPathFinder):
         return spec
 
 
-def install(*, mended):
-    """Change the modules of `_CHANGES`, and of `_MENDS` if ``mended``, when they are imported."""
-    sys.meta_path.insert(0, _Changing({**_CHANGES, **(_MENDS if mended else {})}))
+def install(*, fixed):
+    """Change the modules of `_CHANGES`, and of `_FIXES` if ``fixed``, when they are imported."""
+    sys.meta_path.insert(0, _Changing({**_CHANGES, **(_FIXES if fixed else {})}))
