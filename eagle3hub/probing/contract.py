@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,14 @@ class Examined:
 
 
 def examined(names: Iterable[str]) -> Examined:
-    """Write the heads of these questions and read them as the preflight does."""
-    asked = [questions()[name] for name in names]
+    """Return the heads of these questions as the preflight reads them."""
+    return _examined(frozenset(names))
+
+
+@cache
+def _examined(names: frozenset[str]) -> Examined:
+    """Write and read the heads; the same for every version, so once for those who ask the same questions."""
+    asked = [questions()[name] for name in sorted(names)]
     with scratch_folder() as work:
         folders = write_targets(work / "targets")
         targets = {name: read_target(folder) for name, folder in folders.items()}

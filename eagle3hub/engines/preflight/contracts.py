@@ -9,9 +9,8 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.preflight.probed import EXECUTED, Probed, overlaid, probed
+from eagle3hub.engines.preflight.probed import EXECUTED, Probed, overlaid, probed, usual_rules
 from eagle3hub.engines.specs import (
-    DATA,
     engine_data,
     engine_title,
     known_version,
@@ -23,7 +22,6 @@ from eagle3hub.errors import UsageError
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, Layer, target_types
 from eagle3hub.head.rope import Place, Reader
-from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build, build_each
 
 CONTRACT = "contract.toml"
@@ -501,12 +499,11 @@ def contracts_of_version(engine: str, version: str) -> tuple[EngineContract, ...
 @cache
 def current_contracts() -> tuple[EngineContract, ...]:
     """Return the contracts of each engine's pinned version, and of the versions that its data name beside it."""
-    current = {(engine, v) for engine in ENGINES for v in (engine_data(engine).pinned, *engine_data(engine).beside)}
     return tuple(
         found
         for engine in ENGINES
         for version in versions_with(engine, CONTRACT)
-        if (engine, version) in current
+        if version in (engine_data(engine).pinned, *engine_data(engine).beside)
         for found in contracts_of_version(engine, version)
     )
 
@@ -528,7 +525,7 @@ def contract(engine: str, version: str) -> EngineContract:
 @cache
 def common_rules() -> Mapping[str, _Usual]:
     """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
-    return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
+    return build_each(_Usual, usual_rules(), "engines/data/common/rules.toml")
 
 
 def only_read(terms: EngineContract) -> tuple[int, list[str]]:

@@ -210,7 +210,7 @@ def _ruling(code: str, own: Mapping[str, Any], rule: FoundRule, answer: Answer, 
     ``own`` is its entry so far: its words stay where they are for the effect that was found, its own or the usual one.
     Otherwise the usual words do, or a sentence about the answer.
     """
-    usual = _usual().get(code, {})
+    usual = usual_rules().get(code, {})
     fits = own.get("effect", usual.get("effect")) == rule.effect
     kept = {key: value for key, value in own.items() if fits or key not in ("says", "hint")}
     if rule.effect != "right" and "says" not in kept:
@@ -223,7 +223,8 @@ def _ruling(code: str, own: Mapping[str, Any], rule: FoundRule, answer: Answer, 
 
 
 @cache
-def _usual() -> dict[str, Any]:
+def usual_rules() -> dict[str, Any]:
+    """Return ``engines/data/common/rules.toml``: by code, the usual effect, sentence and hint of a rule."""
     return read_toml(specs.DATA / "common/rules.toml")
 
 
