@@ -12,7 +12,7 @@ from typing import Any
 
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
-from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, is_open
+from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, flag_of, is_open, load_json
 from eagle3hub.engines.check.shell import UNFILLED
 from eagle3hub.engines.check.snippets import ServerCommand, VariableSetting, is_flag
 from eagle3hub.engines.process import Event, run_worker
@@ -168,17 +168,13 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
     lines = {_setting(use.name): use.line for use in uses}
     settings = Settings(
         values,
-        lambda name: lines.get(name) or command.line_of(_flag(name)) if name in lines else command.line_of(name),
-        _flag,
+        lambda name: lines.get(name) or command.line_of(flag_of(name)) if name in lines else command.line_of(name),
+        flag_of,
         command.engine is not None,
         published,
     )
     out.findings += check_settings(engine, settings, against)
     return out
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _setting(flag: str) -> str:
@@ -281,10 +277,10 @@ def _config(uses: Sequence[_Use], values: dict[str, Any]) -> list[RecipeFinding]
         elif use.values:
             text = use.values[-1]
             if UNFILLED in text or "$" in text or "..." in text or "…" in text:
-                text = text.replace(UNFILLED, "0") if _loads(text.replace(UNFILLED, "0")) is not None else ""
+                text = text.replace(UNFILLED, "0") if load_json(text.replace(UNFILLED, "0")) is not None else ""
             if not text:
                 continue
-            loaded = _loads(text)
+            loaded = load_json(text)
             if isinstance(loaded, dict):
                 known = True
                 config |= loaded
@@ -306,15 +302,8 @@ def _config(uses: Sequence[_Use], values: dict[str, Any]) -> list[RecipeFinding]
 
 
 def _json_value(text: str) -> Any:
-    loaded = _loads(text)
+    loaded = load_json(text)
     return text if loaded is None else loaded
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _why_not_json(text: str) -> str:

@@ -11,7 +11,15 @@ import yaml
 
 from eagle3hub.engines.check.containers import yaml_starts
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
-from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, is_open, vllm_speculative_config
+from eagle3hub.engines.check.settings import (
+    Settings,
+    acceptance,
+    check_settings,
+    flag_of,
+    is_open,
+    load_json,
+    vllm_speculative_config,
+)
 from eagle3hub.engines.check.snippets import Snippet
 from eagle3hub.engines.specs import engine_data, recipe_versions, version_data
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -63,7 +71,7 @@ def _document(root: yaml.Node | None, document: Any, snippet: Snippet, against: 
         return _trtllm(given, lines, at, against, published)
     for engine in ("vllm", "sglang"):
         own = against.interface(engine)
-        flags = 0 if own is None else sum(_flag(name) in own.flags for name in given)
+        flags = 0 if own is None else sum(flag_of(name) in own.flags for name in given)
         if own is not None and flags >= 2 and flags * 2 > len(given):
             return _flags_file(engine, given, lines, at, against, published)
     held = next((True for started in yaml_starts(root) if started.words), False)
@@ -77,10 +85,6 @@ _SHARED = frozenset({
     "tensor_parallel_size", "tokenizer", "tokenizer_mode", "tokenizer_revision", "trust_remote_code",
 })  # fmt: skip
 """Keys of TensorRT-LLM's settings that other programs have as well: alone they do not make a file one of these."""
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _lines_of(node: yaml.Node | None, start: int, outside: int) -> Callable[[str], int]:
@@ -117,20 +121,20 @@ def _flags_file(
     out = Outcome(checked=1)
     own = against.interface(engine)
     for name, value in given.items():
-        fact = against.fact(engine, _flag(name), lines[name]) or against.fact(engine, name, lines[name])
+        fact = against.fact(engine, flag_of(name), lines[name]) or against.fact(engine, name, lines[name])
         if fact is not None:
             out.findings.append(fact)
-        elif own is not None and _flag(name) not in own.flags and name != "model_tag":
+        elif own is not None and flag_of(name) not in own.flags and name != "model_tag":
             found = against.unknown_name(engine, "yaml-unknown", name, [f[2:] for f in own.flags], lines[name])
             out.findings += [found] if found else []
         elif own is not None and isinstance(value, str) and not is_open(value):
-            choices = own.choices.get(_flag(name), ())
+            choices = own.choices.get(flag_of(name), ())
             if choices and value not in choices:
                 out.findings.append(against.unknown_value(engine, "flag-value", name, value, choices, lines[name]))
     values = {name.replace("-", "_"): value for name, value in given.items()}
     config = values.get("speculative_config")
     if isinstance(config, str):
-        loaded = _loads(config)
+        loaded = load_json(config)
         if isinstance(loaded, dict):
             values["speculative_config"] = loaded
         elif not is_open(config):
@@ -262,7 +266,7 @@ def _decoding_type(config: Mapping[str, Any], line: Callable[[str], int], agains
 
 def check_json(snippet: Snippet, against: Against, published: bool) -> Outcome:
     """Check JSON that is a speculative config of vLLM, alone or under that key; other JSON is no recipe."""
-    loaded = _loads(snippet.text)
+    loaded = load_json(snippet.text)
     if loaded is None:
         out = Outcome()
         if re.search(r"speculative_config|num_speculative_tokens", snippet.text):
@@ -288,10 +292,3 @@ def _json_error(snippet: Snippet) -> tuple[int, str]:
     except (ValueError, RecursionError):
         pass
     return snippet.start, "it is nested too deep"
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -5,6 +5,7 @@ The engines' data name the places in the engines' source.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,19 @@ WrittenAs = Callable[[str], str]
 
 _NUMBERS = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
 _OPEN = re.compile(rf"{UNFILLED}|[${{}}*…`]|\.\.\.|^\[.*\]$|^(?:YOUR|MY)_")
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting: ``--dtype`` for ``dtype``."""
+    return "--" + name.replace("_", "-")
+
+
+def load_json(text: str) -> Any:
+    """Return what JSON holds; None if it does not parse, is nested too deep, or is null."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
