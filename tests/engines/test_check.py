@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.versions import TRTLLM, TRTLLM_NEXT
 
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check import RecipeFinding, check_markdown, check_recipe
@@ -478,3 +479,12 @@ def test_the_command_line_says_what_was_not_checked(cli: Callable[..., Any], tmp
     script.write_text(f"#!/bin/sh\n{VLLM} --dtype bf16\n")
     status, out, _ = cli("engines", "check", script, "--data-only", "--json")
     assert (status, [f["line"] for f in json.loads(out)["findings"]]) == (1, [2])
+
+
+@pytest.mark.parametrize("version", [TRTLLM, TRTLLM_NEXT])
+def test_the_decoding_type_to_write_is_one_that_the_version_takes(version: str) -> None:
+    settings = "speculative_config: {{max_draft_len: 3, speculative_model: org/d{}}}"
+    (found,) = check_markdown(block(settings.format(""), "yaml"), versions={"trtllm": version}).findings
+    assert found.code == "trtllm-decoding-type"
+    written = block(settings.format(f", {found.instead}"), "yaml")
+    assert check_markdown(written, versions={"trtllm": version}).findings == []

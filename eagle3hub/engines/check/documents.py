@@ -179,9 +179,8 @@ def _trtllm(
     at = inner("decoding_type")
     if kind is None:
         what = "decoding_type is not given, and TensorRT-LLM chooses by it how to read the rest"
-        out.findings.append(
-            RecipeFinding("trtllm-decoding-type", "error", at, "trtllm", what, "decoding_type: Eagle3")
-        )
+        instead = f"decoding_type: {version_data('trtllm', against.version('trtllm')).decoding_type}"
+        out.findings.append(RecipeFinding("trtllm-decoding-type", "error", at, "trtllm", what, instead))
     elif isinstance(kind, str) and kind not in kinds and not is_open(kind):
         out.findings.append(against.unknown_value("trtllm", "trtllm-decoding-type", "decoding_type", kind, kinds, at))
     else:
