@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.engines.process import Event, run_leashed, run_worker
+from eagle3hub.engines.process import Event, bare_environment, run_leashed, run_worker
 from eagle3hub.engines.specs import (
     EnvironmentSpec,
     Sources,
@@ -397,7 +397,6 @@ def installed_version(engine: str, python: Path) -> str | None:
 
     The engine is not imported, unless it lies there without being installed.
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     command = [str(python), "-s", "-c", _TELL_VERSION, engine_module(engine)]
     try:
         done = subprocess.run(
@@ -405,7 +404,7 @@ def installed_version(engine: str, python: Path) -> str | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env=bare_environment(),
             timeout=_TIMEOUT,
             check=False,
         )
@@ -454,8 +453,9 @@ class Diagnosis:
     warning: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return every field by name."""
-        return asdict(self)
+        """Return every field by name, and ``torch_version``, which ``framework`` names where the engine is torch's."""
+        name, _, version = (self.framework or "").partition(" ")
+        return {**asdict(self), "torch_version": version if name == "torch" else None}
 
 
 def diagnose(engines: Sequence[str], pythons: Mapping[str, Path] | None = None) -> list[Diagnosis]:
@@ -490,12 +490,11 @@ def _diagnose(engine: str, device: str, given: Path | None) -> Diagnosis:
 
 def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = True) -> Diagnosis:
     answer: Event = {}
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     request = {"module": engine_module(engine), "framework": engine_data(engine).framework, "device": device}
     outcome = run_worker(
         [str(python), "-s", str(_PROBE)],
         request,
-        env=env,
+        env=bare_environment(),
         timeout=_TIMEOUT,
         on_event=lambda event: answer.update(event),
     )

@@ -361,6 +361,11 @@ def ask_worker(
     raise UnavailableError(said, hint="eagle3hub engines doctor says what is missing", code="engine-probe")
 
 
+def bare_environment() -> dict[str, str]:
+    """Return this process's environment without what steers this Python, for an interpreter that is another's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 def base_environment(spec: RunSpec) -> dict[str, str]:
     """Return the environment variables of every run: no telemetry, and no network for a local target."""
     environment = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}

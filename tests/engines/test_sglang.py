@@ -145,6 +145,8 @@ def test_the_doctor_looks_into_an_interpreter() -> None:
     assert found.python_version == ".".join(map(str, sys.version_info[:3]))
     assert found.processor
     assert found.free_gib
+    document = found.to_json()
+    assert document["framework"] == f"torch {document['torch_version']}"
     (absent,) = [d for d in diagnose(["vllm"], {"vllm": Path("/nowhere/python")}) if d.device == "cpu"]
     assert (absent.state, absent.python_version) == ("broken", None)
 

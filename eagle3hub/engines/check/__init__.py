@@ -108,8 +108,7 @@ def check_file(
     """Check a file: a ``.json`` file with `check_recipe`, any other with `check_markdown`.
 
     A ``.yaml``, ``.sh`` or ``.py`` file or a Dockerfile is read as one block, and ``-`` is standard input. Raises
-    SourceError for a file that
-    cannot be read, InputError for JSON without a recipe.
+    SourceError for a file that cannot be read, InputError for JSON without a recipe.
     """
     try:
         text = read_standard_input() if str(path) == "-" else read_text(path)

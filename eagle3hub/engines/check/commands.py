@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, Recipe
 from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, flag_of, is_open, load_json
 from eagle3hub.engines.check.shell import UNFILLED
 from eagle3hub.engines.check.snippets import ServerCommand, VariableSetting, is_flag
-from eagle3hub.engines.process import Event, run_worker
+from eagle3hub.engines.process import Event, bare_environment, run_worker
 from eagle3hub.engines.specs import Interface, engine_data, engine_title
 from eagle3hub.errors import UnavailableError
 
@@ -393,7 +392,7 @@ def ask_parser(engine: str, python: Path, commands: Sequence[Sequence[str]]) -> 
         elif event["event"] == "command":
             errors[int(event["index"])] = event["error"]
 
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"HF_HUB_OFFLINE": "1"}
+    env = bare_environment() | {"HF_HUB_OFFLINE": "1"}
     request = {"engine": engine, "commands": [list(words) for words in commands]}
     outcome = run_worker([str(python), "-s", str(_WORKER)], request, env=env, timeout=_TIMEOUT, on_event=listen)
     if outcome.status != "done" or len(errors) != len(commands):
