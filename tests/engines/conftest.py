@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.versions import forget
 
-from eagle3hub.engines import environments
+from eagle3hub.engines import environments, specs
 
 COPYING = """#!/bin/sh
 # as `python -m venv --clear FOLDER`, by copying
@@ -29,3 +32,13 @@ def copied_venv(made_venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     python.write_text(COPYING.format(made=made_venv))
     python.chmod(0o755)
     monkeypatch.setattr(environments, "find_python", lambda _spec: python)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Use a copy of the data instead of the package's own."""
+    copy = Path(shutil.copytree(specs.DATA, tmp_path / "data"))
+    monkeypatch.setattr(specs, "DATA", copy)
+    forget()
+    yield copy
+    forget()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.versions import forget
 
 from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.preflight import contracts, current_contracts
-from eagle3hub.engines.preflight.contracts import RopeReading, common_rules, contracts_of_version
+from eagle3hub.engines.preflight.contracts import RopeReading, common_rules
 from eagle3hub.engines.preflight.probed import probed
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import (
@@ -33,25 +33,6 @@ from eagle3hub.system.resources import read_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
-CACHED = (
-    *(specs.engine_data, specs.versions_with, specs._version_data, specs._interface),
-    *(contracts, contracts_of_version, current_contracts, probed),
-)
-
-
-def forget() -> None:
-    for cached in CACHED:
-        cached.cache_clear()
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Use a copy of the data instead of the package's own."""
-    copy = Path(shutil.copytree(DATA, tmp_path / "data"))
-    monkeypatch.setattr(specs, "DATA", copy)
-    forget()
-    yield copy
-    forget()
 
 
 def append(file: Path, text: str) -> None:

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from engines.test_data import forget
 from support.scripts import load_script
-from support.versions import VLLM
+from support.versions import VLLM, forget
 
-from eagle3hub.engines import specs
 from eagle3hub.engines.preflight import contract, current_contracts
 from eagle3hub.engines.specs import DATA, engine_data, environment_spec, interface, known_version, version_data
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NEW = "9.8.0"
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Use a copy of the data instead of the package's own."""
-    copy = Path(shutil.copytree(DATA, tmp_path / "data"))
-    monkeypatch.setattr(specs, "DATA", copy)
-    forget()
-    yield copy
-    forget()
 
 
 @pytest.fixture

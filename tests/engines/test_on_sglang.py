@@ -12,11 +12,11 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.validation import histogram
 from support.versions import SGLANG
 
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -83,14 +83,6 @@ def run(smollm2_target: Path, sglang_python: Path) -> Run:
 def alone(run: Run) -> EngineRun:
     """The target alone."""
     return run(None, len(HISTOGRAMS))
-
-
-def histogram(counts: Any) -> list[int]:
-    reached = [counts.rounds, *counts.accepted_per_position, 0]
-    rounds = [a - b for a, b in pairwise(reached)]
-    while rounds and not rounds[-1]:
-        rounds.pop()
-    return rounds
 
 
 def broken(head: Path, place: Path, *, config: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> Path:

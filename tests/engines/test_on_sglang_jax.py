@@ -12,14 +12,13 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engines.sglang_jax_cpu.environment import ensure, interpreter
 from support import heads, targets, variants
-from support.validation import validate
+from support.validation import histogram, validate
 from support.versions import SGLANG_JAX
 
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -126,14 +125,6 @@ def ran(spec: RunSpec, python: Path) -> EngineRun:
     found = run(spec, python)
     assert isinstance(found, EngineRun), (found.reason, found.log_tail[-15:])
     return found
-
-
-def histogram(counts: Any) -> list[int]:
-    reached = [counts.rounds, *counts.accepted_per_position, 0]
-    rounds = [a - b for a, b in pairwise(reached)]
-    while rounds and not rounds[-1]:
-        rounds.pop()
-    return rounds
 
 
 def judged(head: Path, target: Path) -> PreflightVerdict:

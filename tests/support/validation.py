@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,12 @@ def validate(
 def validate_layouts(head: str | Path, layouts: str, *, target: str | Path, **options: Any) -> Matrix:
     """See `eagle3hub.validation.validate_layouts`."""
     return validation.validate_layouts(head, layouts, target, ValidateOptions(**options))
+
+
+def histogram(counts: Any) -> list[int]:
+    """How many rounds accepted 0, 1, 2, … drafts, from an engine's counts."""
+    reached = [counts.rounds, *counts.accepted_per_position, 0]
+    rounds = [a - b for a, b in pairwise(reached)]
+    while rounds and not rounds[-1]:
+        rounds.pop()
+    return rounds

@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from support import heads, targets, variants
-from support.validation import validate
-from validate.trained import QUESTIONS, SAME, trained, write_prompts
+from validate.trained import trained, with_equal_rounds, write_prompts
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.head import Rope, Semantics
-from eagle3hub.validation.engine_runner import Cache
 
 pytestmark = pytest.mark.engine
 LAYERS, NEW = 8, 40
@@ -82,25 +80,5 @@ def test_an_engine_counts_what_the_reference_counts(
     folder = tmp_path / layout
     engines = ("vllm", "sglang") if layout == "universal" else ()
     convert(head, folder, layout, ConvertOptions(target=str(target), engines=engines))
-    report = validate(
-        folder,
-        target=target,
-        target_name="owner/target",
-        engine=f"reference,{engine}",
-        engine_python={engine: request.getfixturevalue(f"{engine}_python")},
-        cache=Cache(),
-        prompts=str(prompts),
-        num_prompts=len(QUESTIONS),
-        max_new_tokens=32,
-        draft_tokens=3,
-    )
-    assert report.verdict == "pass", report.reason
-    ours, theirs = report.document["engines"]
-    assert theirs["preflight"]["verdict"] == "right"
-    assert theirs["lossless"]["identical"] == len(QUESTIONS)
-    assert theirs["load"]["not_loaded"] == []
-    assert "have the counters of the reference exactly" in theirs["gates"][1]["reason"]
+    _, theirs = with_equal_rounds(folder, target, prompts, engine, request.getfixturevalue(f"{engine}_python"))
     assert theirs["acceptance"]["mean_acceptance_length"] > 1.5
-    assert [[row[key] for key in SAME] for row in ours["per_prompt"]] == [
-        [row[key] for key in SAME] for row in theirs["per_prompt"]
-    ]

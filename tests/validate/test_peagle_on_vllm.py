@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 from support import heads, targets
-from support.validation import validate
-from validate.trained import QUESTIONS, SAME, trained, write_prompts
+from validate.trained import trained, with_equal_rounds, write_prompts
 
 from eagle3hub import ConvertOptions, convert
 from eagle3hub.head import Rope, Semantics
 from eagle3hub.layouts import open_head
-from eagle3hub.validation.engine_runner import Cache
 
 pytestmark = pytest.mark.engine
 LAYERS, NEW, K = 8, 40, 3
@@ -75,26 +73,6 @@ def test_vllm_counts_what_the_reference_counts(
         options = ConvertOptions(target=str(target), target_name="owner/target", speculative_tokens=K)
         convert(head, folder, layout, options)
     assert (open_head(folder).layout, open_head(folder).semantics.parallel_drafting) == (layout, True)
-    report = validate(
-        folder,
-        target=target,
-        target_name="owner/target",
-        engine="reference,vllm",
-        engine_python={"vllm": vllm_python},
-        cache=Cache(),
-        prompts=str(prompts),
-        num_prompts=len(QUESTIONS),
-        max_new_tokens=32,
-        draft_tokens=K,
-    )
-    assert report.verdict == "pass", report.reason
-    ours, theirs = report.document["engines"]
-    assert theirs["preflight"]["verdict"] == "right"
-    assert theirs["lossless"]["identical"] == len(QUESTIONS)
-    assert theirs["load"]["not_loaded"] == []
-    assert "have the counters of the reference exactly" in theirs["gates"][1]["reason"]
+    ours, _ = with_equal_rounds(folder, target, prompts, "vllm", vllm_python, K)
     accepted = [sum(n) for n in zip(*(row["accepted_per_position"] for row in ours["per_prompt"]), strict=True)]
     assert min(accepted) >= 8, f"rounds show little if few drafts are accepted: {accepted}"
-    assert [[row[key] for key in SAME] for row in ours["per_prompt"]] == [
-        [row[key] for key in SAME] for row in theirs["per_prompt"]
-    ]

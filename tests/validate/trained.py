@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from reference.support import LlamaTarget, fit, random_draft
+from support.validation import validate
 
 from eagle3hub.head import AuxTaps, Semantics
 from eagle3hub.reference.model import DraftModel
 from eagle3hub.reference.text import Text
+from eagle3hub.validation.engine_runner import Cache
 
 QUESTIONS = (
     *("Say it again, please", "What is on the table", "Count from 1 up to 10", "Now sing a short song"),
@@ -54,3 +56,31 @@ def trained(
     others = torch.tensor([i for i in range(sizes["vocab"]) if i not in set(said.tolist())])
     chosen = torch.cat([said, others])[: sizes["draft"]].sort().values
     return fit(replace(draft, target_ids=chosen), world.batch(texts), **settings), world.taps
+
+
+def with_equal_rounds(
+    head: Path, target: Path, prompts: Path, engine: str, python: Path, draft_tokens: int = 3
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Validate a head by the reference and an engine, and see that their rounds are equal; return both entries."""
+    report = validate(
+        head,
+        target=target,
+        target_name="owner/target",
+        engine=f"reference,{engine}",
+        engine_python={engine: python},
+        cache=Cache(),
+        prompts=str(prompts),
+        num_prompts=len(QUESTIONS),
+        max_new_tokens=32,
+        draft_tokens=draft_tokens,
+    )
+    assert report.verdict == "pass", report.reason
+    ours, theirs = report.document["engines"]
+    assert theirs["preflight"]["verdict"] == "right"
+    assert theirs["lossless"]["identical"] == len(QUESTIONS)
+    assert theirs["load"]["not_loaded"] == []
+    assert "have the counters of the reference exactly" in theirs["gates"][1]["reason"]
+    assert [[row[key] for key in SAME] for row in ours["per_prompt"]] == [
+        [row[key] for key in SAME] for row in theirs["per_prompt"]
+    ]
+    return ours, theirs

@@ -75,10 +75,10 @@ def _answer(question, request, found):
     latent = hasattr(model.model, "midlayer") and device == "cpu"
     _serve(scheduler, model, inputs["token_ids"].tolist(), target.model_config, found.facts, only_reach=latent)
     found.at("forward")
-    _unpage(model)
+    unpage(model)
 
     def compute():
-        return _draft(model, draft.hot_token_id, inputs, target.model_config.vocab_size)
+        return draft(model, draft.hot_token_id, inputs, target.model_config.vocab_size)
 
     with torch.no_grad():
         tensors = compute()
@@ -281,9 +281,9 @@ def _serve(scheduler, model, prompt, target, facts, *, only_reach):
     hook.remove()
 
 
-def _unpage(model):
+def unpage(model):
     """Replace the kernels behind every attention layer of the draft."""
-    for layer in _layers(model):
+    for layer in layers_of(model):
         own = layer.self_attn
         if hasattr(own, "attn_mha"):
             _expand(own)
@@ -313,12 +313,12 @@ def _expand(attention):
     attention.attn_mha.kv_b_proj = attention.kv_b_proj
 
 
-def _layers(model):
+def layers_of(model):
     """Return the decoder layers of SGLang's Llama drafts, or the one of its MLA drafts."""
     return [model.model.midlayer] if hasattr(model.model, "midlayer") else list(model.model.layers)
 
 
-def _draft(model, ids, inputs, vocabulary):
+def draft(model, ids, inputs, vocabulary):
     """See `whole_sequence.draft`; logits are over the target's vocabulary."""
     import torch
 
@@ -341,7 +341,7 @@ def _draft(model, ids, inputs, vocabulary):
         return wide, carried
 
     seen = []
-    hook = _layers(model)[0].register_forward_pre_hook(lambda _module, given: seen.append(given[2]))
+    hook = layers_of(model)[0].register_forward_pre_hook(lambda _module, given: seen.append(given[2]))
     forward(inputs["token_ids"], torch.arange(len(inputs["token_ids"])), inputs["aux"])
     hook.remove()
     return whole_sequence.draft(forward, inputs, seen[0])  # features of the right width are not projected again
