@@ -78,7 +78,7 @@ def _answer(question, request, found):
     unpage(model)
 
     def compute():
-        return draft(model, draft.hot_token_id, inputs, target.model_config.vocab_size)
+        return draft_logits(model, draft.hot_token_id, inputs, target.model_config.vocab_size)
 
     with torch.no_grad():
         tensors = compute()
@@ -318,7 +318,7 @@ def layers_of(model):
     return [model.model.midlayer] if hasattr(model.model, "midlayer") else list(model.model.layers)
 
 
-def draft(model, ids, inputs, vocabulary):
+def draft_logits(model, ids, inputs, vocabulary):
     """See `whole_sequence.draft`; logits are over the target's vocabulary."""
     import torch
 
