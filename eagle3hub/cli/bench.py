@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.jobs import (
+    ELSEWHERE,
+    DetachFlag,
+    OnSlurmOption,
+    RunFolderOption,
+    SlurmProfileOption,
+    finish_benchmark,
+    refuse_endpoints,
+    run_on_slurm,
+    wants_slurm,
+    words_of,
+)
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -34,6 +46,12 @@ if TYPE_CHECKING:
 
     from eagle3hub.benchmarking import BenchOptions, BenchPlan, Runner
 
+_OF_THE_WHOLE = (
+    "heads", "datasets", "draft_tokens", "temperature", "engine", "base", "output", "resume", "list_datasets",
+    *ELSEWHERE,
+)  # fmt: skip
+"""Parameters that the tasks of a run on Slurm share out or do not have."""
+
 MakeRunner = Callable[["BenchPlan", "BenchOptions", Progress], "Runner"]
 
 
@@ -41,6 +59,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
     """Make the command; it measures with the runner that ``make_runner`` makes from the plan and the options."""
 
     def bench(
+        ctx: typer.Context,
         heads: Annotated[
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
@@ -75,11 +94,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the results in the output folder.")] = False,
+        on: OnSlurmOption = None,
+        slurm_profile: SlurmProfileOption = None,
+        run_folder: RunFolderOption = None,
+        detach: DetachFlag = False,
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
+
+        With --on slurm each of these measurements is a task of a job array on the cluster.
 
         Exit status: 0 every cell passed; 1 one failed or is inconclusive; 3 something unreadable; 4 engine or device
         unavailable; 5 a data set could not be fetched.
@@ -87,9 +112,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --datasets mt_bench --draft-tokens 3,5,7 --output results
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
-        from eagle3hub.benchmarking.chart import write_all
         from eagle3hub.benchmarking.plan import listing
-        from eagle3hub.benchmarking.terminal import render
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
 
         if list_datasets:
@@ -99,6 +122,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             raise UsageError(
                 "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
             )
+        elsewhere = wants_slurm(on, {"slurm_profile": slurm_profile, "run_folder": run_folder, "detach": detach})
         options = BenchOptions(
             datasets=datasets,
             draft_tokens=draft_tokens,
@@ -126,17 +150,26 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             _tell_licences(datasets)
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
+        if elsewhere:
+            from eagle3hub.jobs import slurm
+
+            refuse_endpoints(options.endpoints)
+            tasks, whole = slurm.bench_tasks(plan, datasets, words_of(ctx, _OF_THE_WHOLE))
+            ran = run_on_slurm(
+                "bench",
+                tasks,
+                slurm_profile,
+                run_folder,
+                detach=detach,
+                as_json=as_json,
+                quiet=quiet,
+                whole=whole,
+            )
+            finish_benchmark(slurm.benchmark_of(ran), output, as_json=as_json)
+        with progress(quiet=quiet) as say:
             runner = make_runner(plan, options, say)
             results = run_bench(plan, runner, folder=output, resume=resume, progress=say)
-        written = write_all(results, output) if output is not None else []
-
-        def human(out: Console) -> None:
-            render(results, out)
-            for path in written[:2]:
-                out.print(f"written   {path}", markup=False)
-
-        emit(results.document, human, as_json=as_json)
-        raise typer.Exit(EXIT_OF[results.verdict])
+        finish_benchmark(results, output, as_json=as_json)
 
     return bench
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.jobs import (
+    ELSEWHERE,
     DetachFlag,
     FlavorOption,
     JobRequest,
@@ -15,9 +16,14 @@ from eagle3hub.cli.jobs import (
     OnOption,
     PackageOption,
     PassTokenFlag,
+    RunFolderOption,
+    SlurmProfileOption,
     TimeLimitOption,
     YesFlag,
+    refuse_endpoints,
+    run_on_slurm,
     validate_on,
+    words_of,
 )
 from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, finish, progress
 from eagle3hub.cli.parameters import (
@@ -54,7 +60,25 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
     return manifest
 
 
+_OF_THE_WHOLE = ("head", "layouts", "report", "html", "write_acceptance_reference", *ELSEWHERE)
+"""Parameters that the tasks of a run on Slurm share out or do not have."""
+
+
+def _of_one_place(on: str | None, of_jobs: bool, of_slurm: bool, detach: bool) -> None:
+    """Raise UsageError (``usage-jobs-on``) for options of a place where the validation does not run."""
+    for place, given in (("hf-jobs", of_jobs), ("slurm", of_slurm)):
+        if given and on not in (place, None):
+            raise UsageError(f"options of --on {place} are given with --on {on}", code="usage-jobs-on")
+        if given and on is None:
+            raise UsageError(
+                "options of a job are given, but nothing says to run one", hint=f"--on {place}", code="usage-jobs-on"
+            )
+    if detach and on is None:
+        raise UsageError("--detach is about a run elsewhere", hint="--on hf-jobs, --on slurm", code="usage-jobs-on")
+
+
 def validate(
+    ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption,
     _manifest: Annotated[
@@ -128,6 +152,8 @@ def validate(
     report: ReportOption = None,
     html: HtmlOption = None,
     on: OnOption = None,
+    slurm_profile: SlurmProfileOption = None,
+    run_folder: RunFolderOption = None,
     flavor: FlavorOption = None,
     time_limit: TimeLimitOption = None,
     namespace: NamespaceOption = None,
@@ -143,6 +169,9 @@ def validate(
     With --on hf-jobs the same validation runs as a Job of Hugging Face, for a head and a target that are on the Hub.
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
+
+    With --on slurm it runs on the cluster, with --layouts as an array of a task for each layout. Ctrl-C leaves the
+    tasks running.
 
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
@@ -181,16 +210,9 @@ def validate(
     )
     job = {"flavor": flavor, "minutes": time_limit, "namespace": namespace, "package": job_package}
     wanted = {name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None}
-    if on is None and (wanted or detach or yes):
-        raise UsageError(
-            "options of a job are given, but nothing says to run one", hint="--on hf-jobs", code="usage-jobs-on"
-        )
-    if on is not None and endpoints:
-        raise UsageError(
-            "--endpoint is a server that runs already, and --on starts a job",
-            hint="leave one out",
-            code="usage-jobs-on",
-        )
+    _of_one_place(on, bool(wanted or yes), bool(slurm_profile or run_folder), detach)
+    if on is not None:
+        refuse_endpoints(endpoints)
     stated: dict[str, Any] = {
         "engine": engine,
         "dtype": dtype,
@@ -207,6 +229,15 @@ def validate(
         "target_name": target_name,
     }
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
+    if on == "slurm":
+        from eagle3hub.jobs import slurm
+
+        with progress(quiet=quiet) as say:
+            tasks, whole = slurm.validate_tasks(head, words_of(ctx, _OF_THE_WHOLE), target, target_name, layouts, say)
+        ran = run_on_slurm(
+            "validate", tasks, slurm_profile, run_folder, detach=detach, as_json=as_json, quiet=quiet, whole=whole
+        )
+        finish(slurm.validation_of(ran), to)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
         in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
