@@ -85,7 +85,7 @@ class Settings:
     chat_template: str = "the target's own"
     system_prompt: str | None = None
     attached: tuple[str, ...] = ()
-    engine_settings: EngineSettings = EngineSettings()
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +308,7 @@ class BenchOptions:
     device_map: str | None = None
     batch_tokens: int | None = None
     run_anyway: bool = False
-    engine_settings: EngineSettings = EngineSettings()
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     @property
     def settings(self) -> Settings:

@@ -180,7 +180,7 @@ class RunSpec:
     num_draft_tokens: int | None = None
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
-    engine_settings: EngineSettings = EngineSettings()
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     @property
     def verified_tokens(self) -> int:

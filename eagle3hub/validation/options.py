@@ -108,7 +108,7 @@ class ValidateOptions:
     timeout: float = DEFAULT_TIMEOUT
     run_anyway: bool = False
     target_name: str | None = None
-    engine_settings: EngineSettings = EngineSettings()
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     def __post_init__(self) -> None:
         names = self.engines

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from support import heads, targets, variants
-from validate.trained import SAME, trained, with_equal_rounds, write_prompts
+from validate.trained import trained, with_equal_rounds, write_prompts
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -68,5 +67,12 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     return folder / "universal"
 
 
-def rows(entry: dict[str, Any]) -> list[list[object]]:
-    return [[row[key] for key in SAME] for row in entry["per_prompt"]]
+@pytest.mark.parametrize("devices", [1, 2])
+def test_vllm_counts_what_the_reference_counts(
+    head: Path, target: Path, prompts: Path, vllm_python: Path, devices: int
+) -> None:
+    split = EngineSettings(tensor_parallel=devices)
+    ours, theirs = with_equal_rounds(head, target, prompts, "vllm", vllm_python, engine_settings=split)
+    assert theirs["acceptance"]["mean_acceptance_length"] > 1.5
+    assert theirs["load"]["checked"]
+    assert theirs["load"]["aux_boundaries"] == ours["load"]["aux_boundaries"]
