@@ -159,7 +159,7 @@ def status_(job: JobArgument, as_json: JsonFlag = False) -> None:
 
 
 @app.command("cancel")
-def cancel_(job: JobArgument) -> None:
+def cancel_(job: JobArgument, as_json: JsonFlag = False) -> None:
     """Stop a job, or every task of a Slurm run that is not done; results that are there stay.
 
     Exit status: 0; 4 Slurm does not answer; 5 the Hub failed.
@@ -168,12 +168,13 @@ def cancel_(job: JobArgument) -> None:
     """
     from eagle3hub.jobs import api, slurm
 
-    if not slurm.is_run(job):
+    if slurm.is_run(job):
+        slurm.cancel(slurm.open_run(job))
+        said = f"the tasks of {job} that were not done are cancelled"
+    else:
         api.cancel(_job_name(job))
-        tell(f"the job {job} is cancelled\n")
-        return
-    slurm.cancel(slurm.open_run(job))
-    tell(f"the tasks of {job} that were not done are cancelled\n")
+        said = f"the job {job} is cancelled"
+    emit({"cancelled": job}, lambda out: out.print(said, markup=False, soft_wrap=True), as_json=as_json)
 
 
 @app.command("resume")
@@ -368,7 +369,6 @@ class JobRequest:
 
 
 def validate_on(
-    where: str,
     head: str,
     target: str,
     options: Mapping[str, Any],
@@ -383,10 +383,6 @@ def validate_on(
     from eagle3hub.jobs.collect import collect
     from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
 
-    if where != "hf-jobs":
-        raise UsageError(
-            f"--on {where!r} is not a place to run", hint="--on hf-jobs, --on slurm", code="usage-jobs-on"
-        )
     refuse_local_files(local)
     if wanted.ask and not sys.stdin.isatty():
         raise UsageError(

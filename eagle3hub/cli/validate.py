@@ -65,7 +65,9 @@ _OF_THE_WHOLE = ("head", "layouts", "report", "html", "write_acceptance_referenc
 
 
 def _of_one_place(on: str | None, of_jobs: bool, of_slurm: bool, detach: bool) -> None:
-    """Raise UsageError (``usage-jobs-on``) for options of a place where the validation does not run."""
+    """Raise UsageError (``usage-jobs-on``) for an unknown place, and options of one where it does not run."""
+    if on not in (None, "hf-jobs", "slurm"):
+        raise UsageError(f"--on {on!r} is not a place to run", hint="--on hf-jobs, --on slurm", code="usage-jobs-on")
     for place, given in (("hf-jobs", of_jobs), ("slurm", of_slurm)):
         if given and on not in (place, None):
             raise UsageError(f"options of --on {place} are given with --on {on}", code="usage-jobs-on")
@@ -245,7 +247,7 @@ def validate(
         local |= {"responses": responses, "save_responses": save_responses}
         local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
         request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
-        validate_on(on, head, target, {**stated, **in_words}, local, request, to)
+        validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
         device=device or "cpu",

@@ -658,7 +658,8 @@ def follow(run: Run, say: Callable[[str], object], tell: Callable[[str], object]
         unsettled = (unsettled or time.monotonic()) if late else 0.0
         waits = bool(active) or not found or (late and time.monotonic() - unsettled < _SECONDS_TO_SETTLE)
         for number, line in logs.new_lines(whole=not waits):
-            say(f"[{number}] {line}" if several else line)
+            if waits or shown:  # a run that has ended already is not followed
+                say(f"[{number}] {line}" if several else line)
         words = summary(found) if found else "Slurm does not answer; asking again"
         if words != shown:
             shown = words
