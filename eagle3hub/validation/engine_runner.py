@@ -46,6 +46,8 @@ def engine_for(
     something else.
     """
     url = endpoints.get(name)
+    from eagle3hub.engines.environments import version_in
+
     engine = get_engine(name, version_in(name, pythons))
     if url is not None:
         from eagle3hub.engines.endpoints import attach
@@ -59,14 +61,6 @@ def engine_for(
             inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
         )
     return engine, Path(sys.executable) if url is not None else interpreter(engine, job.device, pythons)
-
-
-def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
-    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
-    from eagle3hub.engines.environments import installed_version
-
-    given = (pythons or {}).get(name)
-    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
 
 
 def device_of(server: Engine) -> str:
