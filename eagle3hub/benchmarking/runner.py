@@ -208,7 +208,8 @@ class BenchRunner:
             return None
         key = (cell.head.digest, cell.target.source)
         if key not in self._checks:
-            self._checks[key] = preflight_check(checkpoint, head, cell.target.source)
+            devices = cell.common.engine_settings.tensor_parallel
+            self._checks[key] = preflight_check(checkpoint, head, cell.target.source, devices)
         return stops(self._checks[key](cell.engine, engine.version, cell.common.device))
 
 

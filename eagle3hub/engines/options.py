@@ -247,7 +247,7 @@ def check_engine_settings(settings: EngineSettings, versions: Mapping[str, str] 
 def engine_options(settings: EngineSettings) -> dict[str, Any]:
     """Return the settings as options of the command line, by parameter: what `read_engine_settings` reads back."""
     return {
-        "tensor_parallel": settings.tensor_parallel,
+        "tensor_parallel": settings.tensor_parallel if settings.tensor_parallel > 1 else None,
         "engine_arg": [
             f"{engine}.{name}={_text(value, _kinds(engine, name, Against()))}"
             for engine, arguments in settings.arguments.items()
@@ -264,8 +264,17 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
 
 def template_in_words(arguments: Mapping[str, Any]) -> str:
     """Name the chat template that prompts are rendered with: the target's own, with these ``arguments``."""
-    given = ", ".join(f"{name}={_text(value, ())}" for name, value in sorted(arguments.items()))
+    given = _in_words(arguments)
     return f"the target's own{' with ' if given else ''}{given}"
+
+
+def arguments_in_words(settings: EngineSettings, engine: str) -> str | None:
+    """Write the further arguments of ``engine`` as one line; None if it has none."""
+    return _in_words(settings.arguments.get(engine, {})) or None
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_text(value, ())}" for name, value in sorted(values.items()))
 
 
 def _addressed(option: str, pair: str, started: Sequence[str]) -> tuple[str, str, str]:
