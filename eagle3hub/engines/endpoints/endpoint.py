@@ -12,6 +12,7 @@ from typing import Any
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec
 from eagle3hub.engines.endpoints.dialects import (
+    PER_REQUEST,
     Dialect,
     ServerBusy,
     ServerSettings,
@@ -85,7 +86,8 @@ class Endpoint:
             except ServerBusy as busy:
                 return EngineFailure(
                     f"the counters of {self._title}'s server do not fit prompt {number}: {busy}; "
-                    "other requests reach it, or several servers answer at this address",
+                    "other requests reach it, or several servers answer at this address"
+                    + (f"; started with {PER_REQUEST} summary, it counts each request" if self.name == "vllm" else ""),
                     "inconclusive",
                 )
             except HttpFault as fault:
