@@ -16,14 +16,12 @@ from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress
 from eagle3hub.validation.derive import RanEngine, expected_taps
 from eagle3hub.validation.engine_runner import Cache
-from eagle3hub.validation.gates import Divergence, Lossless, Margin
+from eagle3hub.validation.gates import Lossless, Margin
 from eagle3hub.validation.options import REFERENCE, ReferenceOptions
 from eagle3hub.validation.report import Expected
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
-    import torch
-
     from eagle3hub.head import Head
     from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.states import SavedStates
@@ -164,17 +162,18 @@ class ReferenceRunner:
             (*texts[n].token_ids[: texts[n].prompt_length], *run.prompts[n].tokens[: one.position])
             for n, one in zip(numbers, lossless.divergences, strict=True)
         ]
+        from eagle3hub.reference.measure import margins
+
+        pairs = [one.tokens for one in lossless.divergences]
         try:
-            rounded = self._target().next_logits(shared)
-            exact = self._target("float32").next_logits(shared)
+            found = margins(self._target(), self._target("float32"), shared, pairs)
         except UnavailableError as error:
             return _not_asked(lossless, f"{error.message} (in {job.dtype} and float32)")
-        ends = self._target().eos_ids
-        found = [
-            _measured(one, z, z_rounded, ends)
-            for one, z, z_rounded in zip(lossless.divergences, exact, rounded, strict=True)
+        judged = [
+            replace(one, why_not=said) if isinstance(said, str) else replace(one, found=Margin(*said), why_not="")
+            for one, said in zip(lossless.divergences, found, strict=True)
         ]
-        return replace(lossless, divergences=tuple(found))
+        return replace(lossless, divergences=tuple(judged))
 
     def _target(self, dtype: str | None = None) -> TargetModel:
         """The target in the format of the run, or in another."""
@@ -331,26 +330,6 @@ def require_packages() -> None:
 
 def _not_asked(lossless: Lossless, why: str) -> Lossless:
     return replace(lossless, divergences=tuple(replace(one, why_not=why) for one in lossless.divergences))
-
-
-def _measured(at: Divergence, exact: torch.Tensor, rounded: torch.Tensor, ends: frozenset[int]) -> Divergence:
-    """The divergence with the margin of its tokens, from logits [V] in float32 and in the format of the run.
-
-    An output that had ended chose to end: its token is the likeliest of ``ends``.
-    """
-    ending = max(ends, key=lambda token: float(exact[token]), default=None)
-    tokens = [ending if token is None else token for token in at.tokens]
-    change = rounded - exact
-    if None in tokens:
-        return replace(at, why_not="an output had ended, and the target names no token that ends one")
-    if not change.isfinite().all():
-        return replace(at, why_not="the target's logits there are not finite")
-    margin = Margin(
-        margin=float(exact.max() - min(exact[token] for token in tokens if token is not None)),
-        noise=float((change - change.median()).abs().max()),
-        largest=float(exact.abs().max()),
-    )
-    return replace(at, found=margin, why_not="")
 
 
 def _other_response(text: Text, response: tuple[int, ...]) -> Text:
