@@ -212,8 +212,22 @@ def _job_name(name: str) -> str:
 # On a Slurm cluster.
 
 
-def words_of(ctx: typer.Context, without: Collection[str]) -> list[str]:
-    """Return the options of a command line as words again, except for the parameters named in ``without``."""
+_OF_ENGINES = ("tensor_parallel", "engine_arg", "engine_env")
+
+
+def words_of(ctx: typer.Context, without: Collection[str], engine: str | None = None) -> list[str]:
+    """Return the options of a command line as words again, except for the parameters named in ``without``.
+
+    With ``engine``, options that are addressed to another engine are left out.
+    """
+    from eagle3hub.engines import ENGINES
+
+    def is_for(pair: str) -> bool:
+        named = pair.partition("=")[0].partition(".")[0].replace("-", "_")
+        return engine is None or named not in ENGINES or named == engine
+
+    if engine is not None and engine not in ENGINES:
+        without = (*without, *_OF_ENGINES)  # the reference
     words: list[str] = []
     for parameter in ctx.command.params:
         name, value = parameter.name or "", ctx.params.get(parameter.name or "")
@@ -224,7 +238,8 @@ def words_of(ctx: typer.Context, without: Collection[str]) -> list[str]:
             words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
             continue
         for one in value if isinstance(value, list | tuple) else [value]:
-            words += [parameter.opts[0], str(one)]
+            if name not in ("engine_arg", "engine_env") or is_for(str(one)):
+                words += [parameter.opts[0], str(one)]
     return words
 
 

@@ -264,12 +264,14 @@ def validate_tasks(
     return [Task(name, (*words, "--layouts", name), expected) for name in names], whole
 
 
-def bench_tasks(plan: BenchPlan, datasets: str, words: Sequence[str]) -> tuple[list[Task], dict[str, Any]]:
+def bench_tasks(
+    plan: BenchPlan, datasets: str, words: Callable[[str], Sequence[str]]
+) -> tuple[list[Task], dict[str, Any]]:
     """Return the tasks of a benchmark: one for each head, data set, K, temperature and engine.
 
     Args:
         datasets: as typed; ``plan`` has a prompt set for each, in this order.
-        words: the options of ``bench`` that all tasks share.
+        words: gives for an engine the options that all its tasks share.
     """
     typed = dict(
         zip((one.name for one in plan.datasets), listed("--datasets", datasets, str, "names or files"), strict=True)
@@ -282,14 +284,14 @@ def bench_tasks(plan: BenchPlan, datasets: str, words: Sequence[str]) -> tuple[l
             plain = re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII)
             line = ["bench", f"{name}={cell.head.source}" if plain else cell.head.source]
             line += ["--datasets", typed[cell.prompts.name], "--draft-tokens", str(cell.draft_tokens)]
-            line += ["--temperature", f"{cell.temperature:g}", "--engine", cell.engine, *words]
+            line += ["--temperature", f"{cell.temperature:g}", "--engine", cell.engine, *words(cell.engine)]
             expected = {
                 "head": name,
                 "digest": cell.head.digest,
                 "target": target,
                 "prompts": cell.prompts.sha256,
                 "engine": cell.engine,
-                "settings": asdict(cell.settings),
+                "settings": cell.settings.to_json(),
             }
             tasks.append(Task(f"{cell.engine}: {cell}", tuple(line), expected))
     heads = [{"name": head.name, "layout": head.layout, "digest": head.digest} for head in plan.heads]
@@ -801,7 +803,7 @@ def benchmark_of(run: Run) -> Results:
         one = Results.from_json(document, task.label)
         _check_target(task, one.target)
         expected = task.expected
-        settings = CellSettings(**expected["settings"])
+        settings = CellSettings.from_json(expected["settings"])
         for cell in one.cells:
             key = measurement_key(
                 expected["digest"], one.target, expected["prompts"], expected["engine"], cell.engine_version, settings

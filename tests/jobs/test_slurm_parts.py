@@ -34,7 +34,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 def started(commands: Commands, profile: slurm.Profile | None = None) -> slurm.Run:
-    tasks, whole = slurm.bench_tasks(TWO, "smoke", ["--seed", "0"])
+    tasks, whole = slurm.bench_tasks(TWO, "smoke", lambda _: ["--seed", "0"])
     return slurm.start("bench", tasks, Path("run"), profile or slurm.Profile(), whole=whole)
 
 
@@ -362,6 +362,20 @@ def test_a_command_line_becomes_the_tasks(commands: Commands, files: Path, cli: 
     )  # fmt: skip
     assert len(tasks) == 4
     assert tasks[0].expected["prompts"] != SMOKE.sha256, "eight of its prompts"
+
+
+def test_each_engine_of_a_benchmark_is_told_what_is_its_own(commands: Commands, files: Path, cli: Cli) -> None:
+    words = ("bench", files / "head", "--target", files / "target", "--datasets", "smoke", "--num-prompts", 8)
+    more = ("--engine", "reference,vllm,sglang", "--tensor-parallel", 2, "--engine-arg", "vllm.gpu_memory_utilization=0.5")
+    status, _, err = cli(*words, *more, "--engine-env", "sglang.OMP_NUM_THREADS=1", "--on", "slurm", "--detach")
+    assert status == 0, err
+    (place,) = Path("eagle3hub-runs").iterdir()
+    told = [task.words[task.words.index("--num-prompts") + 2 :] for task in slurm.open_run(place).tasks]
+    assert told == [
+        (),
+        ("--tensor-parallel", "2", "--engine-arg", "vllm.gpu_memory_utilization=0.5"),
+        ("--tensor-parallel", "2", "--engine-env", "sglang.OMP_NUM_THREADS=1"),
+    ]
 
 
 def test_every_layout_of_a_validation_is_a_task(commands: Commands, files: Path, cli: Cli) -> None:
