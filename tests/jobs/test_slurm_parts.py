@@ -366,7 +366,14 @@ def test_a_command_line_becomes_the_tasks(commands: Commands, files: Path, cli: 
 
 def test_each_engine_of_a_benchmark_is_told_what_is_its_own(commands: Commands, files: Path, cli: Cli) -> None:
     words = ("bench", files / "head", "--target", files / "target", "--datasets", "smoke", "--num-prompts", 8)
-    more = ("--engine", "reference,vllm,sglang", "--tensor-parallel", 2, "--engine-arg", "vllm.gpu_memory_utilization=0.5")
+    more = (
+        "--engine",
+        "reference,vllm,sglang",
+        "--tensor-parallel",
+        2,
+        "--engine-arg",
+        "vllm.gpu_memory_utilization=0.5",
+    )
     status, _, err = cli(*words, *more, "--engine-env", "sglang.OMP_NUM_THREADS=1", "--on", "slurm", "--detach")
     assert status == 0, err
     (place,) = Path("eagle3hub-runs").iterdir()
