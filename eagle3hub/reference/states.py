@@ -5,10 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -172,6 +173,7 @@ class Asked:
         max_new_tokens: most tokens of a response. lookahead: tokens it needs after one.
         temperature: at which the target wrote them.
         responses: what was given as the target's answers. stated: whether the user says that the texts are its own.
+        template: arguments of the chat template.
     """
 
     prompts: Sequence[Prompt]
@@ -181,6 +183,7 @@ class Asked:
     temperature: float = 0.0
     responses: Sequence[Response] | None = None
     stated: bool = False
+    template: Mapping[str, Any] | None = None
 
 
 class SavedStates:
@@ -308,8 +311,9 @@ class SavedStates:
         if self.dump.says_its_texts:
             return self._saved(asked), notes
         if asked.responses is not None:
-            given, more = texts_of(asked.responses, self._tokenizing, None if asked.own else asked.prompts)
-            texts = [self._matched(text, response) for text, response in zip(given, asked.responses, strict=True)]
+            texts, more = texts_of(asked.responses, self._tokenizing, asked.prompts, asked.template)
+            for prompt, text in zip(asked.prompts, texts, strict=True):
+                self._match(text, prompt)
             notes += more
         else:
             texts, cut = self._bounded(asked)
@@ -353,17 +357,16 @@ class SavedStates:
             at += 1
         return out
 
-    def _matched(self, text: Text, response: Response) -> Text:
+    def _match(self, text: Text, prompt: Prompt) -> None:
         """Remember which file has a given response's states."""
-        needed = text.token_ids[: text.last_start]
-        for place in self._beginning(needed):
+        for place in self._beginning(text.token_ids[: text.last_start]):
             tokens = self.dump.records[place].token_ids
             shared = min(len(tokens), len(text.token_ids))
             if tokens[:shared] == text.token_ids[:shared]:
                 self._place[text.token_ids] = place
-                return text
+                return
         raise InputError(
-            f"{response.where}: {self.folder} holds no hidden states of this prompt and response",
+            f"{self.folder} holds no hidden states of the response to question {prompt.question_id!r}",
             hint="give the responses that the states were computed over",
             code="states-question",
         )
@@ -397,7 +400,7 @@ class SavedStates:
             return [(i, self._boundary(self.dump.records[i])) for i in range(len(asked.prompts))]
         out = []
         for prompt in asked.prompts:
-            ids = tuple(self._tokenizing.chat(prompt.text))
+            ids = tuple(self._tokenizing.chat(prompt.text, template_options=asked.template))
             found = self._beginning(ids)
             if not found:
                 raise InputError(
@@ -735,9 +738,9 @@ class _Tokenizing:
             return ChatTokenizer(load_tokenizer(at.repo_id, None, at.revision), at.repo_id)
         return ChatTokenizer(load_tokenizer(self._target, at.path.resolve(), None), at.path.name)
 
-    def chat(self, text: str) -> list[int]:
+    def chat(self, text: str, *, template_options: Mapping[str, Any] | None = None) -> list[int]:
         """Return the prompt ids of a user's turn."""
-        return self._tokenizer.chat(text)
+        return self._tokenizer.chat(text, template_options=template_options)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text; no special tokens are added."""

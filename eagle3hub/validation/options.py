@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import DEVICES, DTYPES
+from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
+from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import UsageError
 
 REFERENCE = "reference"
@@ -99,6 +100,7 @@ class ValidateOptions:
         timeout: seconds for each of the two runs of an engine.
         run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
         target_name: what the report calls the target.
+        engine_settings: how engines are started and prompts are rendered beyond all this.
 
     Raises UsageError for names that do not exist, numbers that make no sense, and options that exclude each other.
     """
@@ -123,6 +125,7 @@ class ValidateOptions:
     timeout: float = DEFAULT_TIMEOUT
     run_anyway: bool = False
     target_name: str | None = None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     def __post_init__(self) -> None:
         names = self.engines
@@ -144,12 +147,19 @@ class ValidateOptions:
                 hint=f"--engine {REFERENCE} --hidden-states DIR, or other prompts",
                 code="usage-hidden-states",
             )
+        if self.prompts == OWN_PROMPTS and self.reference.responses is not None:
+            raise UsageError(
+                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, and --responses names others",
+                hint="leave one out",
+                code="usage-hidden-states",
+            )
         if self.reference_head is not None and REFERENCE not in names:
             raise UsageError(
                 "--reference-head says what the reference replays, but the reference is not among the engines",
                 hint=f"--engine {REFERENCE},{','.join(names)}",
                 code="usage-reference-head",
             )
+        check_started(self.engine_settings, [n for n in names if n != REFERENCE], self.endpoints, self.engine_python)
 
     def _check_numbers(self) -> None:
         for option, value in (("--max-new-tokens", self.max_new_tokens), ("--draft-tokens", self.draft_tokens)):
@@ -186,6 +196,31 @@ def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> li
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return [*names, *(name for name in attached if name not in names)]
+
+
+def check_started(
+    settings: EngineSettings, engines: Sequence[str], attached: Iterable[str], pythons: Mapping[str, str | Path]
+) -> None:
+    """Hold engine settings against the engines that a run asks for (`check_engine_settings`), servers among them.
+
+    Raises UsageError, also for settings of a server that runs already.
+    """
+    if not settings:
+        return
+    from eagle3hub.engines.environments import version_in
+    from eagle3hub.engines.options import check_engine_settings
+
+    servers = [name for name in engines if name in attached]
+    of_servers = [name for name in servers if settings.arguments.get(name) or settings.environment.get(name)]
+    if of_servers or (settings.tensor_parallel > 1 and servers and len(servers) == len(engines)):
+        raise UsageError(
+            f"{engine_title((of_servers or servers)[0])} is a server that runs already, and the engine settings say "
+            "how to start it",
+            hint="start it with them yourself, and leave out --tensor-parallel, --engine-arg and --engine-env",
+            code="usage-endpoint",
+        )
+    known = [name for name in settings.arguments if name in pythons]
+    check_engine_settings(settings, {name: found for name in known if (found := version_in(name, pythons))})
 
 
 def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> None:

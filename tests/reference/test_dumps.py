@@ -162,7 +162,10 @@ class TestWhichTexts:
         write_responses(tmp_path / "r.jsonl", dict(enumerate(other)))
         source = opened(tmp_path / "d", target, "vllm")
         refused(
-            source, "states-question", "line 1: .* no hidden states", responses=read_responses(tmp_path / "r.jsonl")
+            source,
+            "states-question",
+            "no hidden states of the response to question 0",
+            responses=read_responses(tmp_path / "r.jsonl"),
         )
         write_responses(
             tmp_path / "r.jsonl", {i: replace(t, token_ids=(*t.token_ids[:-1], 97)) for i, t in enumerate(texts)}

@@ -177,6 +177,8 @@ def test_drafting_and_sources_that_contradict_each_other() -> None:
         ValidateOptions(prompts="hidden-states")
     with pytest.raises(UsageError, match="only the reference can replay"):
         ValidateOptions(prompts="hidden-states", engine="vllm", reference=ReferenceOptions(hidden_states="a"))
+    with pytest.raises(UsageError, match="and --responses names others"):
+        ValidateOptions(prompts="hidden-states", reference=ReferenceOptions(hidden_states="a", responses="b"))
 
 
 def test_a_benchmark_drafts_the_trees_a_validation_drafts(

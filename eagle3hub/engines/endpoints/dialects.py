@@ -162,6 +162,8 @@ def chat_request(shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, A
         "stream": False,
         "return_token_ids": True,
     }
+    if spec.engine_settings.chat_template:
+        request["chat_template_kwargs"] = dict(spec.engine_settings.chat_template)
     return request
 
 
@@ -305,10 +307,15 @@ def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
     return client.json("/get_server_info", deadline=deadline)  # its earlier name
 
 
-# vLLM's server: the growth of its metrics during one request gives the counters of a prompt
+# vLLM's server: the answer holds the counters of its request if the server was started with
+# ``--per-request-spec-decode-metrics`` (0.32 and later); else the growth of the metrics during the request gives them
 #
-# The names are vLLM's (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). vLLM updates the metrics after its
-# answer, so we read them until all tokens of the request are counted.
+# Names are vLLM's (``v1/metrics/stats.py``, ``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). vLLM updates
+# the metrics after its answer, so we read them until all tokens of the request are counted.
+
+
+PER_REQUEST = "--per-request-spec-decode-metrics"
+"""The option of vLLM's server that puts each request's counters into its answer."""
 
 
 _SAMPLE = re.compile(r"(?P<name>vllm:\w+)(?:\{(?P<labels>.*)\})?[ \t]+(?P<value>\S+)(?:[ \t]+-?\d+)?[ \t]*", re.ASCII)
@@ -318,6 +325,7 @@ _READ = {*NAMES, "vllm:generation_tokens", "vllm:request_success", "vllm:num_req
 _READ |= {"vllm:num_requests_waiting"}
 _SETTLE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
+_MOST_BUCKETS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,13 +355,19 @@ class VLLMDialect:
         return ServerSettings(version=version, model=model["id"], **shown)
 
     def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
-        """Read the metrics, send one request, and read them again; nobody else may use the server meanwhile."""
+        """Send one request, and take the counters from its answer, or else from the growth of the metrics.
+
+        While the metrics are needed, nobody else may use the server.
+        """
         before = self._read(client, deadline)
-        if before.active:
-            raise ServerBusy(f"{before.active} other requests are under way")
         answer = client.json("/v1/chat/completions", chat_request(shown, spec, text), deadline=deadline)
         tokens = token_ids(only_choice(answer), "token_ids")
         prompt = token_ids(answer, "prompt_token_ids")
+        own = own_counters(answer)
+        if own is not None:
+            return Answer(len(prompt), tokens, own)
+        if before.active:
+            raise ServerBusy(f"{before.active} other requests are under way")
         until = min(deadline, time.monotonic() + _SETTLE_SECONDS)
         while True:
             after = self._read(client, deadline)
@@ -396,6 +410,25 @@ class VLLMDialect:
             requests=sums.get("vllm:request_success", 0),
             active=sums.get("vllm:num_requests_running", 0) + sums.get("vllm:num_requests_waiting", 0),
         )
+
+
+def own_counters(answer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the counters of its request that an answer of vLLM's server holds, or None if it holds none.
+
+    They are ``metrics.speculative_decoding``: a histogram of the rounds by accepted drafts, and the tokens drafted.
+    Raises UnexpectedAnswer for counters that are no counts.
+    """
+    metrics = answer.get("metrics")
+    found = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
+    if found is None:
+        return None
+    histogram = found.get("acceptance_histogram") if isinstance(found, dict) else None
+    if not isinstance(histogram, list) or not 2 <= len(histogram) <= _MOST_BUCKETS:
+        raise UnexpectedAnswer("the counters in its answer have no histogram of accepted drafts")
+    rounds = [checked_count(number, "histogram of accepted drafts") for number in histogram]
+    reached = [sum(rounds[depth:]) for depth in range(1, len(rounds))]
+    drafted = checked_count(found.get("num_draft_tokens"), "number of drafted tokens")
+    return {"rounds": sum(rounds), "drafted": drafted, "accepted": sum(reached), "accepted_per_position": reached}
 
 
 def _samples(text: str) -> Iterator[tuple[str, str, int]]:
