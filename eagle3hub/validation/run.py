@@ -28,7 +28,7 @@ from eagle3hub.validation.measurement import load_reference
 from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, identify_target, with_room
+from eagle3hub.validation.target import Target, check_rendering, identify_target, with_room
 
 DEFAULTS = ValidateOptions()
 
@@ -62,6 +62,7 @@ def validate(
     prompts = _prompts(options)
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
+    check_rendering(identity, options.engine_settings.chat_template, progress)
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
     head = open_head(checkpoint, target=identity.source)
