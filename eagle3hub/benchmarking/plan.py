@@ -15,7 +15,7 @@ from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype
+from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype, EngineSettings
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
@@ -71,6 +71,7 @@ class Settings:
         attached: engines that run as servers already; each server chose its own device.
         topk, num_draft_tokens: branches per level and nodes of a draft tree; both None for a chain.
         min_acceptance_length: lowest acceptance length that passes, or None.
+        engine_settings: how engines are started and prompts are rendered beyond that.
     """
 
     max_new_tokens: int = 128
@@ -84,6 +85,7 @@ class Settings:
     chat_template: str = "the target's own"
     system_prompt: str | None = None
     attached: tuple[str, ...] = ()
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +284,7 @@ class BenchOptions:
         timeout: seconds for each run of an engine.
         device_map, batch_tokens: as in `eagle3hub.validation.options.ReferenceOptions`.
         run_anyway: also start an engine that will refuse the files, or serve them silently wrong.
+        engine_settings: how engines are started and prompts are rendered beyond all this.
     """
 
     datasets: str = "mt_bench,humaneval,gsm8k"
@@ -305,6 +308,7 @@ class BenchOptions:
     device_map: str | None = None
     batch_tokens: int | None = None
     run_anyway: bool = False
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     @property
     def settings(self) -> Settings:
@@ -319,6 +323,7 @@ class BenchOptions:
             topk=None if self.topk == 1 else self.topk,
             num_draft_tokens=self.num_draft_tokens,
             attached=tuple(self.endpoints),
+            engine_settings=self.engine_settings,
         )
 
 

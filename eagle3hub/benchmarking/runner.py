@@ -79,7 +79,8 @@ class BenchRunner:
 
         first = group.cells[0].common
         target = self._loaded(group)
-        prompts = [target.chat(prompt.text) for prompt in group.prompts.prompts]
+        rendering = first.engine_settings.chat_template
+        prompts = [target.chat(prompt.text, template_options=rendering) for prompt in group.prompts.prompts]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
         found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
@@ -164,6 +165,7 @@ class BenchRunner:
             seed=common.seed,
             parallel_drafting=head.semantics.parallel_drafting,
             aux_layers=told_layers(head, "trtllm"),
+            engine_settings=common.engine_settings,
         )
         job = with_room(job, cell.target)
         engine, python = engine_for(cell.engine, job, self._options.engine_python, self._options.endpoints)

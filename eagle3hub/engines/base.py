@@ -81,6 +81,66 @@ class Recipe:
         return document
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How engines are started and prompts are rendered, where a run does not decide it already.
+
+    Validation, benchmark, manifest, report, jobs and recipes share it; `eagle3hub.engines.options` reads it from the
+    command line and checks it.
+
+    Attributes:
+        tensor_parallel: number of devices (on CPU, of processes) that an engine splits target and draft over.
+        arguments: by engine, further arguments of its constructor (of ``vllm.LLM``, ``sglang.Engine``), JSON values.
+            An object is merged into the run's own, key by key.
+        environment: by engine, further environment variables of its processes.
+        chat_template: arguments of the target's chat template, such as ``enable_thinking``; reference and engines
+            render every prompt with them.
+    """
+
+    tensor_parallel: int = 1
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    chat_template: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether anything is set."""
+        return self != EngineSettings()
+
+    def arguments_of(self, engine: str, own: Mapping[str, Any], *, drafts: bool) -> dict[str, Any]:
+        """Return ``own``, the arguments of a run, with those given for ``engine``.
+
+        A run of the target alone (``drafts`` is false) takes none about speculation.
+        """
+        given = self.arguments.get(engine, {})
+        return _merged(own, {k: v for k, v in given.items() if drafts or not k.startswith("speculative")})
+
+    def environment_of(self, engine: str, own: Mapping[str, str]) -> dict[str, str]:
+        """Return ``own``, the variables of a run, with those given for ``engine``."""
+        return {**own, **self.environment.get(engine, {})}
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``engine_settings`` object of a report, a manifest or a benchmark: only what is set."""
+        found: dict[str, Any] = {} if self.tensor_parallel == 1 else {"tensor_parallel": self.tensor_parallel}
+        for name in ("arguments", "environment"):
+            by_engine = {engine: dict(given) for engine, given in getattr(self, name).items() if given}
+            found |= {name: by_engine} if by_engine else {}
+        return found | ({"chat_template": dict(self.chat_template)} if self.chat_template else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EngineSettings:
+        """What `to_json` gave."""
+        return cls(**data)
+
+
+def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``own`` with ``given`` over it; objects are merged key by key."""
+    out = dict(own)
+    for key, value in given.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merged(out[key], value) if both else value
+    return out
+
+
 PARALLEL_DRAFTING = "parallel_drafting"
 """The key of vLLM's speculative_config that makes it draft in parallel (``config/speculative.py:478``)."""
 
@@ -102,6 +162,7 @@ class RunSpec:
         parallel_drafting: whether the head drafts all K tokens at once (P-EAGLE).
         aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``(-1,)`` for the final
             hidden state. TensorRT-LLM must be told them; other engines read them in the head's files.
+        engine_settings: how engines are started and prompts are rendered beyond that.
     """
 
     target: str
@@ -119,6 +180,7 @@ class RunSpec:
     num_draft_tokens: int | None = None
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     @property
     def verified_tokens(self) -> int:

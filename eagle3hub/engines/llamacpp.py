@@ -38,13 +38,15 @@ class LlamaCpp:
             return "llama.cpp is run on CPU here: the wheel of the package index has no other backend"
         if spec.topk > 1:
             return "llama.cpp drafts EAGLE-3 chains, not trees"
+        if spec.engine_settings.tensor_parallel > 1:
+            return "llama.cpp has no tensor parallel size: it splits a model over what devices it finds"
         if not spec.target_is_local:
             return "llama.cpp's converter reads the target from a folder, not from the Hub"
         return None
 
     def flags(self, spec: RunSpec) -> dict[str, Any]:
         """Return what a run of ``spec`` passes to the converter, to the server and in the environment."""
-        return {**_arguments(spec), "env": base_environment(spec)}
+        return {**_arguments(spec), "env": _environment(spec)}
 
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
@@ -54,10 +56,14 @@ class LlamaCpp:
             _arguments(spec),
             spec,
             python,
-            env=base_environment(spec),
+            env=_environment(spec),
             timeout=timeout,
             progress=progress,
         )
+
+
+def _environment(spec: RunSpec) -> dict[str, str]:
+    return spec.engine_settings.environment_of("llamacpp", base_environment(spec))
 
 
 def _arguments(spec: RunSpec) -> dict[str, Any]:

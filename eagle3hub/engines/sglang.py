@@ -86,7 +86,9 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
         }
         if spec.device == "cpu":
             arguments["speculative_draft_attention_backend"] = "intel_amx"
-    return arguments
+    if spec.engine_settings.tensor_parallel > 1:
+        arguments["tp_size"] = spec.engine_settings.tensor_parallel
+    return spec.engine_settings.arguments_of("sglang", arguments, drafts=spec.head is not None)
 
 
 def _draft_room(spec: RunSpec) -> int:
@@ -103,4 +105,4 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     if spec.device == "cpu":
         # Compiling takes longer than one short run: without it 46 s became 2 s, with the same tokens.
         environment |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
-    return environment
+    return spec.engine_settings.environment_of("sglang", environment)

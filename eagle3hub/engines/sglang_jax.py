@@ -32,6 +32,8 @@ class SGLangJAX:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
         if spec.device == "cuda":
             return f"sglang-jax {self.version} drafts with an attention kernel for TPU, and has none for cuda"
+        if spec.device == "cpu" and spec.engine_settings.tensor_parallel > 1:
+            return f"sglang-jax {self.version} on cpu has one device, and --tensor-parallel needs several"
         if spec.topk > 1:
             return f"sglang-jax {self.version} is run with chains here: its trees were not tried"
         if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
@@ -81,7 +83,9 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
             "speculative_eagle_topk": spec.topk,
             "speculative_num_draft_tokens": spec.verified_tokens,
         }
-    return arguments
+    if spec.engine_settings.tensor_parallel > 1:
+        arguments["tp_size"] = spec.engine_settings.tensor_parallel
+    return spec.engine_settings.arguments_of("sglang_jax", arguments, drafts=spec.head is not None)
 
 
 def _draft_room(spec: RunSpec) -> int:
@@ -100,4 +104,4 @@ def _environment(spec: RunSpec) -> dict[str, str]:
         environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         # The draft's pool takes half of the memory, whatever max_total_tokens says; this sets both pools, in tokens.
         environment["SGLANG_CI_SMALL_KV_SIZE"] = str(spec.max_model_len + _draft_room(spec))
-    return environment
+    return spec.engine_settings.environment_of("sglang_jax", environment)

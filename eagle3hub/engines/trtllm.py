@@ -74,9 +74,14 @@ def _brings_code(head: Path) -> bool:
 
 
 def _environment(spec: RunSpec) -> dict[str, str]:
-    """Run the executor in the worker's own process, and load weights one by one, so that the worker can watch it."""
+    """Run the executor in the worker's own process, and load weights one by one, so that the worker can watch it.
+
+    Split over several devices it has processes of its own, whose loading nobody watches: the report says so.
+    """
     watched = {"TLLM_WORKER_USE_SINGLE_PROCESS": "1", "TRT_LLM_DISABLE_LOAD_WEIGHTS_IN_PARALLEL": "True"}
-    return {**watched, **base_environment(spec)}
+    if spec.engine_settings.tensor_parallel > 1:
+        watched = {}  # its processes are then started by MPI, where the worker cannot watch
+    return spec.engine_settings.environment_of("trtllm", {**watched, **base_environment(spec)})
 
 
 def _arguments(spec: RunSpec) -> dict[str, Any]:
@@ -99,4 +104,7 @@ def _arguments(spec: RunSpec) -> dict[str, Any]:
     sampling: dict[str, Any] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
     if spec.temperature > 0:
         sampling["seed"] = spec.seed
+    if spec.engine_settings.tensor_parallel > 1:
+        llm["tensor_parallel_size"] = spec.engine_settings.tensor_parallel
+    llm = spec.engine_settings.arguments_of("trtllm", llm, drafts=draft is not None)
     return {"llm": llm, "draft": draft, "sampling": sampling}

@@ -13,7 +13,7 @@ from eagle3hub.system.progress import Progress
 
 
 class VLLM:
-    """vLLM in one process, one sequence at a time, without torch.compile."""
+    """vLLM, one sequence at a time, without torch.compile; in one process, unless it is split over devices."""
 
     name = "vllm"
     runs_alone = True
@@ -65,9 +65,12 @@ def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
         "disable_log_stats": False,
         "trust_remote_code": False,
     }
+    devices = spec.engine_settings.tensor_parallel
+    if devices > 1:
+        arguments["tensor_parallel_size"] = devices
     if spec.head is not None:
         arguments["speculative_config"] = vllm_config(str(spec.head), spec.draft_tokens, spec.parallel_drafting)
-    return arguments
+    return spec.engine_settings.arguments_of("vllm", arguments, drafts=spec.head is not None)
 
 
 def _sampling(spec: RunSpec) -> dict[str, Any]:
@@ -81,4 +84,7 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", **base_environment(spec)}
     if spec.device == "cpu":
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(spec.kv_cache_gib)
-    return environment
+        if spec.engine_settings.tensor_parallel > 1:
+            # Else vLLM gives each process a NUMA node of its own, and does not start where there are fewer.
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    return spec.engine_settings.environment_of("vllm", environment)

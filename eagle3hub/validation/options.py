@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import DEVICES, DTYPES
+from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
 from eagle3hub.errors import UsageError
 
 REFERENCE = "reference"
@@ -83,6 +83,7 @@ class ValidateOptions:
         timeout: seconds for each of the two runs of an engine.
         run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
         target_name: what the report calls the target.
+        engine_settings: how engines are started and prompts are rendered beyond all this.
 
     Raises UsageError for names that do not exist, numbers that make no sense, and options that exclude each other.
     """
@@ -107,6 +108,7 @@ class ValidateOptions:
     timeout: float = DEFAULT_TIMEOUT
     run_anyway: bool = False
     target_name: str | None = None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     def __post_init__(self) -> None:
         names = self.engines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -183,15 +184,25 @@ class ReferenceRunner:
         elif options.responses is not None:
             from eagle3hub.reference.responses import read_responses, texts_of
 
-            given, self._notes = texts_of(read_responses(options.responses), self._target(), job.prompts.prompts)
+            given, self._notes = texts_of(
+                read_responses(options.responses),
+                self._target(),
+                job.prompts.prompts,
+                job.engine_settings.chat_template,
+            )
             self._known = self._target().extend(
                 given, job.draft_tokens, temperature=job.temperature, seed=job.seed, progress=self._progress
             )
         else:
             speech = Speech(job.max_new_tokens, job.draft_tokens, job.temperature, job.seed)
-            key = (job.target, job.device, job.dtype, job.prompts.sha256, speech)
+            options_of_template = job.engine_settings.chat_template
+            rendered = json.dumps(options_of_template, sort_keys=True)
+            key = (job.target, job.device, job.dtype, job.prompts.sha256, rendered, speech)
             if key not in self._cache.texts:
-                prompts = [self._target().chat(prompt.text) for prompt in job.prompts.prompts]
+                prompts = [
+                    self._target().chat(prompt.text, template_options=options_of_template)
+                    for prompt in job.prompts.prompts
+                ]
                 self._cache.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)
             self._known = self._cache.texts[key]
         return self._known

@@ -119,6 +119,7 @@ def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet,
         seed=options.seed,
         parallel_drafting=head.semantics.parallel_drafting,
         aux_layers=told_layers(head, "trtllm"),
+        engine_settings=options.engine_settings,
     )
     return with_room(job, target)
 

@@ -59,9 +59,12 @@ def trained(
 
 
 def with_equal_rounds(
-    head: Path, target: Path, prompts: Path, engine: str, python: Path, draft_tokens: int = 3
+    head: Path, target: Path, prompts: Path, engine: str, python: Path, draft_tokens: int = 3, **options: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Validate a head by the reference and an engine, and see that their rounds are equal; return both entries."""
+    """Validate a head by the reference and an engine, and see that their rounds are equal; return both entries.
+
+    ``options``: further ones of a validation.
+    """
     report = validate(
         head,
         target=target,
@@ -73,6 +76,7 @@ def with_equal_rounds(
         num_prompts=len(QUESTIONS),
         max_new_tokens=32,
         draft_tokens=draft_tokens,
+        **options,
     )
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]

@@ -162,6 +162,8 @@ def chat_request(shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, A
         "stream": False,
         "return_token_ids": True,
     }
+    if spec.engine_settings.chat_template:
+        request["chat_template_kwargs"] = dict(spec.engine_settings.chat_template)
     return request
 
 

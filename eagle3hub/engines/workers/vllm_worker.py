@@ -1,8 +1,11 @@
 """Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and vLLM. The request has ``llm`` (arguments of ``vllm.LLM``), ``device``,
-``sampling`` (arguments of ``SamplingParams``) and ``prompts`` (texts). ``protocol.py`` describes how requests and
-answers are sent.
+``sampling`` (arguments of ``SamplingParams``), ``prompts`` (texts) and ``chat_template`` (its arguments).
+``protocol.py`` describes how requests and answers are sent.
+
+vLLM loads and runs the models in one process for each device, of which this one may be the only one:
+``vllm_extension.py`` watches in each.
 """
 
 from __future__ import annotations
@@ -26,12 +29,9 @@ def _run(request, tell):
     with Stage("device"):
         _check_device(request["device"], current_platform, torch)
     tell("stage", stage="load")
-    draft = {}
     with Stage("load"):
-        watch_draft(draft)
-        llm = vllm.LLM(**request["llm"])
-    if request["llm"].get("speculative_config"):
-        draft["aux_boundaries"] = _aux_boundaries(llm)
+        llm = vllm.LLM(**request["llm"], worker_extension_cls="vllm_extension.DraftWatch")
+        draft = merged(llm.collective_rpc("eagle3hub_draft"))
     tell(
         "ready",
         version=vllm.__version__,
@@ -50,7 +50,8 @@ def _run(request, tell):
         before = _counters(llm)
         for index, text in enumerate(request["prompts"]):
             start = time.monotonic()
-            output = llm.chat([{"role": "user", "content": text}], sampling, use_tqdm=False)[0]
+            messages = [{"role": "user", "content": text}]
+            output = llm.chat(messages, sampling, use_tqdm=False, chat_template_kwargs=request["chat_template"])[0]
             seconds = time.monotonic() - start
             after = _counters(llm)
             tell(
@@ -117,18 +118,28 @@ def _needs_no_value(name):
     return scale or re.search(r"(^|\.)layers\.[1-9][0-9]*\.hidden_norm\.weight$", name) is not None
 
 
-def _aux_boundaries(llm):
-    """Return the boundary ids that vLLM captures in the target, or None if its internals have changed."""
-    try:
-        runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
-        model = runner.get_model()
-        for owner in (getattr(model, "model", None), model):
-            ids = getattr(owner, "aux_hidden_state_layers", None)
-            if ids:
-                return [int(i) for i in ids]
-    except AttributeError:
-        return None
+def aux_boundaries(model):
+    """Return the boundary ids that vLLM captures in the target ``model``, or None if its internals have changed."""
+    for owner in (getattr(model, "model", None), model):
+        ids = getattr(owner, "aux_hidden_state_layers", None)
+        if ids:
+            return [int(i) for i in ids]
     return None
+
+
+def merged(seen):
+    """Return what the processes of vLLM saw of the draft as one.
+
+    Each loads its part of every tensor: nothing may be missing in any of them, and a tensor was ignored if none of
+    them read it. The report says that the load was watched only if every process watched it.
+    """
+    if not all(one.get("checked") for one in seen):
+        return {"checked": False}
+    ignored = [name for name in seen[0]["ignored"] if all(name in one["ignored"] for one in seen)]
+    missing = dict.fromkeys(name for one in seen for name in one["not_loaded"])
+    taps = [one["aux_boundaries"] for one in seen]
+    same = taps[0] if all(one == taps[0] for one in taps) else None
+    return {"checked": True, "not_loaded": list(missing), "ignored": ignored, "aux_boundaries": same}
 
 
 def _counters(llm):
