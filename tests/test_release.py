@@ -127,7 +127,7 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     reference, vllm = first["engines"]
     assert (reference["engine"], vllm["engine"]) == ("reference", "vllm")
     assert reference["acceptance"] == vllm["acceptance"], "replay and engine count the same rounds"
-    assert vllm["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}
+    assert vllm["lossless"] == {"verdict": "identical", "identical": 8, "prompts": 8, "divergences": []}
     made = tmp_path / "out"
     assert {p.name for p in made.iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "charts", "reports", "speculators"),

@@ -185,11 +185,10 @@ class BenchRunner:
             for result in run.prompts
             if result.counts is not None
         )
-        questions = [prompt.question_id for prompt in cell.prompts.prompts]
         judged = judge(
             load=run.load or LoadReport(checked=False),
             expected_taps=expected_taps(head),
-            lossless=None if base is None else compare(questions, base, run),
+            lossless=None if base is None else compare(job.question_ids, base, run).judged(common.dtype),
             dtype=common.dtype,
             acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
             min_acceptance_length=common.min_acceptance_length,

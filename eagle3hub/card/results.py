@@ -14,8 +14,9 @@ from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import ManifestError
+from eagle3hub.errors import ManifestError, assert_never
 from eagle3hub.metrics import Acceptance
+from eagle3hub.validation.gates import Lossless
 from eagle3hub.validation.report import Counted, Entry, Throughput
 
 if TYPE_CHECKING:
@@ -140,15 +141,19 @@ class AcceptanceView:
 
 @dataclass(frozen=True, slots=True)
 class LosslessView:
-    """How many prompts gave the same text with and without the head; ``first`` describes the first difference.
+    """How many prompts gave the same text with and without the head.
 
-    ``alone`` says what wrote the text without the head.
+    Attributes:
+        first: describes the first difference.
+        alone: says what wrote the text without the head.
+        changes: what the differences are, as the end of a sentence; empty where nothing judged them.
     """
 
     identical: int
     prompts: int
     first: str
     alone: str = "the target's own"
+    changes: str = ""
 
     @property
     def complete(self) -> bool:
@@ -267,7 +272,25 @@ def _lossless(counted: Counted) -> LosslessView | None:
     diverging = sorted(found.divergences, key=lambda d: (d.position, str(d.question_id)))
     first = f"prompt {diverging[0].question_id} at token {diverging[0].position}" if diverging else ""
     alone = "what the reference wrote" if found.by_reference else "the target's own"
-    return LosslessView(found.identical, found.prompts, first, alone)
+    return LosslessView(found.identical, found.prompts, first, alone, _changes(found))
+
+
+def _changes(found: Lossless) -> str:
+    match found.verdict:
+        case None | "identical":
+            return ""
+        case "ties only":
+            widest = max(d.found.margin for d in found.divergences if d.found is not None)
+            return (
+                "every difference begins at a tie: there the target's own logits of the two tokens differ by no more "
+                f"than rounding explains (at most {widest:.2g})"
+            )
+        case "not lossless":
+            return "not every difference begins at a tie: **the output is not lossless**"
+        case "not checked":
+            return "whether the differences begin at ties was not checked"
+        case _:
+            return assert_never(found.verdict)
 
 
 def validate_command(run: Run, manifest: Manifest) -> str:

@@ -203,6 +203,11 @@ class RunSpec:
         return self.draft_tokens + 1 if self.num_draft_tokens is None else self.num_draft_tokens
 
     @property
+    def question_ids(self) -> list[int | str]:
+        """The ids of the prompts, in order."""
+        return [prompt.question_id for prompt in self.prompts.prompts]
+
+    @property
     def target_is_local(self) -> bool:
         """Whether the target is a folder on this machine."""
         return Path(self.target).is_dir()

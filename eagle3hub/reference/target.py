@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -300,6 +301,21 @@ class TargetModel:
         longer = self._generate(wanted, frozenset(), temperature, None, progress, "extending texts")
         for i, text in zip(short, longer, strict=True):
             out[i] = text
+        return out
+
+    def next_logits(self, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return the logits after each sequence of token ids, float32 [V] on CPU, one forward pass for each.
+
+        Raises InputError for a sequence that is empty, longer than the context or has unknown ids.
+        """
+        last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
+        out = []
+        for number, ids in enumerate(sequences):
+            self.check_ids(ids, f"sequence {number}")
+            with torch.no_grad(), enough_memory(f"reading {len(ids)} tokens"):
+                tokens = torch.tensor([list(ids)], device=self.device)
+                logits = self.model(input_ids=tokens, use_cache=False, **last).logits
+            out.append(logits[0, -1].to("cpu", torch.float32))
         return out
 
     def session(self) -> Session:

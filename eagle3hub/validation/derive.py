@@ -12,7 +12,7 @@ import datetime
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
     Args:
         report: the report, whose settings, prompts, target and head count.
         entry: an entry that counted something; what it states of the derived fields is not looked at, except the
-            position of each divergence.
+            evidence of each divergence: position, tokens, margin.
         taps: boundary ids that the head was trained on; None where it does not say.
 
     Raises InputError (``metrics-counters``) for prompts with different numbers of draft positions.
@@ -104,7 +104,7 @@ def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
     if not isinstance(outcome, Counted):
         return entry
     acceptance = metrics.acceptance_if_any(outcome.counts)
-    lossless = _lossless(outcome)
+    lossless = _lossless(outcome, entry.dtype)
     judged = judge(
         load=outcome.load,
         expected_taps=taps,
@@ -125,20 +125,21 @@ def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
     return replace(entry, verdict=judged.verdict, reason=judged.reason, outcome=derived)
 
 
-def _lossless(outcome: Counted) -> Lossless | None:
-    """How many prompts are identical, by their own rows, with the positions that the entry names."""
-    rows = outcome.per_prompt
+def _lossless(outcome: Counted, dtype: str) -> Lossless | None:
+    """How many prompts are identical, by their own rows, and what the entry's evidence says of the others."""
+    rows, stated = outcome.per_prompt, outcome.lossless
     if any(row.identical is None for row in rows):
         return None
-    stated = () if outcome.lossless is None else outcome.lossless.divergences
-    at = {d.question_id: d.position for d in stated}
+    known = {} if stated is None else {d.question_id: d for d in stated.divergences}
     diverging = [row.question_id for row in rows if not row.identical]
-    return Lossless(
+    found = Lossless(
         identical=len(rows) - len(diverging),
         prompts=len(rows),
-        divergences=tuple(Divergence(question, at.get(question, 0)) for question in diverging),
+        divergences=tuple(known.get(question, Divergence(question, 0)) for question in diverging),
         by_reference=outcome.attached,
     )
+    unjudged = stated is not None and stated.verdict is None  # by an earlier version
+    return found if unjudged else found.judged(dtype)
 
 
 def _gates(report: Report, entry: Entry, outcome: Counted) -> list[Gate]:
@@ -332,6 +333,8 @@ def _prompts(report: Report, entry: Entry, outcome: Counted) -> Iterator[str]:
     for d in stated:
         if d.position > length.get(d.question_id, settings.max_new_tokens):
             yield f"prompt {d.question_id} diverges at token {d.position}, past its end"
+        if d.verdict is not None and d.tokens[0] == d.tokens[1]:
+            yield f"prompt {d.question_id} is said to diverge, and both of its tokens are {d.tokens[0]}"
     expected = outcome.expected
     if expected is not None and not expected.unknown and len(expected.counts) != len(rows):
         yield f"it is held against {len(expected.counts)} prompts of the reference, not {len(rows)}"
@@ -414,6 +417,15 @@ class RanEngine:
     device: str | None = None
     own_output: EngineRun | None = None
 
+    @property
+    def without_head(self) -> EngineRun | None:
+        """The run to compare the output with: the target alone on the engine, or the reference on the same prompts."""
+        run, own = self.outcome, self.own_output
+        if self.base is not None or own is None or isinstance(run, EngineFailure):
+            return self.base
+        same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
+        return own if same else None
+
 
 def entry_of(
     ran: RanEngine,
@@ -422,6 +434,7 @@ def entry_of(
     report: Report,
     expected: Expected | None = None,
     earlier: Reference | None = None,
+    margins: Callable[[EngineRun, Lossless], Lossless] | None = None,
 ) -> Entry:
     """The entry of an engine that was asked to run: what it counted, and everything that follows (`derive`).
 
@@ -429,13 +442,17 @@ def entry_of(
         report: the report so far: settings, prompts, target, head.
         expected: what the reference counts on the engine's own texts; None where the run is not held against it.
         earlier: an earlier measurement that the run is held against.
+        margins: has the target say how near the tokens of each divergence are; None where the reference took no part.
     """
     run = ran.outcome
     if isinstance(run, EngineFailure):
         return _entry_with(ran, job, ran.version, run.verdict, run.reason, NotRun(run.log_tail))
-    without_head = _without_head(ran, run)
-    questions = [prompt.question_id for prompt in job.prompts.prompts]
-    lossless = None if without_head is None else compare(questions, without_head, run)
+    without_head = ran.without_head
+    lossless = None if without_head is None else compare(job.question_ids, without_head, run)
+    if lossless is not None and margins is not None:
+        lossless = margins(run, lossless)
+    if lossless is not None:
+        lossless = lossless.judged(job.dtype)
     unchecked = run.unchecked
     if unchecked and lossless is None and job.temperature == 0:
         unchecked = (*unchecked, "its output without the head")
@@ -473,15 +490,6 @@ def _entry_with(
         preflight=ran.preflight,
         outcome=outcome,
     )
-
-
-def _without_head(ran: RanEngine, run: EngineRun) -> EngineRun | None:
-    """The run to compare the output with: the target alone on the engine, or the reference on the same prompts."""
-    own = ran.own_output
-    if ran.base is not None or own is None:
-        return ran.base
-    same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
-    return own if same else None
 
 
 def _throughput(ran: RanEngine, run: EngineRun) -> Throughput:

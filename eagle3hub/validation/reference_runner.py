@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
@@ -16,6 +16,7 @@ from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress
 from eagle3hub.validation.derive import RanEngine, expected_taps
 from eagle3hub.validation.engine_runner import Cache
+from eagle3hub.validation.gates import Lossless, Margin
 from eagle3hub.validation.options import REFERENCE, ReferenceOptions
 from eagle3hub.validation.report import Expected
 from eagle3hub.validation.target import Target
@@ -142,11 +143,45 @@ class ReferenceRunner:
             tuple(counts_within(r, job.max_new_tokens) if within_response else counts_of(r) for r in rounds)
         )
 
-    def _target(self) -> TargetModel:
+    def margins(self, run: EngineRun, lossless: Lossless) -> Lossless:
+        """Have the target say how near the two tokens of each divergence are: it reads what both outputs begin with.
+
+        The margins are the target's in float32; a second copy in the format of the run shows what that changes. In
+        float32 there is nothing to ask.
+        """
+        job = self._job
+        if job.dtype == "float32" or not lossless.divergences:
+            return lossless
+        if self._options.hidden_states is not None:
+            return _not_asked(lossless, "the target was not run, its hidden states were given")
+        numbers = [job.question_ids.index(one.question_id) for one in lossless.divergences]
+        texts = self._texts()
+        if any(texts[n].prompt_length != run.prompts[n].prompt_tokens for n in numbers):
+            return _not_asked(lossless, "the engine's prompts are of another length than the reference's")
+        shared = [
+            (*texts[n].token_ids[: texts[n].prompt_length], *run.prompts[n].tokens[: one.position])
+            for n, one in zip(numbers, lossless.divergences, strict=True)
+        ]
+        from eagle3hub.reference.measure import margins
+
+        pairs = [one.tokens for one in lossless.divergences]
+        try:
+            found = margins(self._target(), self._target("float32"), shared, pairs)
+        except UnavailableError as error:
+            return _not_asked(lossless, f"{error.message} (in {job.dtype} and float32)")
+        judged = [
+            replace(one, why_not=said) if isinstance(said, str) else replace(one, found=Margin(*said), why_not="")
+            for one, said in zip(lossless.divergences, found, strict=True)
+        ]
+        return replace(lossless, divergences=tuple(judged))
+
+    def _target(self, dtype: str | None = None) -> TargetModel:
+        """The target in the format of the run, or in another."""
         from eagle3hub.reference.target import TargetModel
 
         job, options = self._job, self._options
-        key = (job.target, job.device, job.dtype, options.device_map, options.batch_tokens)
+        dtype = dtype or job.dtype
+        key = (job.target, job.device, dtype, options.device_map, options.batch_tokens)
         found = self._targets.get(key)
         if found is None:
             self._progress("reference: loading the target")
@@ -154,7 +189,7 @@ class ReferenceRunner:
                 job.target,
                 name=self._identity.name,
                 device=job.device,
-                dtype=job.dtype,
+                dtype=dtype,
                 device_map=options.device_map,
                 batch_tokens=options.batch_tokens,
             )
@@ -291,6 +326,10 @@ def require_packages() -> None:
             hint=f"{command_for_extra('validate')}, or measure on another engine: --engine vllm",
             code="reference-packages",
         )
+
+
+def _not_asked(lossless: Lossless, why: str) -> Lossless:
+    return replace(lossless, divergences=tuple(replace(one, why_not=why) for one in lossless.divergences))
 
 
 def _other_response(text: Text, response: tuple[int, ...]) -> Text:

@@ -99,7 +99,10 @@ def validate(
         if reference.generates_greedily and isinstance(own, EngineRun):
             for name in options.endpoints:
                 ran[name] = replace(ran[name], own_output=own)
-    entries = [entry_of(ran[name], job, head, report, _expected(ran[name], reference), earlier) for name in names]
+    margins = None if reference is None else reference.margins
+    entries = [
+        entry_of(ran[name], job, head, report, _expected(ran[name], reference), earlier, margins) for name in names
+    ]
     report = replace(report, engines=tuple(entries))
     return replace(report, verdict=verdict_of(report))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
@@ -506,6 +507,10 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
         yield PreflightFinding("d2t-float", {"dtype": d2t[0]})
+    if d2t is not None and truth.reduced and d2t[1] != (truth.draft_vocab_size,):
+        entries = prod(d2t[1])
+        code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
+        yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": entries})
     if truth.map_fault is not None:
         yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
         if truth.map_fits is False:
