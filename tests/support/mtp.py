@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from support.targets import VOCAB, save_tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
@@ -25,6 +24,8 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import (
     Qwen3_5RMSNorm,
     Qwen3_5TextRotaryEmbedding,
 )
+
+from support.targets import VOCAB, save_tokenizer
 
 HIDDEN, INTER, LAYERS, HEADS, KV, HEAD_DIM = 128, 192, 8, 4, 2, 32
 
