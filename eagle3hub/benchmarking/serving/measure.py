@@ -28,14 +28,14 @@ from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import RunSpec
 from eagle3hub.engines.endpoints import Endpoint, attach
 from eagle3hub.engines.endpoints.dialects import UnexpectedAnswer
-from eagle3hub.engines.environments import diagnose
+from eagle3hub.engines.environments import diagnose, version_in
 from eagle3hub.engines.servers import Server, Serves, free_port, started
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import InputError, OutputError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.engine_runner import interpreter, preflight_check, stops, version_in
+from eagle3hub.validation.engine_runner import interpreter, preflight_check, stops
 from eagle3hub.validation.target import context_length, kv_cache_gib
 
 DEFAULTS = ServingOptions()
