@@ -153,10 +153,11 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     for name, chart in pictures.items():
         files[f"charts/{name}.svg"] = chart.svg
         files[f"charts/{name}.png"] = chart.png
-    return _written(files, folder)
+    return written(files, folder)
 
 
-def _written(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+def written(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    """Write files by their path in a folder; returns them. Raises OutputError."""
     for name, data in files.items():
         replace_file(folder / name, data, parents=True)
     return [folder / name for name in files]

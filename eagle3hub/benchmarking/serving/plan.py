@@ -28,7 +28,7 @@ OWN_BASELINES: Mapping[str, Method] = {"none": "none", "mtp": "mtp", "ngram": "n
 """Baselines that need no files: the target alone, with its own MTP layers, with n-grams of the text so far."""
 
 _MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
-"""Where configs state their MTP layers (vLLM 0.32.0, ``config/speculative.py``: ``n_predict``)."""
+"""Where configs state their MTP layers (vLLM, ``config/speculative.py``: ``n_predict``)."""
 _BASELINE = re.compile(r"(?P<name>none|mtp|ngram)(?::(?P<k>[0-9]{1,3}))?(?:=(?P<url>.+))?", re.ASCII)
 
 

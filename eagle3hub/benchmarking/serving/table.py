@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from eagle3hub.benchmarking.chart import markdown_page
+from eagle3hub.benchmarking import chart
+from eagle3hub.benchmarking.results import Results
 from eagle3hub.benchmarking.serving.results import (
     MeasuredServer,
     ServingComparison,
@@ -15,7 +16,7 @@ from eagle3hub.benchmarking.serving.results import (
     Spread,
 )
 from eagle3hub.benchmarking.table import NOISE, Column, Table
-from eagle3hub.checkpoint.staging import replace_file
+from eagle3hub.charts import Chart, Panel, Series, throughput_by_concurrency
 from eagle3hub.metrics import MIN_PROMPTS
 from eagle3hub.system.text import visible
 
@@ -114,8 +115,12 @@ def _speed(results: ServingResults, places: Sequence[Place], title: str) -> Tabl
     return Table(f"Throughput, new tokens per second, {title}", columns, tuple(rows), 2)
 
 
+def _rates(runs: Sequence[ServingRecord]) -> list[float]:
+    return [found.output_tokens_per_second for run in runs if (found := run.summary) is not None]
+
+
 def _rate(runs: Sequence[ServingRecord]) -> str:
-    rates = [found.output_tokens_per_second for run in runs if (found := run.summary) is not None]
+    rates = _rates(runs)
     if not rates:
         return _NOTHING
     mean = f"{math.fsum(rates) / len(rates):.2f}"
@@ -199,9 +204,50 @@ def _tau(runs: Sequence[ServingRecord]) -> str:
     return f"{found.mean_acceptance_length:.2f} ({low:.2f}–{high:.2f})"
 
 
+# The chart, and the files
+
+
+def any_charts(results: Results | ServingResults) -> dict[str, Chart]:
+    """Draw the charts of results of either kind; keys are file names without ending."""
+    return charts(results) if isinstance(results, ServingResults) else chart.charts(results)
+
+
+def charts(results: ServingResults) -> dict[str, Chart]:
+    """Draw new tokens per second by concurrency, a panel for each data set, for each engine that has several."""
+    out = {}
+    for engine in dict.fromkeys(place[0] for place in results.places):
+        places = [place for place in results.places if place[0] == engine]
+        numbers = sorted({at_a_time for _, _, at_a_time in places})
+        if len(numbers) > 1:
+            panels = [
+                Panel(
+                    name,
+                    tuple(map(str, numbers)),
+                    tuple(_series(results, one.name, engine, name, numbers) for one in results.servers),
+                )
+                for name in dict.fromkeys(place[1] for place in places)
+            ]
+            note = f"{results.target.name} · {engine} · mean of {results.runs} runs; bars: lowest and highest run"
+            title = "Throughput by concurrency"
+            out[f"throughput-by-concurrency-{engine}"] = throughput_by_concurrency(panels, title=title, note=note)
+    return out
+
+
+def _series(results: ServingResults, server: str, engine: str, dataset: str, numbers: Sequence[int]) -> Series:
+    values: list[float | None] = []
+    ends: list[tuple[float, float] | None] = []
+    for at_a_time in numbers:
+        rates = _rates(results.runs_of(server, (engine, dataset, at_a_time)))
+        values.append(math.fsum(rates) / len(rates) if rates else None)
+        ends.append((min(rates), max(rates)) if len(rates) > 1 else None)
+    return Series(server, tuple(values), tuple(ends))
+
+
 def write_all(results: ServingResults, folder: Path) -> list[Path]:
-    """Write ``tables.md``; returns the files. Raises OutputError."""
-    page = markdown_page("Serving measurement", tables(results), {}, conditions(results))
-    file = folder / "tables.md"
-    replace_file(file, visible(page, keep_lines=True).encode(), parents=True)
-    return [file]
+    """Write ``tables.md`` and ``charts/``; returns the files. Raises OutputError."""
+    pictures = charts(results)
+    page = chart.markdown_page("Speed under load", tables(results), pictures, conditions(results))
+    files = {"tables.md": visible(page, keep_lines=True).encode()}
+    for name, made in pictures.items():
+        files |= {f"charts/{name}.svg": made.svg, f"charts/{name}.png": made.png}
+    return chart.written(files, folder)

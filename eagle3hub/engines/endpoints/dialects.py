@@ -407,7 +407,7 @@ def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
 
 
 # vLLM's server: the answer holds the counters of its request if the server was started with
-# ``--per-request-spec-decode-metrics`` (0.32 and later); else the growth of the metrics meanwhile gives them
+# ``--per-request-spec-decode-metrics``; else the growth of the metrics meanwhile gives them
 #
 # The names are vLLM's (``v1/metrics/stats.py``, ``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). vLLM
 # updates the metrics after its answer, so we read them until all tokens of the request are counted.
