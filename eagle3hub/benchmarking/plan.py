@@ -24,7 +24,7 @@ from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_started, check_tree
-from eagle3hub.validation.target import Target, identify_target
+from eagle3hub.validation.target import Target, check_rendering, identify_target
 
 KNOWN_ENGINES = (REFERENCE, *ENGINES)
 MOST_DRAFT_TOKENS = 16
@@ -352,6 +352,7 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
     engines += [name for name in options.endpoints if name not in engines]
     names = listed("--datasets", options.datasets, str, "names or files")
     identity = identify_target(target, options.target_name, progress)
+    check_rendering(identity, options.engine_settings.chat_template, progress)
     prompts = [load_prompts(name, options.num_prompts, progress=progress) for name in names]
     read = [read_head(text, identity, progress) for text in heads]
     started = [name for name in engines if name in ENGINES]

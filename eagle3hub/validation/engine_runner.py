@@ -45,9 +45,9 @@ def engine_for(
     Raises UnavailableError where there is none, or its results would say nothing; InputError for a server that serves
     something else.
     """
-    url = endpoints.get(name)
     from eagle3hub.engines.environments import version_in
 
+    url = endpoints.get(name)
     engine = get_engine(name, version_in(name, pythons))
     if url is not None:
         from eagle3hub.engines.endpoints import attach
@@ -60,7 +60,9 @@ def engine_for(
         raise UnavailableError(
             inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
         )
-    return engine, Path(sys.executable) if url is not None else interpreter(engine, job.device, pythons)
+    if url is not None:
+        return engine, Path(sys.executable)
+    return engine, interpreter(engine, job.device, pythons, job.engine_settings.tensor_parallel)
 
 
 def device_of(server: Engine) -> str:
@@ -69,10 +71,10 @@ def device_of(server: Engine) -> str:
     return shown if shown in DEVICES else "server"
 
 
-def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None) -> Path:
+def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None, devices: int = 1) -> Path:
     """The interpreter given for the engine, else that of its installed environment.
 
-    Raises UnavailableError where there is none, or no such device.
+    Raises UnavailableError where there is none, no such device, or fewer than ``devices`` of it.
     """
     from eagle3hub.engines import environments
 
@@ -86,6 +88,13 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
     if device == "cuda" and not _CUDA.exists():
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
+        )
+    there = len(list(_CUDA.parent.glob("nvidia[0-9]*"))) if device == "cuda" else devices
+    if there < devices:
+        raise UnavailableError(
+            f"--tensor-parallel {devices} needs {devices} CUDA devices, and this machine has {there}",
+            hint=f"--tensor-parallel {there}" if there else "see whether the driver made /dev/nvidia0",
+            code="device-missing",
         )
     return environments.environment_python(engine.name, device)
 
