@@ -20,7 +20,7 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -198,6 +198,12 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         if not quiet:
             _tell_licences(datasets)
         asked = _asked(concurrency, baseline, runs, warmup)
+        if asked is not None and elsewhere:
+            raise UsageError(
+                "--concurrency measures servers one after the other, which is no array",
+                hint="run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
+                code="usage-serving",
+            )
         if asked is not None:
             _serve(heads, target, options, asked, output, resume=resume, as_json=as_json, quiet=quiet)
         with progress(quiet=quiet) as say:

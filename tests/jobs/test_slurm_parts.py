@@ -336,6 +336,7 @@ BENCH = ("bench", "HEAD", "--target", "TARGET", "--datasets", "smoke", "--num-pr
         ((*VALIDATE, "--on", "slurm", "--endpoint", "vllm=http://127.0.0.1:9"), "--endpoint is a server that runs"),
         ((*BENCH, "--on", "hf-jobs"), "--on 'hf-jobs' is not a place to run this"),
         ((*BENCH, "--run-folder", "x"), "--run-folder is given, but nothing says to run elsewhere"),
+        ((*BENCH, "--on", "slurm", "--concurrency", "1,4"), "--concurrency measures servers one after the other"),
         (("jobs", "status", "what"), "'what' is not the name of a job"),
         (("release", "r.yaml", "--on", "slurm", "--until", "convert"), "--on slurm measures every layout"),
         (("release", "r.yaml", "--layout", "universal"), "--layout measures one layout"),
