@@ -25,6 +25,7 @@ from eagle3hub.cli.parameters import (
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
+    DeviceOption,
     EndpointOption,
     EnginePythonOption,
     HtmlOption,
@@ -37,6 +38,8 @@ from eagle3hub.cli.parameters import (
     TargetOption,
     TimeoutOption,
     TopKOption,
+    device_for,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 
@@ -56,7 +59,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 def validate(
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -78,7 +81,7 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
@@ -144,6 +147,8 @@ def validate(
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
 
+    Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
+
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
 
@@ -152,7 +157,7 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, writable_report
+    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, engine_names, writable_report
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     for file in (report, html, write_acceptance_reference, save_responses):
@@ -206,6 +211,7 @@ def validate(
         "timeout": timeout,
         "target_name": target_name,
     }
+    target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
@@ -217,7 +223,7 @@ def validate(
         validate_on(on, head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
-        device=device or "cpu",
+        device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
         reference=reference,

@@ -414,6 +414,24 @@ def installed_version(engine: str, python: Path) -> str | None:
     return told[1].decode() if done.returncode == 0 and told else None
 
 
+def sees_cuda(python: Path) -> bool:
+    """Whether PyTorch of an interpreter sees a CUDA device; False where it has no PyTorch."""
+    command = [str(python), "-c", "import torch; print('cuda', torch.cuda.is_available())"]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=bare_environment(),
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b"cuda True" in done.stdout
+
+
 # Check each engine on this machine: interpreter, versions, device, memory, and how to fix what is missing
 
 
