@@ -158,11 +158,13 @@ def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> li
     Engines whose servers are ``attached`` come after those that are named.
     """
     parts = asked.split(",") if isinstance(asked, str) else asked
-    names = [name.strip().replace("-", "_") for name in parts]
     known = (REFERENCE, *ENGINES)
+    names = []
+    for given in parts:
+        names.append(given.strip().replace("-", "_"))
+        if names[-1] not in known:
+            raise no_such_engine(given.strip(), known)
     for name in names:
-        if name not in known:
-            raise no_such_engine(name, known)
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return [*names, *(name for name in attached if name not in names)]
