@@ -41,7 +41,9 @@ from eagle3hub.cli.parameters import (
     TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
     engine_settings,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 from eagle3hub.system.progress import Progress
@@ -53,8 +55,8 @@ if TYPE_CHECKING:
     from eagle3hub.benchmarking.serving.plan import ServingOptions
 
 _OF_THE_WHOLE = (
-    "heads", "datasets", "draft_tokens", "temperature", "engine", "base", "output", "resume", "list_datasets",
-    *ELSEWHERE,
+    "heads", "target", "device", "datasets", "draft_tokens", "temperature", "engine", "base", "output",
+    "resume", "list_datasets", *ELSEWHERE,
 )  # fmt: skip
 """Parameters that the tasks of a run on Slurm share out or do not have."""
 
@@ -70,7 +72,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
-        target: TargetOption = "",
+        target: TargetOption = None,
         datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
             "mt_bench,humaneval,gsm8k"
         ),
@@ -83,7 +85,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
-        device: DeviceOption = "cpu",
+        device: DeviceOption = None,
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
@@ -149,18 +151,21 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
-        from eagle3hub.benchmarking.plan import listed, listing
+        from eagle3hub.benchmarking.plan import listed, listing, name_and_source
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.jobs import slurm
+        from eagle3hub.validation.options import engine_names
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
             return
-        if not heads or not target:
-            raise UsageError(
-                "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
-            )
+        if not heads:
+            raise UsageError("bench needs a head", hint="eagle3hub bench ./head --target ./target", code="usage-bench")
         elsewhere = wants_slurm(on, {"slurm_profile": slurm_profile, "run_folder": run_folder, "detach": detach})
         pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+        target = target_of(name_and_source(heads[0])[1], target, quiet=quiet)
+        profile = slurm.read_profile(slurm_profile) if elsewhere else slurm.Profile()
+        on_cluster = (device or profile.device) if elsewhere else None
         settings = engine_settings(
             ctx,
             listed("--engine", engine, str, "names"),
@@ -182,7 +187,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             max_new_tokens=max_new_tokens,
             drafting=drafting,
             seed=seed,
-            device=device,
+            device=on_cluster or device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
             dtype=dtype,
             min_acceptance_length=min_acceptance_length,
             base=base,
@@ -209,14 +214,15 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
         if elsewhere:
-            from eagle3hub.jobs import slurm
-
             refuse_endpoints(options.endpoints)
-            tasks, whole = slurm.bench_tasks(plan, datasets, lambda engine: words_of(ctx, _OF_THE_WHOLE, engine))
+            told = ["--target", target, "--device", options.device]
+            tasks, whole = slurm.bench_tasks(
+                plan, datasets, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
+            )
             ran = run_on_slurm(
                 "bench",
                 tasks,
-                slurm_profile,
+                profile,
                 run_folder,
                 detach=detach,
                 as_json=as_json,

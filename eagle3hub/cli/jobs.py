@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eagle3hub.benchmarking import Results
     from eagle3hub.jobs.api import Job
     from eagle3hub.jobs.plan import JobPlan
-    from eagle3hub.jobs.slurm import Kind, Run, Task
+    from eagle3hub.jobs.slurm import Kind, Profile, Run, Task
 
 app = typer.Typer(help="Measurements that run as Hugging Face Jobs or on a Slurm cluster.", no_args_is_help=True)
 _PANEL = "On Hugging Face Jobs"
@@ -267,7 +267,7 @@ def wants_slurm(on: str | None, given: Mapping[str, object]) -> bool:
 def run_on_slurm(
     kind: Kind,
     tasks: Sequence[Task],
-    profile: Path | None,
+    profile: Profile,
     folder: Path | None,
     *,
     detach: bool,
@@ -279,9 +279,8 @@ def run_on_slurm(
     """Submit tasks as an array and follow them to their end; with ``detach``, say where the run is and leave."""
     from eagle3hub.jobs import slurm
 
-    stated = slurm.read_profile(profile) if profile is not None else slurm.Profile()
     with held():
-        run = slurm.start(kind, tasks, folder, stated, whole=whole, then=then)
+        run = slurm.start(kind, tasks, folder, profile, whole=whole, then=then)
     if detach:
         _show_run(run, as_json=as_json)
         raise typer.Exit

@@ -209,7 +209,7 @@ def _measured_on_slurm(
     run_on_slurm(
         "release",
         tasks,
-        profile,
+        slurm.read_profile(profile),
         folder,
         detach=detach,
         as_json=as_json,

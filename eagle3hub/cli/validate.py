@@ -32,6 +32,7 @@ from eagle3hub.cli.parameters import (
     BatchTokensOption,
     ChatTemplateArgOption,
     DeviceMapOption,
+    DeviceOption,
     EndpointOption,
     EngineArgOption,
     EngineEnvOption,
@@ -47,8 +48,10 @@ from eagle3hub.cli.parameters import (
     TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
     engine_settings,
     layer_numbers,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 
@@ -66,7 +69,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
     return manifest
 
 
-_OF_THE_WHOLE = ("head", "layouts", "report", "html", "write_acceptance_reference", *ELSEWHERE)
+_OF_THE_WHOLE = ("head", "target", "device", "layouts", "report", "html", "write_acceptance_reference", *ELSEWHERE)
 """Parameters that the tasks of a run on Slurm share out or do not have."""
 
 
@@ -88,7 +91,7 @@ def _of_one_place(on: str | None, of_jobs: bool, of_slurm: bool, detach: bool) -
 def validate(
     ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -110,7 +113,7 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
@@ -204,6 +207,8 @@ def validate(
     With --on slurm it runs on the cluster, with --layouts as an array of a task for each layout. Ctrl-C leaves the
     tasks running.
 
+    Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
+
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
 
@@ -272,14 +277,17 @@ def validate(
         "target_name": target_name,
         "engine_settings": settings,
     }
+    target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on == "slurm":
         from eagle3hub.jobs import slurm
 
+        profile = slurm.read_profile(slurm_profile)
+        words = ["--target", target, "--device", device or profile.device, *words_of(ctx, _OF_THE_WHOLE)]
         with progress(quiet=quiet) as say:
-            tasks, whole = slurm.validate_tasks(head, words_of(ctx, _OF_THE_WHOLE), target, target_name, layouts, say)
+            tasks, whole = slurm.validate_tasks(head, words, target, target_name, layouts, say)
         ran = run_on_slurm(
-            "validate", tasks, slurm_profile, run_folder, detach=detach, as_json=as_json, quiet=quiet, whole=whole
+            "validate", tasks, profile, run_folder, detach=detach, as_json=as_json, quiet=quiet, whole=whole
         )
         finish(slurm.validation_of(ran), to)
     if on is not None:
@@ -292,7 +300,7 @@ def validate(
         validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
-        device=device or "cpu",
+        device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
         reference=reference,

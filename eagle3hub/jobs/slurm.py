@@ -101,13 +101,20 @@ class Profile:
     setup: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def device(self) -> str:
+        """The device that tasks compute on where nothing else is said: cuda if they are given GPUs."""
+        return "cuda" if any(re.match(r"--(gres=.*gpu|gpus)", option) for option in self.options) else "cpu"
 
-def read_profile(path: Path) -> Profile:
-    """Read a profile (YAML, ``schemas/slurm.schema.json``).
+
+def read_profile(path: Path | None) -> Profile:
+    """Read a profile (YAML, ``schemas/slurm.schema.json``); without a file, everything is the cluster's default.
 
     Raises SourceError if it cannot be read, ManifestError (``slurm-profile``) for a field that is unknown or wrong,
     and UsageError (``slurm-secret``) for a variable that holds a secret.
     """
+    if path is None:
+        return Profile()
     document = read_yaml(path)
     hold_to_schema(document, schema("slurm"), "slurm-profile")
     data: dict[str, Any] = document.data

@@ -284,6 +284,7 @@ def test_a_profile_is_what_sbatch_is_told(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump({**stated, "launch": ["apptainer", "exec"], "python": "python3"}))
     found = slurm.read_profile(tmp_path / "p.yaml")
     assert found.options == ("--partition=a,b", "--time=90", "--gpus-per-node=8", "--exclusive")
+    assert (slurm.Profile().device, found.device) == ("cpu", "cuda")
     assert (found.at_once, found.launch, found.python) == (4, ("apptainer", "exec"), "python3")
 
 
@@ -359,7 +360,8 @@ def test_a_command_line_becomes_the_tasks(commands: Commands, files: Path, cli: 
     tasks = slurm.open_run("run").tasks
     assert [task.words for task in tasks][1] == (
         "bench", f"a={files / 'head'}", "--datasets", "smoke", "--draft-tokens", "3", "--temperature", "0",
-        "--engine", "reference", "--target", str(files / "target"), "--num-prompts", "8", "--run-anyway",
+        "--engine", "reference", "--target", str(files / "target"), "--device", "cpu", "--num-prompts", "8",
+        "--run-anyway",
     )  # fmt: skip
     assert len(tasks) == 4
     assert tasks[0].expected["prompts"] != SMOKE.sha256, "eight of its prompts"
