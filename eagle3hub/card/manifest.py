@@ -11,8 +11,13 @@ from eagle3hub.address import parse_address
 from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import ImportedTable, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
+from eagle3hub.checkpoint.writer import parse_size
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions, made_for
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.layouts import get_layout
+from eagle3hub.head.target import TargetFacts
+from eagle3hub.layouts import get_layout, get_reader
+from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.system import resources
 from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
 from eagle3hub.validation.options import ValidateOptions
@@ -221,13 +226,15 @@ class EngineNote:
 class Manifest:
     """One release.yaml, or one head of it; ``name`` is that head's name, else None.
 
-    Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to ``path``'s folder.
+    Local sources are absolute; ``conversion`` is what ``head`` says besides its source. ``reports`` and
+    ``benchmarks`` are glob patterns relative to ``path``'s folder.
     ``sections`` are the makers' own, as (title, Markdown). On a card that has only imported results, ``head_source``
     is None and ``architecture`` may be given.
     """
 
     path: Path
     head_source: str | None
+    conversion: ConvertOptions
     target: Target
     release: Release
     layouts: Layouts
@@ -252,6 +259,11 @@ class Manifest:
     def measured_target(self) -> str:
         """Where to read the target for measuring: the local folder if one is named, else the Hub id."""
         return str(self.target.path) if self.target.path else self.target.id
+
+    def conversion_to(self, layout: str, facts: TargetFacts) -> ConvertOptions:
+        """Return how a release converts its head to ``layout`` for a target with these facts."""
+        engines = made_for(layout, self.layouts.engines)
+        return replace(self.conversion, target=facts, engines=engines)
 
 
 def load_manifest(path: str | Path) -> Manifest:
@@ -404,6 +416,7 @@ def _build(document: Document, path: Path) -> Manifest:
     return Manifest(
         path=path,
         head_source=_local(here, data["head"]["source"]) if "head" in data else None,
+        conversion=_conversion(document, here),
         target=Target(
             id=target["id"],
             license=_license(target),
@@ -436,6 +449,45 @@ def _build(document: Document, path: Path) -> Manifest:
         publish=PublishSettings(**data.get("publish", {})),
         sections=tuple((one["title"], one["text"]) for one in data.get("sections", ())),
     )
+
+
+_READ = (
+    *("aux_convention", "num_target_layers", "norm_output", "norm_before_residual", "rope_theta", "mask_token_id"),
+    "allow_suspicious",
+)
+"""Fields of ``head`` that are options of reading, under the same name."""
+_CHANGES = ("resort_vocab", "sort_aux", "drop_embeddings", "dtype")
+"""Fields of ``head`` that are changes on the way, under the same name."""
+
+
+def _conversion(document: Document, here: Path) -> ConvertOptions:
+    """Return what ``head`` says about its conversion. Raises ManifestError for what a conversion refuses."""
+    data, k = document.data.get("head", {}), document.data["speculative_tokens"]
+    d2t, embeddings = data.get("d2t"), data.get("include_embeddings")
+    try:
+        if "from" in data:
+            get_reader(data["from"])
+        return ConvertOptions(
+            layout=data.get("from"),
+            speculative_tokens=k,
+            strict=data.get("strict", False),
+            read=ReadOptions(
+                aux_layers=tuple(data["aux_layers"]) if "aux_layers" in data else None,
+                drop=tuple(data.get("drop", ())),
+                **{key: data[key] for key in _READ if key in data},
+            ),
+            transforms=Transforms(
+                repair=tuple(data.get("repair", ())),
+                d2t=None if d2t is None else here / Path(d2t).expanduser(),
+                include_embeddings=None if embeddings is None else _local(here, embeddings),
+                **{key: data[key] for key in _CHANGES if key in data},
+            ),
+            settings=tuple(data.get("set", {}).items()),
+            max_shard_size=parse_size(data["max_shard_size"]) if "max_shard_size" in data else None,
+            digests=True,
+        )
+    except UsageError as error:
+        raise document.error(("head",), f"head: {error.message}", error.hint) from error
 
 
 def _facts(document: Document, at: Location) -> Facts:
