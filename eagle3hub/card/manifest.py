@@ -14,6 +14,8 @@ from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
 from eagle3hub.checkpoint.writer import parse_size
 from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions, made_for
+from eagle3hub.engines.base import EngineSettings
+from eagle3hub.engines.options import engine_options
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import get_layout, get_reader
@@ -337,7 +339,7 @@ _VALIDATE = (
 def validation_settings(manifest: Manifest) -> dict[str, Any]:
     """Return the options of ``eagle3hub validate`` that the manifest sets, by name, its target among them."""
     options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
-    return {"target": manifest.measured_target, **options}
+    return {"target": manifest.measured_target, **options, **engine_options(manifest.validate.engine_settings)}
 
 
 def _check(document: Document) -> None:
@@ -512,6 +514,7 @@ def _settings(document: Document, here: Path) -> ValidateOptions:
     prompts = given.get("prompts", "smoke")
     if is_prompts_file(prompts):
         given["prompts"] = str(here / prompts)
+    given["engine_settings"] = EngineSettings.from_json(given.get("engine_settings", {}))
     try:
         return ValidateOptions(**given)
     except UsageError as error:

@@ -12,6 +12,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.options import template_in_words
 from eagle3hub.engines.preflight import told_layers
 from eagle3hub.engines.specs import default_version, engine_title, version_data
 from eagle3hub.errors import UnavailableError
@@ -82,7 +83,7 @@ def validate(
         if options.reference.hidden_states is None:
             require_weights(str(target))
         reference = ReferenceRunner(job, identity, hashed, original, options.reference, cache, progress)
-    foreseen = preflight_check(checkpoint, head, identity.source)
+    foreseen = preflight_check(checkpoint, head, identity.source, job.engine_settings.tensor_parallel)
     starts = [_start(name, job, options) for name in names if name != REFERENCE]
     ran: dict[str, RanEngine] = {}
     for start in starts:
@@ -108,6 +109,7 @@ def validate(
 
 
 def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
+    started = [name for name in options.engines if name != REFERENCE and name not in options.endpoints]
     job = RunSpec(
         target=target.source,
         head=checkpoint.folder,
@@ -122,7 +124,7 @@ def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet,
         seed=options.seed,
         parallel_drafting=head.semantics.parallel_drafting,
         aux_layers=told_layers(head, "trtllm"),
-        engine_settings=options.engine_settings,
+        engine_settings=options.engine_settings.of_run(started),
     )
     return with_room(job, target)
 
@@ -153,6 +155,8 @@ def _frame(
             device=job.device,
             min_acceptance_length=options.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
+            chat_template=template_in_words(job.engine_settings.chat_template),
+            engine_settings=job.engine_settings,
             **ALWAYS,
         ),
         static=static,
