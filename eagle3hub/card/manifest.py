@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eagle3hub.address import parse_address
 from eagle3hub.card import bibliography, markdown
@@ -16,6 +16,7 @@ from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions, made_for
 from eagle3hub.engines.base import EngineSettings
 from eagle3hub.engines.options import engine_options
+from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import get_layout, get_reader
@@ -103,6 +104,9 @@ def _moved(places: Mapping[Location, Any], at: Location) -> dict[Location, Any]:
 # The file is checked against ``schemas/manifest.schema.json``; every error names file, line and field.
 
 
+Facts = tuple[tuple[str, str], ...]
+"""(label, text as typed), in the file's order."""
+Voice = Literal["makers", "we"]
 DEFAULT_REPORTS = ("reports/*.json",)
 """Where to look for reports if the manifest names none, relative to the manifest."""
 
@@ -118,18 +122,28 @@ class License:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The model the head drafts for; ``path`` is a local folder used for measuring."""
+    """The model the head drafts for.
+
+    ``path`` is a local folder used for measuring. ``also`` are further models by their Hub ids; ``gated``: readers
+    must ask for access.
+    """
 
     id: str
     license: License
     revision: str | None = None
     path: Path | None = None
     weights_digest: str | None = None
+    also: tuple[str, ...] = ()
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The public repository, and what its card says about it."""
+    """The public repository, and what its card says about it.
+
+    ``links`` are (title, address); ``headings`` are by the card's own heading; ``voice`` is who speaks in what the
+    card repeats.
+    """
 
     repo: str
     title: str
@@ -140,6 +154,10 @@ class Release:
     tags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     authors: tuple[str, ...] = ()
+    pipeline_tag: str | None = None
+    links: Facts = ()
+    voice: Voice = "makers"
+    headings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +192,6 @@ class PublishSettings:
     tag: str | None = None
 
 
-Facts = tuple[tuple[str, str], ...]
-"""(label, text as typed), in the file's order."""
 _GRAMS = {"g": 1.0, "kg": 1e3, "t": 1e6}
 
 
@@ -198,10 +214,28 @@ class Emissions:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set of the training; texts are as typed, and empty where nothing was said.
+
+    ``synthetic`` is yes, no or a share in percent; ``share`` is in percent.
+    """
+
+    name: str
+    id: str = ""
+    size: str = ""
+    share: str = ""
+    synthetic: str = ""
+    made_by: str = ""
+    license: License | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
-    """Facts about training as (label, text as typed), in the file's order, and the license of the data."""
+    """Facts about training as (label, text as typed), in the file's order, the license of the data, and its sets."""
 
     facts: Facts = ()
+    data_sets: tuple[DataSet, ...] = ()
     data_license: License | None = None
     emissions: Emissions | None = None
 
@@ -210,7 +244,8 @@ class Training:
 class EngineNote:
     """The makers' note on an engine that the head was not tested on here. Texts may be empty.
 
-    ``tensor_parallel``, ``dtype`` and ``aux_layers`` go into the printed recipe.
+    All but ``version``, ``requires``, ``requires_link``, ``note``, ``settings`` and ``install`` goes into the printed
+    recipe; ``install`` is shell lines of the makers.
     """
 
     engine: str
@@ -222,6 +257,26 @@ class EngineNote:
     tensor_parallel: int | None = None
     dtype: str | None = None
     aux_layers: tuple[int, ...] | None = None
+    draft_tokens: int | None = None
+    topk: int = 1
+    num_draft_tokens: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    install: str = ""
+
+    def serving(self, target: str, head: str, draft_tokens: int) -> Serving:
+        """Return what the printed recipe serves; ``draft_tokens`` is the release's K."""
+        return Serving(
+            target,
+            head,
+            draft_tokens=self.draft_tokens or draft_tokens,
+            topk=self.topk,
+            num_draft_tokens=self.num_draft_tokens,
+            tensor_parallel=self.tensor_parallel,
+            dtype=self.dtype,
+            aux_layers=self.aux_layers,
+            extra=self.flags,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,13 +429,17 @@ def _check(document: Document) -> None:
 def _check_licenses(document: Document) -> None:
     data = document.data
     sections = {"target": "license", "release": "license", "training": "data_license"}
-    for section, field in sections.items():
-        given = data.get(section, {}).get(field, "unknown")
+    given_for: list[tuple[Location, str]] = [
+        ((section, name), data.get(section, {}).get(name, "unknown")) for section, name in sections.items()
+    ]
+    for i, one in enumerate(data.get("training", {}).get("data_sets", ())):
+        given_for.append((("training", "data_sets", i, "license"), one.get("license", "unknown")))
+    for at, given in given_for:
         if given not in HUB_IDS:
             meant = did_you_mean(given, sorted(HUB_IDS))
-            message = f"{section}.{field} is {given!r}, which is no license id of the Hub{meant}"
+            message = f"{'.'.join(map(str, at))} is {given!r}, which is no license id of the Hub{meant}"
             hint = "use an id of the Hub's list, unknown, or other with a name and a link"
-            raise document.error((section, field), message, hint)
+            raise document.error(at, message, hint)
 
 
 def _check_library(document: Document) -> None:
@@ -425,6 +484,8 @@ def _build(document: Document, path: Path) -> Manifest:
             revision=target.get("revision"),
             path=here / Path(target["path"]).expanduser() if "path" in target else None,
             weights_digest=target.get("weights_digest"),
+            also=tuple(target.get("also", ())),
+            gated=target.get("gated", False),
         ),
         release=Release(
             repo=release["repo"],
@@ -432,6 +493,10 @@ def _build(document: Document, path: Path) -> Manifest:
             summary=release["summary"],
             license=_license(release),
             library_name=release.get("library_name"),
+            pipeline_tag=release.get("pipeline_tag"),
+            links=tuple((one["title"], one["url"]) for one in release.get("links", ())),
+            voice=release.get("voice", "makers"),
+            headings=release.get("headings", {}),
             **{key: tuple(release.get(key, ())) for key in ("language", "tags", "datasets", "authors")},
         ),
         layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ())), tuple(layouts.get("engines", ()))),
@@ -504,7 +569,15 @@ def _engine(document: Document, index: int) -> EngineNote:
     data["settings"] = _facts(document, ("engines", index, "settings"))
     if "aux_layers" in data:
         data["aux_layers"] = tuple(data["aux_layers"])
-    return EngineNote(**data)
+    data["env"] = dict(_facts(document, ("engines", index, "env")))
+    data["flags"] = tuple(data.get("flags", ()))
+    data["install"] = data.get("install", "").strip("\n")
+    note = EngineNote(**data)
+    try:
+        make_recipe(note.engine, note.serving("target", "head", document.data["speculative_tokens"]))
+    except UsageError as error:
+        raise document.error(("engines", index), f"{note.engine}: {error.message}", error.hint) from error
+    return note
 
 
 def _settings(document: Document, here: Path) -> ValidateOptions:
@@ -527,13 +600,25 @@ def _training(document: Document) -> Training:
     for key in section:
         if key == "facts":
             facts += [(label, document.texts[("training", "facts", label)]) for label in section["facts"]]
-        elif not key.startswith("data_license") and key != "emissions":
+        elif not key.startswith("data_license") and key not in ("emissions", "data_sets"):
             facts.append((_label(key), document.texts[("training", key)]))
     return Training(
         tuple(facts),
+        tuple(_data_set(document, i) for i in range(len(section.get("data_sets", ())))),
         _license(section, "data_") if "data_license" in section else None,
         _emissions(document) if "emissions" in section else None,
     )
+
+
+def _data_set(document: Document, index: int) -> DataSet:
+    at: Location = ("training", "data_sets", index)
+    data = document.data["training"]["data_sets"][index]
+    typed = {key: document.texts[(*at, key)] for key in data if not key.startswith("license")}
+    if isinstance(data.get("synthetic"), bool):
+        typed["synthetic"] = "yes" if data["synthetic"] else "no"
+    elif "synthetic" in data:
+        typed["synthetic"] += " %"
+    return DataSet(**typed, license=_license(data) if "license" in data else None)
 
 
 def _emissions(document: Document) -> Emissions:
