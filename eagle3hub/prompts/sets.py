@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.system.resources import cache_dir, read_toml
@@ -246,28 +246,37 @@ def lengthened(
     return out
 
 
+_CUTS = 12
+"""Most cuts tried for one prompt: a cut between two tokens can change how many tokens the whole has."""
+_CHARACTERS = 8
+"""Characters per token that are tokenised at first; where they are too few tokens, twice as many, and so on."""
+
+
 def _long(prompt: Prompt, whole: PromptSet, tokens: int, own: int, tokenizer: Tokenizer) -> Prompt:
     """Return a prompt with as much text before its own as fits into ``tokens``; alone it has ``own``."""
     place = whole.prompts.index(prompt)
     others = [*whole.prompts[place + 1 :], *whole.prompts[:place]]
-    ids = tokenizer.encode("\n\n".join(turn for other in others for turn in other.turns))
+    text = "\n\n".join(turn for other in others for turn in other.turns)
+    size = _CHARACTERS * tokens
+    ids = tokenizer.encode(text[:size])
+    while len(ids) < 2 * tokens and size < len(text):
+        size *= 2
+        ids = tokenizer.encode(text[:size])
     if own + len(ids) < tokens:
         raise InputError(
-            f"{whole.name} has {own + len(ids):,} tokens of text, too few for prompts of {tokens:,}",
+            f"{whole.name} has about {own + len(ids):,} tokens of text, too few for prompts of {tokens:,}",
             hint="ask for shorter contexts, or give a set with more text, such as sum",
             code="prompts-context-text",
         )
-    keep, best = max(0, tokens - own), prompt
-    for _ in range(_CUTS):
-        tried = replace(prompt, text=f"{tokenizer.decode(ids[:keep])}\n\n{prompt.text}") if keep else prompt
-        length = tokenizer.length(tried)
-        if length <= tokens:
-            best = tried
-        if length == tokens or keep == 0:
-            break
-        keep = max(0, keep - (length - tokens)) if length > tokens else keep + (tokens - length)
-        if keep in tested:
-            break
+    keep, best, longest = tokens - own, prompt, own
+    tried: set[int] = set()
+    while 0 < keep <= len(ids) and keep not in tried and len(tried) < _CUTS and longest < tokens:
+        tried.add(keep)
+        longer = replace(prompt, text=f"{tokenizer.decode(ids[:keep])}\n\n{prompt.text}")
+        length = tokenizer.length(longer)
+        if longest < length <= tokens:
+            best, longest = longer, length
+        keep += tokens - length
     return best
 
 

@@ -81,7 +81,7 @@ class Endpoint:
         for number, prompt in enumerate(spec.prompts.prompts, 1):
             begun = time.monotonic()
             try:
-                answer = self._dialect.ask(self._client, self._shown, spec, prompt.text, deadline=deadline)
+                answer = self._dialect.ask(self._client, self._shown, spec, prompt, deadline=deadline)
                 counts = Counts.from_json(answer.counters)
             except ServerBusy as busy:
                 return EngineFailure(
