@@ -312,7 +312,7 @@ def run_engine(
 ) -> EngineRun | EngineFailure:
     """Run ``worker`` (a file in ``workers/``) with ``python`` for the engine called ``title``; see `Engine.run`.
 
-    The worker gets ``request`` with the device, the messages of the prompts and the chat template's arguments added. Its
+    The worker gets ``request`` with the device, the prompts' messages and the chat template's arguments added. Its
     environment is this process's, without the variables that belong to this Python, and with ``env`` added.
     """
     listener = _Listener(title, spec, progress)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from eagle3hub.errors import InputError, SourceError
+from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.system.resources import cache_dir, read_toml
 
 # Data sets that can be fetched, as ``datasets.toml`` beside this module describes them
@@ -204,6 +204,21 @@ def context_name(tokens: int) -> str:
     return str(tokens) if tokens % 1024 else f"{tokens // 1024}k"
 
 
+def contexts_of(text: str) -> list[int]:
+    """Read ``1k,4k,500`` as numbers of tokens, ascending: 1k is 1024. Raises UsageError (``usage-context``)."""
+    out = set()
+    for part in text.lower().split(","):
+        digits, thousands = part.strip().removesuffix("k"), part.strip().endswith("k")
+        if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 10**9):
+            raise UsageError(
+                f"--context {text!r} is not a list of lengths in tokens",
+                hint="write them like 1k,4k,16k; 1k is 1024",
+                code="usage-context",
+            )
+        out.add(int(digits) * (1024 if thousands else 1))
+    return sorted(out)
+
+
 class Tokenizer(Protocol):
     """What makes prompts long: a tokenizer, and the target's chat template."""
 
@@ -236,6 +251,11 @@ def lengthened(
             f"{min(lengths.values())}, the chat template included",
             hint="ask for longer contexts, or give another set",
             code="prompts-context-empty",
+        )
+    if num_prompts is not None and num_prompts > len(fitting):
+        raise UsageError(
+            f"--num-prompts asks for {num_prompts} prompts, but {len(fitting)} of {whole.name} fit into "
+            f"{min(contexts)} tokens"
         )
     left_out = len(whole.prompts) - len(fitting)
     out = []

@@ -27,7 +27,7 @@ from eagle3hub.validation.measurement import load_reference
 from eagle3hub.validation.options import REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, identify_target, with_room
+from eagle3hub.validation.target import Target, identify_target, load_prompts_for, with_room
 
 DEFAULTS = ValidateOptions()
 
@@ -58,9 +58,22 @@ def validate(
     names = options.engines
     at = head_address(head_source)
     earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
-    prompts = load_prompts(options.prompts, options.num_prompts)
+    if not options.contexts:
+        load_prompts(options.prompts, options.num_prompts)  # before the target is hashed
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
+    if options.contexts:
+        require_packages()
+    (prompts,) = load_prompts_for(
+        identity,
+        options.prompts,
+        num_prompts=options.num_prompts,
+        contexts=options.contexts,
+        system_prompt=options.system_prompt,
+        template_options=options.engine_settings.chat_template,
+        new_tokens=options.max_new_tokens + options.draft_tokens,
+        progress=progress,
+    )
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
     head = open_head(checkpoint, target=identity.source)
@@ -153,6 +166,7 @@ def _frame(
             device=job.device,
             min_acceptance_length=options.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
+            system_prompt=options.system_prompt,
             **ALWAYS,
         ),
         static=static,
