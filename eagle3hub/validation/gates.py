@@ -165,8 +165,8 @@ def over_context(counts: Mapping[int, Sequence[Counts]]) -> Gate:
     """Hold a head's drafts at each length of prompts against those at the shortest, over the same prompts.
 
     ``counts`` has two lengths or more, in tokens. The line is `KEEPS`: for each longer length, the 95 % interval of
-    the paired difference is held against the loss that would leave that share of the drafts accepted per round. The gate
-    is that of the length with the worst verdict, and among equals the longest.
+    the paired difference is held against the loss that would leave that share of the drafts accepted per round. The
+    gate is that of the length with the worst verdict, and among equals the longest.
     """
     shortest, *longer = sorted(counts)
     gates = [_at_context(counts[shortest], counts[tokens], shortest, tokens) for tokens in reversed(longer)]
