@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS
@@ -200,7 +199,7 @@ def to_csv(results: Results) -> str:
 
 def _row(cell: CellRecord, results: Results) -> dict[str, object]:
     head = next(h for h in results.heads if h.name == cell.head)
-    settings = asdict(cell.settings)
+    settings = cell.settings.to_json()
     found: dict[str, object] = {
         "head": cell.head,
         "head_layout": head.layout,

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +16,15 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype, EngineSettings
+from eagle3hub.engines.options import template_in_words
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, contexts_of, datasets, is_cached
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
-from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_tree
-from eagle3hub.validation.target import Target, identify_target, load_prompts_for
+from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_started, check_tree
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for
 
 KNOWN_ENGINES = (REFERENCE, *ENGINES)
 MOST_DRAFT_TOKENS = 16
@@ -61,6 +62,17 @@ class CellSettings:
     drafting: str
     topk: int | None
     num_draft_tokens: int | None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``settings`` object of a cell."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "engine_settings"}
+        return plain | ({"engine_settings": self.engine_settings.to_json()} if self.engine_settings else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CellSettings:
+        """What `to_json` gave."""
+        return cls(**{**data, "engine_settings": EngineSettings.from_json(data.get("engine_settings", {}))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,6 @@ class Settings:
     topk: int | None = None
     num_draft_tokens: int | None = None
     min_acceptance_length: float | None = None
-    chat_template: str = "the target's own"
     system_prompt: str | None = None
     attached: tuple[str, ...] = ()
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
@@ -118,11 +129,14 @@ class Cell:
             concurrency=1,
             min_acceptance_length=common.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
-            chat_template=common.chat_template,
+            chat_template=template_in_words(common.engine_settings.chat_template),
             system_prompt=common.system_prompt,
             drafting=common.drafting,
             topk=common.topk,
             num_draft_tokens=None if common.topk is None else common.num_draft_tokens,
+            engine_settings=common.engine_settings.of_run(
+                [self.engine] if self.engine != REFERENCE and self.engine not in common.attached else []
+            ),
         )
 
     def key(self, engine_version: str) -> str:
@@ -135,7 +149,7 @@ class Cell:
             "target": self.target.identity.to_json(),
             "prompts": self.prompts.sha256,
             "engine": [self.engine, engine_version],
-            "settings": asdict(self.settings),
+            "settings": self.settings.to_json(),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -348,6 +362,7 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
     engines += [name for name in options.endpoints if name not in engines]
     names = listed("--datasets", options.datasets, str, "names or files")
     identity = identify_target(target, options.target_name, progress)
+    check_rendering(identity, options.engine_settings.chat_template, progress)
     prompts = [
         one
         for name in names
@@ -363,6 +378,8 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
         )
     ]
     read = [read_head(text, identity, progress) for text in heads]
+    started = [name for name in engines if name in ENGINES]
+    check_started(options.engine_settings, started, options.endpoints, options.engine_python)
     return BenchPlan(
         heads=tuple(read),
         target=identity,

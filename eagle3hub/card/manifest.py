@@ -11,6 +11,8 @@ from eagle3hub.address import parse_address
 from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import ImportedTable, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
+from eagle3hub.engines.base import EngineSettings
+from eagle3hub.engines.options import engine_options
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import get_layout
 from eagle3hub.system import resources
@@ -335,7 +337,7 @@ _VALIDATE = (
 def validation_settings(manifest: Manifest) -> dict[str, Any]:
     """Return the options of ``eagle3hub validate`` that the manifest sets, by name, its target among them."""
     options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
-    return {"target": manifest.measured_target, **options}
+    return {"target": manifest.measured_target, **options, **engine_options(manifest.validate.engine_settings)}
 
 
 def _check(document: Document) -> None:
@@ -470,6 +472,7 @@ def _settings(document: Document, here: Path) -> ValidateOptions:
     prompts = given.get("prompts", "smoke")
     if is_prompts_file(prompts):
         given["prompts"] = str(here / prompts)
+    given["engine_settings"] = EngineSettings.from_json(given.get("engine_settings", {}))
     try:
         return ValidateOptions(**given)
     except UsageError as error:

@@ -14,6 +14,7 @@ from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 from eagle3hub.engines.base import Verdict
+from eagle3hub.engines.options import engine_options
 from eagle3hub.errors import ManifestError, assert_never
 from eagle3hub.metrics import Acceptance
 from eagle3hub.validation.gates import Lossless
@@ -315,6 +316,9 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         options += [("--temperature", f"{settings.temperature:g}"), ("--seed", settings.seed)]
     if settings.min_acceptance_length is not None:
         options.append(("--min-acceptance-length", f"{settings.min_acceptance_length:g}"))
+    for option, given in engine_options(settings.engine_settings.of_run([run.entry.engine])).items():
+        values = given if isinstance(given, list) else [given]
+        options += [(f"--{option.replace('_', '-')}", value) for value in values if value is not None]
     lines = [f"eagle3hub validate {place}"]
     lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
     return f"{fetch}\n" + " \\\n  ".join(lines)
@@ -344,7 +348,10 @@ def conditions(run: Run) -> list[tuple[str, str]]:
         ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report.head.digest)}"),
         ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]
-    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in report.settings.to_json().items() if k != "device"]
+    shown = {k: v for k, v in report.settings.to_json().items() if k not in ("device", "engine_settings")}
+    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in shown.items()]
+    own = report.settings.engine_settings
+    rows += [("Tensor parallel size", own.tensor_parallel)] if own.tensor_parallel > 1 else []
     if entry.counted is not None:
         rows += [(_label(k), v) for k, v in entry.counted.environment.items()]
     rows += [(f"Engine flags, {k}" if isinstance(v, dict) else f"Engine flag {k}", v) for k, v in entry.flags.items()]

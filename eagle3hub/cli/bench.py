@@ -13,9 +13,12 @@ from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
     BatchTokensOption,
+    ChatTemplateArgOption,
     DeviceMapOption,
     DeviceOption,
     EndpointOption,
+    EngineArgOption,
+    EngineEnvOption,
     EnginePythonOption,
     MaxNewTokensOption,
     NumDraftTokensOption,
@@ -24,8 +27,10 @@ from eagle3hub.cli.parameters import (
     SystemPromptOption,
     TargetNameOption,
     TargetOption,
+    TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    engine_settings,
 )
 from eagle3hub.errors import UsageError
 from eagle3hub.system.progress import Progress
@@ -42,6 +47,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
     """Make the command; it measures with the runner that ``make_runner`` makes from the plan and the options."""
 
     def bench(
+        ctx: typer.Context,
         heads: Annotated[
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
@@ -75,6 +81,10 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
         ] = None,
         target_name: TargetNameOption = None,
+        tensor_parallel: TensorParallelOption = 1,
+        engine_arg: EngineArgOption = None,
+        engine_env: EngineEnvOption = None,
+        chat_template_arg: ChatTemplateArgOption = None,
         engine_python: EnginePythonOption = None,
         endpoint: EndpointOption = None,
         timeout: TimeoutOption = 1800.0,
@@ -98,7 +108,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
         from eagle3hub.benchmarking.chart import write_all
-        from eagle3hub.benchmarking.plan import listing
+        from eagle3hub.benchmarking.plan import listed, listing
         from eagle3hub.benchmarking.terminal import render
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
 
@@ -109,6 +119,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             raise UsageError(
                 "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
             )
+        pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+        settings = engine_settings(
+            ctx,
+            listed("--engine", engine, str, "names"),
+            tensor_parallel=tensor_parallel,
+            engine_arg=engine_arg,
+            engine_env=engine_env,
+            chat_template_arg=chat_template_arg,
+            pythons=pythons,
+            attached=endpoints,
+        )
         options = BenchOptions(
             datasets=datasets,
             draft_tokens=draft_tokens,
@@ -127,12 +148,13 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             min_acceptance_length=min_acceptance_length,
             base=base,
             target_name=target_name,
-            engine_python=engine_pythons(engine_python or []),
-            endpoints=endpoint_urls(endpoint or []),
+            engine_python=pythons,
+            endpoints=endpoints,
             timeout=timeout,
             device_map=device_map,
             batch_tokens=batch_tokens,
             run_anyway=run_anyway,
+            engine_settings=settings,
         )
         if not quiet:
             _tell_licences(datasets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -10,6 +11,7 @@ import typer
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
+    from eagle3hub.engines.base import EngineSettings
     from eagle3hub.layouts.base import ReadOptions
 
 HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
@@ -58,6 +60,33 @@ EndpointOption = Annotated[
     list[str] | None,
     typer.Option(metavar="ENGINE=URL", help="Attach to this running server of vllm or sglang.", show_default="none"),
 ]
+TensorParallelOption = Annotated[
+    int, typer.Option(metavar="N", help="Devices (on cpu: processes) that each engine is split over.")
+]
+EngineArgOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[ENGINE.]KEY=VALUE",
+        help="Further argument of the engine, as in kv_cache_dtype=fp8.",
+        show_default="none",
+    ),
+]
+EngineEnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[ENGINE.]NAME=VALUE",
+        help="Environment variable of the engine; no secrets: reports hold it.",
+        show_default="none",
+    ),
+]
+ChatTemplateArgOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Argument of the target's chat template, as in enable_thinking=false.",
+        show_default="none",
+    ),
+]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
     bool, typer.Option("--run-anyway", help="Also start an engine that will refuse these files or read them wrong.")
@@ -66,6 +95,46 @@ ReportOption = Annotated[Path | None, typer.Option(help="Write the report to thi
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
 ]
+
+
+def engine_settings(
+    ctx: typer.Context,
+    names: Sequence[str],
+    *,
+    tensor_parallel: int,
+    engine_arg: list[str] | None,
+    engine_env: list[str] | None,
+    chat_template_arg: list[str] | None,
+    pythons: Mapping[str, str | Path] | None = None,
+    attached: Iterable[str] = (),
+) -> EngineSettings:
+    """Read the four options for a run of the engines ``names``, of which ``attached`` are servers that run already.
+
+    What a manifest says of engines that this run does not start is left out. Raises UsageError as
+    `eagle3hub.engines.options.read_engine_settings` does.
+    """
+    from eagle3hub.engines import ENGINES
+    from eagle3hub.engines.environments import version_in
+    from eagle3hub.engines.options import read_engine_settings
+
+    started = [name for name in names if name in ENGINES and name not in attached]
+
+    def of_manifest(option: str) -> bool:
+        source = ctx.get_parameter_source(option)
+        return source is not None and source.name == "DEFAULT_MAP"
+
+    def told(option: str, pairs: list[str] | None) -> list[str]:
+        of_others = of_manifest(option)
+        return [pair for pair in pairs or [] if not of_others or pair.partition(".")[0] in started]
+
+    return read_engine_settings(
+        started,
+        tensor_parallel=1 if of_manifest("tensor_parallel") and not started else tensor_parallel,
+        engine_arg=told("engine_arg", engine_arg),
+        engine_env=told("engine_env", engine_env),
+        chat_template_arg=chat_template_arg or [],
+        versions={name: found for name in started if (found := version_in(name, pythons))},
+    )
 
 
 # Facts about a source that a user can state.

@@ -24,8 +24,11 @@ from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
     BatchTokensOption,
+    ChatTemplateArgOption,
     DeviceMapOption,
     EndpointOption,
+    EngineArgOption,
+    EngineEnvOption,
     EnginePythonOption,
     HtmlOption,
     MaxNewTokensOption,
@@ -36,8 +39,10 @@ from eagle3hub.cli.parameters import (
     SystemPromptOption,
     TargetNameOption,
     TargetOption,
+    TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    engine_settings,
 )
 from eagle3hub.errors import UsageError
 
@@ -56,6 +61,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 
 def validate(
+    ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption,
     _manifest: Annotated[
@@ -131,6 +137,10 @@ def validate(
     device_map: DeviceMapOption = None,
     batch_tokens: BatchTokensOption = None,
     target_name: TargetNameOption = None,
+    tensor_parallel: TensorParallelOption = 1,
+    engine_arg: EngineArgOption = None,
+    engine_env: EngineEnvOption = None,
+    chat_template_arg: ChatTemplateArgOption = None,
     engine_python: EnginePythonOption = None,
     endpoint: EndpointOption = None,
     timeout: TimeoutOption = 1800.0,
@@ -162,9 +172,19 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, writable_report
+    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, engine_names, writable_report
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+    settings = engine_settings(
+        ctx,
+        engine_names(engine, endpoints),
+        tensor_parallel=tensor_parallel,
+        engine_arg=engine_arg,
+        engine_env=engine_env,
+        chat_template_arg=chat_template_arg,
+        pythons=pythons,
+        attached=endpoints,
+    )
     for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
@@ -217,6 +237,7 @@ def validate(
         "min_acceptance_length": min_acceptance_length,
         "timeout": timeout,
         "target_name": target_name,
+        "engine_settings": settings,
     }
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,20 @@ class EngineSettings:
 
     def __bool__(self) -> bool:
         """Whether anything is set."""
-        return self != EngineSettings()
+        return bool(self.to_json())
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json(), sort_keys=True))
+
+    def of_run(self, started: Iterable[str]) -> EngineSettings:
+        """Return what of them applies to a run that starts these engines, none of them a server or the reference."""
+        names = list(started)
+        return EngineSettings(
+            self.tensor_parallel if names else 1,
+            {engine: given for engine, given in self.arguments.items() if engine in names},
+            {engine: given for engine, given in self.environment.items() if engine in names},
+            self.chat_template,
+        )
 
     def arguments_of(self, engine: str, own: Mapping[str, Any], *, drafts: bool) -> dict[str, Any]:
         """Return ``own``, the arguments of a run, with those given for ``engine``.
@@ -112,7 +126,7 @@ class EngineSettings:
         A run of the target alone (``drafts`` is false) takes none about speculation.
         """
         given = self.arguments.get(engine, {})
-        return _merged(own, {k: v for k, v in given.items() if drafts or not k.startswith("speculative")})
+        return merged(own, {k: v for k, v in given.items() if drafts or not k.startswith("speculative")})
 
     def environment_of(self, engine: str, own: Mapping[str, str]) -> dict[str, str]:
         """Return ``own``, the variables of a run, with those given for ``engine``."""
@@ -132,12 +146,15 @@ class EngineSettings:
         return cls(**data)
 
 
-def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+NO_SETTINGS = EngineSettings()
+
+
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``own`` with ``given`` over it; objects are merged key by key."""
     out = dict(own)
     for key, value in given.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = _merged(out[key], value) if both else value
+        out[key] = merged(out[key], value) if both else value
     return out
 
 
@@ -288,11 +305,19 @@ class Engine(Protocol):
     runs_alone: bool
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them).
 
         ``parallel_drafting``: whether it is a P-EAGLE head, which an engine that can draft so must be told.
+        ``settings``: how a run started the engine beyond that.
         """
 
     def unable(self, spec: RunSpec) -> str | None:

@@ -414,6 +414,12 @@ def installed_version(engine: str, python: Path) -> str | None:
     return told[1].decode() if done.returncode == 0 and told else None
 
 
+def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
+    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
+    given = (pythons or {}).get(name)
+    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
+
+
 # Check each engine on this machine: interpreter, versions, device, memory, and how to fix what is missing
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -22,11 +23,18 @@ class SGLang:
         self.version = version or default_version("sglang")
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return the server's command and an offline snippet, for a chain."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
-        return make_recipe(self.name, serving, self.version)
+        return make_recipe(self.name, serving.with_settings(self.name, settings), self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
@@ -105,4 +113,15 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     if spec.device == "cpu":
         # Compiling takes longer than one short run: without it 46 s became 2 s, with the same tokens.
         environment |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
+        devices = spec.engine_settings.tensor_parallel
+        if devices > 1:
+            # Else SGLang gives each process a NUMA node of its own, and does not start where there are fewer.
+            environment["SGLANG_CPU_OMP_THREADS_BIND"] = _shares(sorted(os.sched_getaffinity(0)), devices)
     return spec.engine_settings.environment_of("sglang", environment)
+
+
+def _shares(cores: list[int], processes: int) -> str:
+    """Return each process's share of the cores as SGLang reads it, ``0,1|2,3``; too few are shared."""
+    width = max(1, len(cores) // processes)
+    starts = [(i * width) % len(cores) for i in range(processes)]
+    return "|".join(",".join(map(str, cores[start : start + width])) for start in starts)

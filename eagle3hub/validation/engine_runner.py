@@ -45,6 +45,8 @@ def engine_for(
     Raises UnavailableError where there is none, or its results would say nothing; InputError for a server that serves
     something else.
     """
+    from eagle3hub.engines.environments import version_in
+
     url = endpoints.get(name)
     engine = get_engine(name, version_in(name, pythons))
     if url is not None:
@@ -58,15 +60,9 @@ def engine_for(
         raise UnavailableError(
             inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
         )
-    return engine, Path(sys.executable) if url is not None else interpreter(engine, job.device, pythons)
-
-
-def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
-    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
-    from eagle3hub.engines.environments import installed_version
-
-    given = (pythons or {}).get(name)
-    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
+    if url is not None:
+        return engine, Path(sys.executable)
+    return engine, interpreter(engine, job.device, pythons, job.engine_settings.tensor_parallel)
 
 
 def device_of(server: Engine) -> str:
@@ -75,10 +71,10 @@ def device_of(server: Engine) -> str:
     return shown if shown in DEVICES else "server"
 
 
-def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None) -> Path:
+def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None, devices: int = 1) -> Path:
     """The interpreter given for the engine, else that of its installed environment.
 
-    Raises UnavailableError where there is none, or no such device.
+    Raises UnavailableError where there is none, no such device, or fewer than ``devices`` of it.
     """
     from eagle3hub.engines import environments
 
@@ -93,6 +89,13 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )
+    there = len(list(_CUDA.parent.glob("nvidia[0-9]*"))) if device == "cuda" else devices
+    if there < devices:
+        raise UnavailableError(
+            f"--tensor-parallel {devices} needs {devices} CUDA devices, and this machine has {there}",
+            hint=f"--tensor-parallel {there}" if there else "see whether the driver made /dev/nvidia0",
+            code="device-missing",
+        )
     return environments.environment_python(engine.name, device)
 
 
@@ -103,14 +106,18 @@ PreflightCheck = Callable[[str, str, "Device"], PreflightVerdict]
 """The preflight's verdict by engine, version and device."""
 
 
-def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> PreflightCheck:
-    """Read a head's folder once, for any number of engines. ``target`` is a folder or a Hub id."""
+def preflight_check(checkpoint: Checkpoint, head: Head, target: str, tensor_parallel: int = 1) -> PreflightCheck:
+    """Read a head's folder once, for any number of engines.
+
+    ``target`` is a folder or a Hub id, ``tensor_parallel`` the number of devices that an engine splits both over.
+    """
     facts = read_target(target)
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
     def check(engine: str, version: str, device: Device) -> PreflightVerdict:
         told = told_layers(head, engine)
-        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts, told)
+        judged = preflight_version(engine, version, device)
+        verdict = preflight(subject, engine, judged, facts, told, tensor_parallel)
         return verdict.with_settings([PARALLEL_DRAFTING])  # a run of a P-EAGLE head states it
 
     return check
@@ -186,7 +193,11 @@ class EngineRunner:
     def _ran(self, outcome: EngineRun | EngineFailure, base: EngineRun | None) -> RanEngine:
         job = self._job
         recipe = self._engine.recipe(
-            self._target.name, self._head, draft_tokens=job.draft_tokens, parallel_drafting=job.parallel_drafting
+            self._target.name,
+            self._head,
+            draft_tokens=job.draft_tokens,
+            parallel_drafting=job.parallel_drafting,
+            settings=job.engine_settings,
         )
         flags = public(self._engine.flags(self._job), self._job, self._head, self._target)
         return RanEngine(self._engine.name, self._engine.version, outcome, base, flags, recipe)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
+from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import UsageError
 from eagle3hub.prompts import contexts_of
 
@@ -135,6 +136,7 @@ class ValidateOptions:
                 hint=f"--engine {REFERENCE},{','.join(names)}",
                 code="usage-reference-head",
             )
+        check_started(self.engine_settings, [n for n in names if n != REFERENCE], self.endpoints, self.engine_python)
 
     def _check_numbers(self) -> None:
         for option, value in (("--max-new-tokens", self.max_new_tokens), ("--draft-tokens", self.draft_tokens)):
@@ -182,6 +184,31 @@ def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> li
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return [*names, *(name for name in attached if name not in names)]
+
+
+def check_started(
+    settings: EngineSettings, engines: Sequence[str], attached: Iterable[str], pythons: Mapping[str, str | Path]
+) -> None:
+    """Hold engine settings against the engines that a run asks for (`check_engine_settings`), servers among them.
+
+    Raises UsageError, also for settings of a server that runs already.
+    """
+    if not settings:
+        return
+    from eagle3hub.engines.environments import version_in
+    from eagle3hub.engines.options import check_engine_settings
+
+    servers = [name for name in engines if name in attached]
+    of_servers = [name for name in servers if settings.arguments.get(name) or settings.environment.get(name)]
+    if of_servers or (settings.tensor_parallel > 1 and servers and len(servers) == len(engines)):
+        raise UsageError(
+            f"{engine_title((of_servers or servers)[0])} is a server that runs already, and the engine settings say "
+            "how to start it",
+            hint="start it with them yourself, and leave out --tensor-parallel, --engine-arg and --engine-env",
+            code="usage-endpoint",
+        )
+    known = [name for name in settings.arguments if name in pythons]
+    check_engine_settings(settings, {name: found for name in known if (found := version_in(name, pythons))})
 
 
 def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> None:

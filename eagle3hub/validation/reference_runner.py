@@ -216,6 +216,8 @@ class ReferenceRunner:
             return self._known
         if options.hidden_states is not None:
             self._known = self._saved_texts()
+            if job.engine_settings.chat_template:
+                self._notes = ["the saved hidden states do not say by which arguments the prompts were rendered"]
         elif options.responses is not None:
             from eagle3hub.reference.responses import read_responses, texts_of
 

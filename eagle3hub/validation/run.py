@@ -12,6 +12,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.options import template_in_words
 from eagle3hub.engines.preflight import told_layers
 from eagle3hub.engines.specs import default_version, engine_title, version_data
 from eagle3hub.errors import UnavailableError
@@ -27,7 +28,7 @@ from eagle3hub.validation.measurement import load_reference
 from eagle3hub.validation.options import REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, identify_target, load_prompts_for, with_room
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for, with_room
 
 DEFAULTS = ValidateOptions()
 
@@ -62,6 +63,7 @@ def validate(
         load_prompts(options.prompts, options.num_prompts)  # before the target is hashed
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
+    check_rendering(identity, options.engine_settings.chat_template, progress)
     if options.contexts:
         require_packages()
     (prompts,) = load_prompts_for(
@@ -95,7 +97,7 @@ def validate(
         if options.reference.hidden_states is None:
             require_weights(str(target))
         reference = ReferenceRunner(job, identity, hashed, original, options.reference, cache, progress)
-    foreseen = preflight_check(checkpoint, head, identity.source)
+    foreseen = preflight_check(checkpoint, head, identity.source, job.engine_settings.tensor_parallel)
     starts = [_start(name, job, options) for name in names if name != REFERENCE]
     ran: dict[str, RanEngine] = {}
     for start in starts:
@@ -121,6 +123,7 @@ def validate(
 
 
 def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
+    started = [name for name in options.engines if name != REFERENCE and name not in options.endpoints]
     job = RunSpec(
         target=target.source,
         head=checkpoint.folder,
@@ -135,7 +138,7 @@ def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet,
         seed=options.seed,
         parallel_drafting=head.semantics.parallel_drafting,
         aux_layers=told_layers(head, "trtllm"),
-        engine_settings=options.engine_settings,
+        engine_settings=options.engine_settings.of_run(started),
     )
     return with_room(job, target)
 
@@ -166,6 +169,8 @@ def _frame(
             device=job.device,
             min_acceptance_length=options.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
+            chat_template=template_in_words(job.engine_settings.chat_template),
+            engine_settings=job.engine_settings,
             system_prompt=options.system_prompt,
             **ALWAYS,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,10 +13,12 @@ from typing import Any
 
 from eagle3hub.address import HubAddress, target_address
 from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.source import parse_json_object, read_small
 from eagle3hub.engines.base import RunSpec
-from eagle3hub.errors import InputError, SourceError
+from eagle3hub.errors import HubError, InputError, SourceError
 from eagle3hub.head.target import WEIGHTS, read_target
 from eagle3hub.prompts import PromptSet, lengthened, load_prompts
+from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.validation.report import MeasuredTarget
@@ -128,6 +131,78 @@ def load_prompts_for(
     folder = Path(target.source) if Path(target.source).is_dir() else None
     tokenizer = ChatTokenizer(load_tokenizer(target.source, folder, None), target.name)
     return lengthened(whole, contexts, PromptLengths(tokenizer, template_options or {}), num_prompts)
+
+
+_TEMPLATE_FILE, _TOKENIZER_FILE = "chat_template.jinja", "tokenizer_config.json"
+
+
+def check_rendering(target: Target, arguments: Mapping[str, object], progress: Progress = silent) -> None:
+    """Raise InputError (``target-chat-template-arg``) for an argument that the target's chat template never names.
+
+    Such a template ignores it without a word. Nothing is read where there are no ``arguments``.
+    """
+    if not arguments:
+        return
+    template = _chat_template(target, progress)
+    if template is None:
+        raise InputError(
+            f"{target.name} has no chat template for --chat-template-arg {next(iter(arguments))}",
+            hint="leave it out",
+            code="target-chat-template-arg",
+        )
+    named = _names_in(template)
+    for name in arguments:
+        if name not in named:
+            raise InputError(
+                f"the chat template of {target.name} has no argument {name}{did_you_mean(name, sorted(named))}",
+                hint="its arguments are the names that the template looks at, beside messages",
+                code="target-chat-template-arg",
+            )
+
+
+def _chat_template(target: Target, progress: Progress) -> str | None:
+    """Return the text of the template that a conversation is rendered with, or None if there is none."""
+    folder = Path(target.source)
+    own = _file(target.source, folder / _TEMPLATE_FILE, progress)
+    if own is not None:
+        return own.decode("utf-8", "replace")
+    stated = _file(target.source, folder / _TOKENIZER_FILE, progress)
+    found = {} if stated is None else parse_json_object(stated, folder / _TOKENIZER_FILE)
+    template = found.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        by_name = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = by_name.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _file(source: str, path: Path, progress: Progress) -> bytes | None:
+    """Return a small file of a target's folder, or of its repository on the Hub; None if it is not there."""
+    at = target_address(source)
+    if not isinstance(at, HubAddress):
+        return read_small(path)
+    from eagle3hub.checkpoint.hub import download_file
+
+    try:
+        return read_small(download_file(at.repo_id, path.name, at.revision, progress))
+    except HubError as error:
+        if error.code == "hub-no-file":
+            return None
+        raise
+
+
+def _names_in(template: str) -> set[str]:
+    """Return the variables that a Jinja template looks at. It is split into tokens, and never run."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    names, before = set(), ""
+    try:
+        for _, kind, text in Environment().lex(template):
+            if kind == "name" and before != ".":
+                names.add(text)
+            before = before if kind == "whitespace" else text
+    except TemplateSyntaxError:
+        return set(re.findall(r"[A-Za-z_]\w*", template))
+    return names
 
 
 def with_room(job: RunSpec, target: Target) -> RunSpec:

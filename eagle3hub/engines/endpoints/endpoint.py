@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec
+from eagle3hub.engines.base import (
+    NO_SETTINGS,
+    EngineFailure,
+    EngineRun,
+    EngineSettings,
+    LoadReport,
+    PromptResult,
+    Recipe,
+    RunSpec,
+)
 from eagle3hub.engines.endpoints.dialects import (
     PER_REQUEST,
     Dialect,
@@ -48,11 +57,25 @@ class Endpoint:
         self._shown = shown
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return how to start the engine for this head; the server's own command is not known."""
         engine = get_engine(self.name, self.version)
-        return engine.recipe(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
+        return engine.recipe(
+            target,
+            head,
+            draft_tokens=draft_tokens,
+            dtype=dtype,
+            parallel_drafting=parallel_drafting,
+            settings=settings.of_run([]),
+        )
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`. A device that the server does not show is taken as CUDA, which has no limits."""

@@ -19,10 +19,10 @@ import sys
 import tempfile
 import time
 
-from protocol import Stage, processor, serve
+from protocol import Stage, load_of_all, processor, serve
 from sglang_counters import counters
 
-_LOAD, _FAULT = "draft-load.json", "scheduler-fault.json"
+_LOAD, _FAULT = "draft-load.{}.json", "scheduler-fault.json"
 
 
 def _run(request, tell):
@@ -57,7 +57,7 @@ def _run(request, tell):
             "threads": torch.get_num_threads(),
             "kernels": kernel_package,
         },
-        load=_read(_LOAD) or {},
+        load=_load(request["engine"].get("tp_size", 1)),
         seconds=time.monotonic() - started,
     )
     steps = request["engine"].get("speculative_num_steps")
@@ -90,6 +90,12 @@ def _prompt_ids(tokenizer, messages, options):
     """Return the token ids of a conversation in the target's own chat template."""
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, **options)
     return list(found["input_ids"] if hasattr(found, "keys") else found)
+
+
+def _load(processes):
+    """Return what the processes of SGLang saw of the draft's loading; one that saw nothing has not watched."""
+    seen = [_read(path.name) for path in _path("").glob(_LOAD.format("*"))]
+    return load_of_all(seen + [{}] * (processes - len(seen)))
 
 
 def _end_with_fault(tell):
@@ -133,7 +139,7 @@ def _scheduler(*args, **kwargs):
             signal.pause()
 
     scheduler.get_exception_traceback = report
-    watch_draft(lambda found: _write(_LOAD, found))
+    watch_draft(lambda found: _write(_LOAD.format(os.getpid()), found))
     scheduler.run_scheduler_process(*args, **kwargs)
 
 

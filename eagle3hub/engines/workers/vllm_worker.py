@@ -14,7 +14,7 @@ import platform
 import re
 import time
 
-from protocol import Stage, processor, serve
+from protocol import Stage, load_of_all, processor, serve
 from vllm_counters import NAMES, difference
 
 
@@ -31,7 +31,7 @@ def _run(request, tell):
     tell("stage", stage="load")
     with Stage("load"):
         llm = vllm.LLM(**request["llm"], worker_extension_cls="vllm_extension.DraftWatch")
-        draft = merged(llm.collective_rpc("eagle3hub_draft"))
+        draft = load_of_all(llm.collective_rpc("eagle3hub_draft"))
     tell(
         "ready",
         version=vllm.__version__,
@@ -124,21 +124,6 @@ def aux_boundaries(model):
         if ids:
             return [int(i) for i in ids]
     return None
-
-
-def merged(seen):
-    """Return what the processes of vLLM saw of the draft as one.
-
-    Each loads its part of every tensor: nothing may be missing in any of them, and a tensor was ignored if none of
-    them read it. The report says that the load was watched only if every process watched it.
-    """
-    if not all(one.get("checked") for one in seen):
-        return {"checked": False}
-    ignored = [name for name in seen[0]["ignored"] if all(name in one["ignored"] for one in seen)]
-    missing = dict.fromkeys(name for one in seen for name in one["not_loaded"])
-    taps = [one["aux_boundaries"] for one in seen]
-    same = taps[0] if all(one == taps[0] for one in taps) else None
-    return {"checked": True, "not_loaded": list(missing), "ignored": ignored, "aux_boundaries": same}
 
 
 def _counters(llm):
