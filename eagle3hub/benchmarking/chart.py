@@ -182,6 +182,11 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     for name, chart in pictures.items():
         files[f"charts/{name}.svg"] = chart.svg
         files[f"charts/{name}.png"] = chart.png
+    return written(files, folder)
+
+
+def written(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    """Write files by their path in a folder; returns them. Raises OutputError."""
     for name, data in files.items():
         replace_file(folder / name, data, parents=True)
     return [folder / name for name in files]
@@ -241,10 +246,17 @@ def _acceptance(found: Acceptance) -> dict[str, object]:
 
 def to_markdown(results: Results, pictures: Mapping[str, Chart] | None = None) -> str:
     """Return the tables, the charts with their alt texts, and the conditions, as a Markdown page."""
-    parts = ["# Benchmark"]
-    parts += [_markdown_table(table) for table in tables(results)]
-    parts += [f"![{_escaped(chart.alt)}](charts/{name}.svg)" for name, chart in (pictures or {}).items()]
-    parts += ["## Conditions", "\n".join(f"- {_escaped(line)}" for line in conditions(results))]
+    return markdown_page("Benchmark", tables(results), pictures or {}, conditions(results))
+
+
+def markdown_page(
+    title: str, tables: Sequence[Table], pictures: Mapping[str, Chart], conditions: Sequence[str]
+) -> str:
+    """Return tables, charts with their alt texts, and conditions, as a Markdown page."""
+    parts = [f"# {title}"]
+    parts += [_markdown_table(table) for table in tables]
+    parts += [f"![{_escaped(chart.alt)}](charts/{name}.svg)" for name, chart in pictures.items()]
+    parts += ["## Conditions", "\n".join(f"- {_escaped(line)}" for line in conditions)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,7 +21,7 @@ from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
 from eagle3hub.metrics.estimate import Interval, interval, listed
-from eagle3hub.prompts import Context
+from eagle3hub.prompts import Context, PromptSet
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
@@ -357,10 +357,7 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
         engine=cell.engine,
         engine_version=version,
         environment=result.environment,
-        prompts=CellPrompts.from_json(
-            cell.prompts.to_json()
-            | {"turns": "first", "source": None if cell.prompts.dataset is None else cell.prompts.dataset.to_json()}
-        ),
+        prompts=prompts_of(cell.prompts),
         settings=cell.settings,
         verdict=result.verdict,
         reason=result.reason,
@@ -370,6 +367,12 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
         throughput=result.throughput,
         seconds=result.seconds,
     )
+
+
+def prompts_of(prompts: PromptSet) -> CellPrompts:
+    """Return what results state of a prompt set."""
+    source = None if prompts.dataset is None else prompts.dataset.to_json()
+    return CellPrompts.from_json({**prompts.to_json(), "turns": "first", "source": source})
 
 
 def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:

@@ -8,6 +8,7 @@ from eagle3hub.charts.draw import (
     acceptance_by_dataset,
     acceptance_by_draft_tokens,
     acceptance_by_position,
+    throughput_by_concurrency,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "acceptance_by_dataset",
     "acceptance_by_draft_tokens",
     "acceptance_by_position",
+    "throughput_by_concurrency",
 ]

@@ -317,6 +317,26 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
 
     Arguments and errors as for `acceptance_by_dataset`.
     """
+    return _lines(panels, title, note, ("draft tokens per round, K", "τ, tokens per round"), (_tau, "K = "))
+
+
+@_once
+def throughput_by_concurrency(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
+    """Draw new tokens per second by the requests under way at a time, which are the panels' labels.
+
+    Arguments and errors as for `acceptance_by_dataset`.
+    """
+    names = ("requests under way at a time", "new tokens per second")
+    return _lines(panels, title, note, names, (lambda value: f"{value:.1f}", ""))
+
+
+def _lines(
+    panels: Sequence[Panel],
+    title: str,
+    note: str,
+    axes_named: tuple[str, str],
+    told: tuple[Callable[[float], str], str],
+) -> Chart:
     names = series_names(panels)
     with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
@@ -330,8 +350,8 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
             axis.set_xticks(numbers, panel.labels)
             axis.margins(x=0.08, y=0.08)
             axis.grid(axis="y")
-        named(axes, "draft tokens per round, K", "τ, tokens per round")
-        return _finished(figure, panels, title, _tau, "K = ")
+        named(axes, *axes_named)
+        return _finished(figure, panels, title, *told)
 
 
 @_once

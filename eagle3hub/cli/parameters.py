@@ -220,6 +220,16 @@ def read_options(
     )
 
 
+def layer_numbers(option: str, text: str | None, convention: str, counted: str | None) -> tuple[int, ...] | None:
+    """Layers of the target, given in either numbering, as after-layer ids. Raises UsageError."""
+    if text is None:
+        if counted is not None:
+            raise UsageError(f"{convention} says how {option} counts, and there is none", hint=f"give {option}")
+        return None
+    given = _choice(convention, counted, _AFTER) or "after"
+    return tuple(number - (given == "boundary") for number in _numbers(option, text))
+
+
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     """Read ``1,14,26`` as integers."""
     try:

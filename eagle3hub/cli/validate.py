@@ -43,6 +43,7 @@ from eagle3hub.cli.parameters import (
     TimeoutOption,
     TopKOption,
     engine_settings,
+    layer_numbers,
 )
 from eagle3hub.errors import UsageError
 
@@ -126,8 +127,27 @@ def validate(
     ] = None,
     hidden_states: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Replay saved hidden states; no target runs.", show_default="none"),
+        typer.Option(
+            metavar="DIR",
+            help="Replay these hidden states; no target runs. Of eagle3hub, vLLM, speculators, SpecForge or ModelOpt.",
+            show_default="none",
+        ),
     ] = None,
+    states_layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Target layers of these states, as in 1,14,26.", show_default="as they say"),
+    ] = None,
+    states_convention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="after|boundary",
+            help="after: 0-based layer whose output it is; boundary: number of layers that have run.",
+            show_default="after",
+        ),
+    ] = None,
+    own_texts: Annotated[
+        bool, typer.Option("--own-texts", help="The target wrote the texts of these states; nothing else shows it.")
+    ] = False,
     save_responses: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep what the target said.", show_default="none")
     ] = None,
@@ -204,6 +224,8 @@ def validate(
         drafting=drafting,
         responses=responses,
         hidden_states=hidden_states,
+        states_layers=layer_numbers("--states-layers", states_layers, "--states-convention", states_convention),
+        own_texts=own_texts,
         save_responses=save_responses,
         save_hidden_states=save_hidden_states,
         device_map=device_map,

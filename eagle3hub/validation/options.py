@@ -17,6 +17,9 @@ from eagle3hub.prompts import contexts_of
 REFERENCE = "reference"
 """The name of our own reference among the engines."""
 
+OWN_PROMPTS = "hidden-states"
+"""The prompts that are the texts of the hidden states."""
+
 DEFAULT_TIMEOUT = 1800.0
 """Seconds that one run of an engine may take."""
 
@@ -30,8 +33,12 @@ class ReferenceOptions:
 
     Attributes:
         drafting: ``greedy`` takes the head's arg max, ``probabilistic`` samples from it at the temperature asked for.
-        responses: file of responses to replay, in place of generating them.
-        hidden_states: folder of saved hidden states to replay, in place of running the target.
+        responses: file of responses to replay, in place of generating them; with ``hidden_states`` of a producer
+            that does not say where the answers are, they say it.
+        hidden_states: folder of saved hidden states to replay, in place of running the target: eagle3hub's, or those
+            of vLLM, speculators, SpecForge or ModelOpt.
+        states_layers: after-layer ids of these states, where their files do not say.
+        own_texts: whether you say that the target wrote the texts of these states, where nothing shows it.
         save_responses, save_hidden_states: where to keep the texts, and what the target computed over them.
         device_map: accelerate's placement of the target (``auto``), or None for one device.
         batch_tokens: most tokens in one pass of the target, or None for the device's default.
@@ -42,6 +49,8 @@ class ReferenceOptions:
     drafting: str = "greedy"
     responses: str | Path | None = None
     hidden_states: str | Path | None = None
+    states_layers: tuple[int, ...] | None = None
+    own_texts: bool = False
     save_responses: str | Path | None = None
     save_hidden_states: str | Path | None = None
     device_map: str | None = None
@@ -54,10 +63,17 @@ class ReferenceOptions:
                 hint=f"drafting: {', '.join(DRAFTING)}",
                 code="usage-drafting",
             )
-        if self.hidden_states is not None and (self.responses or self.save_responses or self.save_hidden_states):
+        if self.hidden_states is not None and (self.save_responses or self.save_hidden_states):
             raise UsageError(
                 "--hidden-states holds the texts and what the target computed over them",
-                hint="leave out --responses, --save-responses and --save-hidden-states",
+                hint="leave out --save-responses and --save-hidden-states",
+                code="usage-hidden-states",
+            )
+        if self.hidden_states is None and (self.states_layers is not None or self.own_texts):
+            raise UsageError(
+                f"{'--own-texts' if self.states_layers is None else '--states-layers'} is about --hidden-states, and "
+                "there are none",
+                hint="give the folder with --hidden-states",
                 code="usage-hidden-states",
             )
 
@@ -130,6 +146,25 @@ class ValidateOptions:
             raise UsageError(f"no dtype is called {self.dtype!r}", hint=f"dtypes: {', '.join(DTYPES)}")
         self._check_numbers()
         check_tree(self.draft_tokens, self.topk, self.num_draft_tokens)
+        if self.prompts == OWN_PROMPTS and (self.reference.hidden_states is None or names != [REFERENCE]):
+            raise UsageError(
+                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states, which only the reference can replay",
+                hint=f"--engine {REFERENCE} --hidden-states DIR, or other prompts",
+                code="usage-hidden-states",
+            )
+        if self.prompts == OWN_PROMPTS and (self.contexts or self.system_prompt is not None):
+            raise UsageError(
+                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, which --context and "
+                "--system-prompt would change",
+                hint="leave these out",
+                code="usage-hidden-states",
+            )
+        if self.prompts == OWN_PROMPTS and self.reference.responses is not None:
+            raise UsageError(
+                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, and --responses names others",
+                hint="leave one out",
+                code="usage-hidden-states",
+            )
         if self.reference_head is not None and REFERENCE not in names:
             raise UsageError(
                 "--reference-head says what the reference replays, but the reference is not among the engines",

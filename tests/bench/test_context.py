@@ -23,6 +23,7 @@ from eagle3hub.metrics import Counts
 from eagle3hub.prompts import Context, Prompt, PromptSet, contexts_of, lengthened
 from eagle3hub.prompts.sets import context_name
 from eagle3hub.validation.gates import over_context
+from eagle3hub.validation.options import ReferenceOptions, ValidateOptions
 from eagle3hub.validation.target import identify_target, load_prompts_for
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -284,3 +285,10 @@ def test_vllm_runs_the_rounds_of_the_reference_at_length(
     assert {row.prompt_tokens for row in theirs.per_prompt} == {400}
     assert ours.counts == theirs.counts
     assert sum(one.rounds for one in ours.counts) > 60
+
+
+@pytest.mark.parametrize("changed", [{"context": "1k"}, {"system_prompt": "Be brief."}])
+def test_texts_of_hidden_states_stay_as_they_are(changed: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="as they are") as e:
+        ValidateOptions(prompts="hidden-states", reference=ReferenceOptions(hidden_states=tmp_path), **changed)
+    assert e.value.code == "usage-hidden-states"
