@@ -407,17 +407,22 @@ def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[
     return out
 
 
+def name_and_source(text: str) -> tuple[str | None, str]:
+    """The name and the address in ``NAME=HEAD``; no name in an address alone."""
+    match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
+    return (match["name"], match["source"]) if match else (None, text)
+
+
 def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHead:
     """Read the head at an address (`head_address`), or at the address after ``NAME=``.
 
     Raises SourceError where there is no folder, the first error among the head's problems, and whatever reading it
     raises.
     """
-    match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
-    source = match["source"] if match else text
+    given, source = name_and_source(text)
     at = head_address(source)
     place = at if isinstance(at, HubAddress) else at.path.resolve()
-    name = match["name"] if match else place.name
+    name = given or place.name
     progress(f"reading {name}")
     checkpoint = open_checkpoint(place, progress=progress)
     head = open_head(checkpoint, target=target.source)

@@ -30,7 +30,9 @@ from eagle3hub.cli.parameters import (
     TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
     engine_settings,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 from eagle3hub.system.progress import Progress
@@ -53,7 +55,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
-        target: TargetOption = "",
+        target: TargetOption = None,
         datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
             "mt_bench,humaneval,gsm8k"
         ),
@@ -75,7 +77,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
-        device: DeviceOption = "cpu",
+        device: DeviceOption = None,
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
@@ -136,18 +138,18 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
         from eagle3hub.benchmarking.chart import write_all
-        from eagle3hub.benchmarking.plan import listed, listing
+        from eagle3hub.benchmarking.plan import listed, listing, name_and_source
         from eagle3hub.benchmarking.terminal import render
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.validation.options import engine_names
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
             return
-        if not heads or not target:
-            raise UsageError(
-                "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
-            )
+        if not heads:
+            raise UsageError("bench needs a head", hint="eagle3hub bench ./head --target ./target", code="usage-bench")
         pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+        target = target_of(name_and_source(heads[0])[1], target, quiet=quiet)
         settings = engine_settings(
             ctx,
             listed("--engine", engine, str, "names"),
@@ -171,7 +173,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             max_new_tokens=max_new_tokens,
             drafting=drafting,
             seed=seed,
-            device=device,
+            device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
             dtype=dtype,
             min_acceptance_length=min_acceptance_length,
             base=base,

@@ -26,6 +26,7 @@ from eagle3hub.cli.parameters import (
     BatchTokensOption,
     ChatTemplateArgOption,
     DeviceMapOption,
+    DeviceOption,
     EndpointOption,
     EngineArgOption,
     EngineEnvOption,
@@ -42,8 +43,10 @@ from eagle3hub.cli.parameters import (
     TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
     engine_settings,
     layer_numbers,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 
@@ -64,7 +67,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 def validate(
     ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +89,7 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
@@ -184,6 +187,8 @@ def validate(
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
 
+    Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
+
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
 
@@ -261,6 +266,7 @@ def validate(
         "target_name": target_name,
         "engine_settings": settings,
     }
+    target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
@@ -272,7 +278,7 @@ def validate(
         validate_on(on, head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
-        device=device or "cpu",
+        device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
         reference=reference,

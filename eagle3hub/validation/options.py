@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from eagle3hub.checkpoint.destination import check_place
-from eagle3hub.engines import ENGINES
+from eagle3hub.engines import ENGINES, no_such_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import UsageError
@@ -211,11 +211,13 @@ def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> li
     Engines whose servers are ``attached`` come after those that are named.
     """
     parts = asked.split(",") if isinstance(asked, str) else asked
-    names = [name.strip() for name in parts]
     known = (REFERENCE, *ENGINES)
+    names = []
+    for given in parts:
+        names.append(given.strip().replace("-", "_"))
+        if names[-1] not in known:
+            raise no_such_engine(given.strip(), known)
     for name in names:
-        if name not in known:
-            raise UsageError(f"no engine is called {name!r}", hint=f"engines: {', '.join(known)}", code="usage-engine")
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return [*names, *(name for name in attached if name not in names)]

@@ -1,4 +1,4 @@
-"""The target of a validation: its identity as a report states it, and the context and memory that a run needs."""
+"""The target of a validation: which it is, its identity as a report states it, and the context and memory of a run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.address import HubAddress, target_address
+from eagle3hub.address import HubAddress, head_address, is_folder, is_hub_id, parse_address, target_address
 from eagle3hub.checkpoint.digest import file_digest
-from eagle3hub.checkpoint.source import parse_json_object, read_small
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object, read_small
 from eagle3hub.engines.base import RunSpec
-from eagle3hub.errors import HubError, InputError, SourceError
+from eagle3hub.errors import HubError, InputError, SourceError, UsageError
 from eagle3hub.head.target import WEIGHTS, read_target
+from eagle3hub.layouts import read_head, settle
 from eagle3hub.prompts import PromptSet, lengthened, load_prompts
-from eagle3hub.system.documents import did_you_mean
+from eagle3hub.system.documents import did_you_mean, front_matter
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.validation.report import MeasuredTarget
 
+_CARD = "README.md"
 _SMALLEST_CONTEXT = 2048
 _TEMPLATE_TOKENS = 512
 
@@ -42,6 +45,61 @@ class Target:
     def identity(self) -> MeasuredTarget:
         """What a report states of it."""
         return MeasuredTarget(self.name, self.revision, self.config_sha256, self.weights_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTarget:
+    """The target that a head names: its address, and the file beside the weights that names it."""
+
+    address: str
+    file: str
+
+
+def named_target(head_source: str | Path, progress: Progress = silent) -> NamedTarget:
+    """The target that a head names, where nobody else says which it is.
+
+    Its config is asked first (``speculators_config.verifier``), then eagle3hub.json, then ``base_model`` of the card
+    beside the weights. Only headers of the weights are read.
+
+    Raises UsageError (``usage-no-target``) where none of them names one model, or they name a folder that is not here;
+    what `open_checkpoint` and `read_head` raise.
+    """
+    at = head_address(head_source)
+    checkpoint = open_checkpoint(at, headers_only=True, progress=progress)
+    head = read_head(checkpoint)
+    address, file = head.target_name, CONFIG
+    if address is None:
+        address, file = settle(head, checkpoint).target_name, PROVENANCE
+    if address is None:
+        address, file = _base_model(checkpoint), _CARD
+    hint = "name it with --target: a folder, or owner/name on the Hub"
+    if address is None:
+        raise UsageError(f"the head {head_source} does not name its target", hint=hint, code="usage-no-target")
+    if not is_hub_id(address) and (checkpoint.on_hub or not is_folder(Path(address))):
+        raise UsageError(
+            f"{file} of the head {head_source} names the target {address!r}, which is not here",
+            hint=hint,
+            code="usage-no-target",
+        )
+    return NamedTarget(address, file)
+
+
+def _base_model(checkpoint: Checkpoint) -> str | None:
+    """``base_model`` of the card beside a head, if it is the Hub id of one model."""
+    if _CARD not in checkpoint.files:
+        return None
+    at = parse_address(checkpoint.source)
+    if isinstance(at, HubAddress):
+        from eagle3hub.checkpoint.hub import download_file  # the Hub's client takes a while to import
+
+        path = download_file(at.repo_id, at.file(_CARD), at.revision)
+    else:
+        path = checkpoint.folder / _CARD
+    text = (read_small(path) or b"").decode("utf-8", "replace").removeprefix("\ufeff")
+    front, _, _ = front_matter(text.splitlines(), _CARD)
+    stated = front.data.get("base_model") if front is not None and front.data else None
+    one = stated[0] if isinstance(stated, list) and len(stated) == 1 else stated
+    return one if isinstance(one, str) and is_hub_id(one) else None
 
 
 def identify_target(source: str | Path, name: str | None = None, progress: Progress = silent) -> Target:
