@@ -385,7 +385,17 @@ def _load(document: Document, path: Path, name: str | None) -> Manifest:
 DEFAULT_ENGINES = "reference,vllm"
 """Settings of a release's measurement that apply where the manifest says nothing."""
 _VALIDATE = (
-    *("draft_tokens", "engine", "device", "dtype", "prompts", "num_prompts", "max_new_tokens"),
+    *(
+        "draft_tokens",
+        "engine",
+        "device",
+        "dtype",
+        "prompts",
+        "num_prompts",
+        "context",
+        "system_prompt",
+        "max_new_tokens",
+    ),
     *("min_acceptance_length", "target_name"),
 )
 """Options of a validation that a manifest can set."""

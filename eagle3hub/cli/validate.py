@@ -26,6 +26,7 @@ from eagle3hub.cli.parameters import (
     BatchTokensOption,
     ChatTemplateArgOption,
     DeviceMapOption,
+    DeviceOption,
     EndpointOption,
     EngineArgOption,
     EngineEnvOption,
@@ -36,12 +37,16 @@ from eagle3hub.cli.parameters import (
     NumPromptsOption,
     ReportOption,
     RunAnywayFlag,
+    SystemPromptOption,
     TargetNameOption,
     TargetOption,
     TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
     engine_settings,
+    layer_numbers,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 
@@ -62,7 +67,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 def validate(
     ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -84,12 +89,21 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
     num_prompts: NumPromptsOption = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Bring each prompt to so many tokens, with text of its set: 4k.",
+            show_default="as is",
+        ),
+    ] = None,
+    system_prompt: SystemPromptOption = None,
     max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
     topk: TopKOption = 1,
@@ -116,8 +130,27 @@ def validate(
     ] = None,
     hidden_states: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Replay saved hidden states; no target runs.", show_default="none"),
+        typer.Option(
+            metavar="DIR",
+            help="Replay these hidden states; no target runs. Of eagle3hub, vLLM, speculators, SpecForge or ModelOpt.",
+            show_default="none",
+        ),
     ] = None,
+    states_layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Target layers of these states, as in 1,14,26.", show_default="as they say"),
+    ] = None,
+    states_convention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="after|boundary",
+            help="after: 0-based layer whose output it is; boundary: number of layers that have run.",
+            show_default="after",
+        ),
+    ] = None,
+    own_texts: Annotated[
+        bool, typer.Option("--own-texts", help="The target wrote the texts of these states; nothing else shows it.")
+    ] = False,
     save_responses: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep what the target said.", show_default="none")
     ] = None,
@@ -153,6 +186,8 @@ def validate(
     With --on hf-jobs the same validation runs as a Job of Hugging Face, for a head and a target that are on the Hub.
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
+
+    Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
 
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
@@ -194,6 +229,8 @@ def validate(
         drafting=drafting,
         responses=responses,
         hidden_states=hidden_states,
+        states_layers=layer_numbers("--states-layers", states_layers, "--states-convention", states_convention),
+        own_texts=own_texts,
         save_responses=save_responses,
         save_hidden_states=save_hidden_states,
         device_map=device_map,
@@ -216,6 +253,8 @@ def validate(
         "dtype": dtype,
         "prompts": prompts,
         "num_prompts": num_prompts,
+        "context": context,
+        "system_prompt": system_prompt,
         "max_new_tokens": max_new_tokens,
         "draft_tokens": draft_tokens,
         "topk": topk,
@@ -227,6 +266,7 @@ def validate(
         "target_name": target_name,
         "engine_settings": settings,
     }
+    target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
@@ -238,7 +278,7 @@ def validate(
         validate_on(on, head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
-        device=device or "cpu",
+        device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
         reference=reference,

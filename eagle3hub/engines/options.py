@@ -95,6 +95,7 @@ def _endpoint(message: str, hint: str) -> UsageError:
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _MOST_DEVICES = 1024
+_MOST_CHOICES = 12
 _SECRET = re.compile(
     r"(?:^|_)(?:token|secret|passw(?:or)?ds?|credentials?|(?:api|access|secret|private|watermark)_key(?:_b)?)$", re.I
 )
@@ -337,7 +338,7 @@ def _argument(engine: str, name: str, value: Any, against: Against) -> None:
         wrong = against.unknown_value(engine, "flag-value", name, value, choices, 0)
         raise UsageError(
             f"{shown}: {wrong.what}",
-            hint=f"it takes {wrong.instead}" if wrong.instead else None,
+            hint=f"it takes {wrong.instead or ', '.join(choices[:_MOST_CHOICES])}",
             code="usage-engine-arg-value",
         )
 

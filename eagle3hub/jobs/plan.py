@@ -31,6 +31,7 @@ from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import preflight_check, stops
 from eagle3hub.validation.matrix import layout_names
 from eagle3hub.validation.options import REFERENCE, ValidateOptions, engine_names
+from eagle3hub.validation.target import Target, check_rendering
 
 # The command that a Job's container runs.
 
@@ -413,8 +414,15 @@ def plan_job(
     progress("asking the Hub for hardware and access")
     flavor = _flavor(job.flavor or image.flavor)
     device = _device(options["device"], flavor, image)
+    devices = options["engine_settings"].tensor_parallel
+    if device == "cuda" and flavor.accelerators < devices:
+        raise UsageError(
+            f"--tensor-parallel {devices} needs {devices} GPUs, and {flavor.name} has {flavor.accelerators}",
+            hint="choose another --flavor",
+            code="usage-jobs-device",
+        )
+    check_rendering(Target(target, at.repo_id, None, None, None), options["engine_settings"].chat_template)
     if image.version is not None and options["layouts"] is None and not run_anyway:
-        devices = options["engine_settings"].tensor_parallel
         reason = stops(preflight_check(checkpoint, opened, target, devices)(image.engine, image.version, device))
         if reason is not None:
             raise FoundWanting(
