@@ -19,13 +19,13 @@ from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype, EngineSetting
 from eagle3hub.engines.options import template_in_words
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
-from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
+from eagle3hub.prompts import PromptSet, contexts_of, datasets, is_cached
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_started, check_tree
 from eagle3hub.validation.report import MeasuredTarget
-from eagle3hub.validation.target import Target, check_rendering, identify_target
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for
 
 KNOWN_ENGINES = (REFERENCE, *ENGINES)
 MOST_DRAFT_TOKENS = 16
@@ -33,12 +33,16 @@ MOST_DRAFT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class BenchHead:
-    """A head: its name in the tables, where it is, its layout and the digest of its files."""
+    """A head: its name in the tables, where it is, its layout and the digest of its files.
+
+    ``context`` is the longest context in tokens that its config states, or None.
+    """
 
     name: str
     source: str
     layout: str
     digest: str
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +303,9 @@ class BenchOptions:
     Attributes:
         datasets: names of prompt sets, or JSON Lines files. num_prompts: how many prompts to take from the start of
             each.
+        context: lengths in tokens (``1k,4k``) that prompts are brought to with text of their set, each a data set of
+            its own; None: prompts as they are.
+        system_prompt: goes before every prompt; None for none.
         draft_tokens, temperature, engine: one or several of each; every combination is measured.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
@@ -318,6 +325,8 @@ class BenchOptions:
     temperature: str = "0"
     engine: str = REFERENCE
     num_prompts: int | None = None
+    context: str | None = None
+    system_prompt: str | None = None
     max_new_tokens: int = 128
     drafting: str = "greedy"
     seed: int = 0
@@ -346,6 +355,7 @@ class BenchOptions:
             min_acceptance_length=self.min_acceptance_length,
             topk=None if self.topk == 1 else self.topk,
             num_draft_tokens=self.num_draft_tokens,
+            system_prompt=self.system_prompt,
             attached=tuple(self.endpoints),
             engine_settings=self.engine_settings,
         )
@@ -363,7 +373,20 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
     names = listed("--datasets", options.datasets, str, "names or files")
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
-    prompts = [load_prompts(name, options.num_prompts, progress=progress) for name in names]
+    prompts = [
+        one
+        for name in names
+        for one in load_prompts_for(
+            identity,
+            name,
+            num_prompts=options.num_prompts,
+            contexts=[] if options.context is None else contexts_of(options.context),
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + max(drafts),
+            progress=progress,
+        )
+    ]
     read = [read_head(text, identity, progress) for text in heads]
     started = [name for name in engines if name in ENGINES]
     check_started(options.engine_settings, started, options.endpoints, options.engine_python)
@@ -416,7 +439,8 @@ def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHe
     for problem in head.problems:
         if problem.severity == "error":
             raise problem.to_error()
-    return BenchHead(name, str(checkpoint.folder), head.layout, folder_digest(checkpoint.folder)[0])
+    digest = folder_digest(checkpoint.folder)[0]
+    return BenchHead(name, str(checkpoint.folder), head.layout, digest, head.max_position_embeddings)
 
 
 def listing() -> list[dict[str, Any]]:

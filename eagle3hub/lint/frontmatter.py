@@ -199,18 +199,13 @@ def unmentioned_base_model(card: Card) -> Iterator[Violation]:
     "warning",
     "The Hub cannot find the head by its tags",
     why="People search for draft heads by tag; the Hub has no relation “draft of”.",
-    fix="Add tags: [eagle3, speculative-decoding, draft-model] and pipeline_tag: text-generation.",
+    fix="Add tags: [eagle3, speculative-decoding, draft-model].",
 )
 def missing_tags(card: Card) -> Iterator[Violation]:
-    """Report a card without a tag that says what it is, or without the pipeline tag."""
-    if card.front is None:
-        return
+    """Report a card without a tag that says what it is."""
     given = {tag.lower() for tag in card.listed("tags")}
-    if not given & _TAGS:
+    if card.front is not None and not given & _TAGS:
         yield Violation(card.metadata_line("tags"), "no tag says that this is a draft head")
-    if card.listed("pipeline_tag") != ["text-generation"]:
-        shown = ", ".join(card.listed("pipeline_tag")) or "missing"
-        yield Violation(card.metadata_line("pipeline_tag"), f"pipeline_tag is {shown}, not text-generation")
 
 
 @rule(

@@ -55,7 +55,6 @@ CASES = [
     Case("C611", "", "base_model", "", "owner/name", front("owner/target", "target"), FRONT, name="form"),
     Case("C612", "A head for owner/another.", "base_model", "A head for Target.", "never mentions"),
     Case("C613", "", "tags", "", "no tag", front("[eagle3, speculative-decoding]", "[text]"), FRONT),
-    Case("C613", "", "---", "", "missing", front("pipeline_tag: text-generation\n", ""), FRONT, name="pipeline"),
     Case("C619", "", "library_name", "", "no library", front("license:", "library_name: reference\nlicense:"), FRONT),
     Case(
         "C619",
