@@ -35,6 +35,7 @@ _COMMANDS = (
     ("validate", "validate"),
     ("bench", "bench"),
     ("recipe", "recipe"),
+    ("profile", "profile"),
     ("publish", "publish"),
     ("verify", "publish"),
     ("release", "release"),
