@@ -15,6 +15,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, LoadReport, RunSpec
 from eagle3hub.engines.endpoints import attach
+from eagle3hub.engines.environments import version_in
 from eagle3hub.engines.preflight import told_layers
 from eagle3hub.layouts import open_head
 from eagle3hub.system.progress import Progress, silent
@@ -25,7 +26,6 @@ from eagle3hub.validation.engine_runner import (
     engine_for,
     preflight_check,
     stops,
-    version_in,
 )
 from eagle3hub.validation.gates import compare, judge
 from eagle3hub.validation.options import REFERENCE
@@ -79,7 +79,11 @@ class BenchRunner:
 
         first = group.cells[0].common
         target = self._loaded(group)
-        prompts = [target.chat(prompt.text) for prompt in group.prompts.prompts]
+        rendering = first.engine_settings.chat_template
+        prompts = [
+            target.chat(prompt.text, before=prompt.before, template_options=rendering)
+            for prompt in group.prompts.prompts
+        ]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
         found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
@@ -164,6 +168,7 @@ class BenchRunner:
             seed=common.seed,
             parallel_drafting=head.semantics.parallel_drafting,
             aux_layers=told_layers(head, "trtllm"),
+            engine_settings=common.engine_settings,
         )
         job = with_room(job, cell.target)
         engine, python = engine_for(cell.engine, job, self._options.engine_python, self._options.endpoints)
@@ -183,11 +188,10 @@ class BenchRunner:
             for result in run.prompts
             if result.counts is not None
         )
-        questions = [prompt.question_id for prompt in cell.prompts.prompts]
         judged = judge(
             load=run.load or LoadReport(checked=False),
             expected_taps=expected_taps(head),
-            lossless=None if base is None else compare(questions, base, run),
+            lossless=None if base is None else compare(job.question_ids, base, run).judged(common.dtype),
             dtype=common.dtype,
             acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
             min_acceptance_length=common.min_acceptance_length,
@@ -206,7 +210,8 @@ class BenchRunner:
             return None
         key = (cell.head.digest, cell.target.source)
         if key not in self._checks:
-            self._checks[key] = preflight_check(checkpoint, head, cell.target.source)
+            devices = cell.common.engine_settings.tensor_parallel
+            self._checks[key] = preflight_check(checkpoint, head, cell.target.source, devices)
         return stops(self._checks[key](cell.engine, engine.version, cell.common.device))
 
 

@@ -24,8 +24,12 @@ from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
     BatchTokensOption,
+    ChatTemplateArgOption,
     DeviceMapOption,
+    DeviceOption,
     EndpointOption,
+    EngineArgOption,
+    EngineEnvOption,
     EnginePythonOption,
     HtmlOption,
     MaxNewTokensOption,
@@ -33,10 +37,16 @@ from eagle3hub.cli.parameters import (
     NumPromptsOption,
     ReportOption,
     RunAnywayFlag,
+    SystemPromptOption,
     TargetNameOption,
     TargetOption,
+    TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
+    engine_settings,
+    layer_numbers,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 
@@ -55,8 +65,9 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 
 def validate(
+    ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -78,12 +89,21 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
     num_prompts: NumPromptsOption = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Bring each prompt to so many tokens, with text of its set: 4k.",
+            show_default="as is",
+        ),
+    ] = None,
+    system_prompt: SystemPromptOption = None,
     max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
     topk: TopKOption = 1,
@@ -110,8 +130,27 @@ def validate(
     ] = None,
     hidden_states: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Replay saved hidden states; no target runs.", show_default="none"),
+        typer.Option(
+            metavar="DIR",
+            help="Replay these hidden states; no target runs. Of eagle3hub, vLLM, speculators, SpecForge or ModelOpt.",
+            show_default="none",
+        ),
     ] = None,
+    states_layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Target layers of these states, as in 1,14,26.", show_default="as they say"),
+    ] = None,
+    states_convention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="after|boundary",
+            help="after: 0-based layer whose output it is; boundary: number of layers that have run.",
+            show_default="after",
+        ),
+    ] = None,
+    own_texts: Annotated[
+        bool, typer.Option("--own-texts", help="The target wrote the texts of these states; nothing else shows it.")
+    ] = False,
     save_responses: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep what the target said.", show_default="none")
     ] = None,
@@ -121,6 +160,10 @@ def validate(
     device_map: DeviceMapOption = None,
     batch_tokens: BatchTokensOption = None,
     target_name: TargetNameOption = None,
+    tensor_parallel: TensorParallelOption = 1,
+    engine_arg: EngineArgOption = None,
+    engine_env: EngineEnvOption = None,
+    chat_template_arg: ChatTemplateArgOption = None,
     engine_python: EnginePythonOption = None,
     endpoint: EndpointOption = None,
     timeout: TimeoutOption = 1800.0,
@@ -144,6 +187,8 @@ def validate(
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
 
+    Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
+
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
 
@@ -152,9 +197,19 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, writable_report
+    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, engine_names, writable_report
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+    settings = engine_settings(
+        ctx,
+        engine_names(engine, endpoints),
+        tensor_parallel=tensor_parallel,
+        engine_arg=engine_arg,
+        engine_env=engine_env,
+        chat_template_arg=chat_template_arg,
+        pythons=pythons,
+        attached=endpoints,
+    )
     for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
@@ -174,6 +229,8 @@ def validate(
         drafting=drafting,
         responses=responses,
         hidden_states=hidden_states,
+        states_layers=layer_numbers("--states-layers", states_layers, "--states-convention", states_convention),
+        own_texts=own_texts,
         save_responses=save_responses,
         save_hidden_states=save_hidden_states,
         device_map=device_map,
@@ -196,6 +253,8 @@ def validate(
         "dtype": dtype,
         "prompts": prompts,
         "num_prompts": num_prompts,
+        "context": context,
+        "system_prompt": system_prompt,
         "max_new_tokens": max_new_tokens,
         "draft_tokens": draft_tokens,
         "topk": topk,
@@ -205,7 +264,9 @@ def validate(
         "min_acceptance_length": min_acceptance_length,
         "timeout": timeout,
         "target_name": target_name,
+        "engine_settings": settings,
     }
+    target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
@@ -217,7 +278,7 @@ def validate(
         validate_on(on, head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
-        device=device or "cpu",
+        device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
         reference=reference,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,11 @@ Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
 Device = Literal["cpu", "cuda", "tpu"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+Method = Literal["none", "eagle3", "mtp", "ngram"]
+"""How an engine drafts: not at all, with a head, with the target's own MTP layers, or from the text so far."""
+
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "tpu")
+METHODS: tuple[Method, ...] = ("none", "eagle3", "mtp", "ngram")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
@@ -81,13 +86,89 @@ class Recipe:
         return document
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How engines are started and prompts are rendered, where a run does not decide it already.
+
+    Validation, benchmark, manifest, report, jobs and recipes share it; `eagle3hub.engines.options` reads it from the
+    command line and checks it.
+
+    Attributes:
+        tensor_parallel: number of devices (on CPU, of processes) that an engine splits target and draft over.
+        arguments: by engine, further arguments of its constructor (of ``vllm.LLM``, ``sglang.Engine``), JSON values.
+            An object is merged into the run's own, key by key.
+        environment: by engine, further environment variables of its processes.
+        chat_template: arguments of the target's chat template, such as ``enable_thinking``; reference and engines
+            render every prompt with them.
+    """
+
+    tensor_parallel: int = 1
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    chat_template: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether anything is set."""
+        return bool(self.to_json())
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json(), sort_keys=True))
+
+    def of_run(self, started: Iterable[str]) -> EngineSettings:
+        """Return what of them applies to a run that starts these engines, none of them a server or the reference."""
+        names = list(started)
+        return EngineSettings(
+            self.tensor_parallel if names else 1,
+            {engine: given for engine, given in self.arguments.items() if engine in names},
+            {engine: given for engine, given in self.environment.items() if engine in names},
+            self.chat_template,
+        )
+
+    def arguments_of(self, engine: str, own: Mapping[str, Any], *, drafts: bool) -> dict[str, Any]:
+        """Return ``own``, the arguments of a run, with those given for ``engine``.
+
+        A run of the target alone (``drafts`` is false) takes none about speculation.
+        """
+        given = self.arguments.get(engine, {})
+        return merged(own, {k: v for k, v in given.items() if drafts or not k.startswith("speculative")})
+
+    def environment_of(self, engine: str, own: Mapping[str, str]) -> dict[str, str]:
+        """Return ``own``, the variables of a run, with those given for ``engine``."""
+        return {**own, **self.environment.get(engine, {})}
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``engine_settings`` object of a report, a manifest or a benchmark: only what is set."""
+        found: dict[str, Any] = {} if self.tensor_parallel == 1 else {"tensor_parallel": self.tensor_parallel}
+        for name in ("arguments", "environment"):
+            by_engine = {engine: dict(given) for engine, given in getattr(self, name).items() if given}
+            found |= {name: by_engine} if by_engine else {}
+        return found | ({"chat_template": dict(self.chat_template)} if self.chat_template else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EngineSettings:
+        """What `to_json` gave."""
+        return cls(**data)
+
+
+NO_SETTINGS = EngineSettings()
+
+
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``own`` with ``given`` over it; objects are merged key by key."""
+    out = dict(own)
+    for key, value in given.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
 PARALLEL_DRAFTING = "parallel_drafting"
 """The key of vLLM's speculative_config that makes it draft in parallel (``config/speculative.py:478``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What to run on an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
+    """What to run on an engine: a target, with a head or alone, over a set of prompts.
 
     Attributes:
         target: a local folder or a Hub id.
@@ -102,6 +183,10 @@ class RunSpec:
         parallel_drafting: whether the head drafts all K tokens at once (P-EAGLE).
         aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``(-1,)`` for the final
             hidden state. TensorRT-LLM must be told them; other engines read them in the head's files.
+        engine_settings: how engines are started and prompts are rendered beyond that.
+        baseline: what a run without a head drafts with, if anything: ``mtp`` or ``ngram``.
+        concurrency: how many sequences may run at a time.
+        serves: whether speed matters, so that what makes a run slow and repeatable is left out.
     """
 
     target: str
@@ -119,11 +204,25 @@ class RunSpec:
     num_draft_tokens: int | None = None
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
+    baseline: Method = "none"
+    concurrency: int = 1
+    serves: bool = False
+
+    @property
+    def method(self) -> Method:
+        """How the engine drafts."""
+        return self.baseline if self.head is None else "eagle3"
 
     @property
     def verified_tokens(self) -> int:
         """Tokens the target checks per round, including the last verified one (``num_draft_tokens``, or K + 1)."""
         return self.draft_tokens + 1 if self.num_draft_tokens is None else self.num_draft_tokens
+
+    @property
+    def question_ids(self) -> list[int | str]:
+        """The ids of the prompts, in order."""
+        return [prompt.question_id for prompt in self.prompts.prompts]
 
     @property
     def target_is_local(self) -> bool:
@@ -221,11 +320,19 @@ class Engine(Protocol):
     runs_alone: bool
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them).
 
         ``parallel_drafting``: whether it is a P-EAGLE head, which an engine that can draft so must be told.
+        ``settings``: how a run started the engine beyond that.
         """
 
     def unable(self, spec: RunSpec) -> str | None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -26,11 +26,18 @@ class LlamaCpp:
         self.version = version or default_version("llamacpp")
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return the commands that convert target and head, the server's command and an offline snippet."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
-        return make_recipe(self.name, serving, self.version)
+        return make_recipe(self.name, serving.with_settings(self.name, settings), self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`."""
@@ -38,13 +45,15 @@ class LlamaCpp:
             return "llama.cpp is run on CPU here: the wheel of the package index has no other backend"
         if spec.topk > 1:
             return "llama.cpp drafts EAGLE-3 chains, not trees"
+        if spec.engine_settings.tensor_parallel > 1:
+            return "llama.cpp has no tensor parallel size: it splits a model over what devices it finds"
         if not spec.target_is_local:
             return "llama.cpp's converter reads the target from a folder, not from the Hub"
         return None
 
     def flags(self, spec: RunSpec) -> dict[str, Any]:
         """Return what a run of ``spec`` passes to the converter, to the server and in the environment."""
-        return {**_arguments(spec), "env": base_environment(spec)}
+        return {**_arguments(spec), "env": _environment(spec)}
 
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
@@ -54,10 +63,14 @@ class LlamaCpp:
             _arguments(spec),
             spec,
             python,
-            env=base_environment(spec),
+            env=_environment(spec),
             timeout=timeout,
             progress=progress,
         )
+
+
+def _environment(spec: RunSpec) -> dict[str, str]:
+    return spec.engine_settings.environment_of("llamacpp", base_environment(spec))
 
 
 def _arguments(spec: RunSpec) -> dict[str, Any]:

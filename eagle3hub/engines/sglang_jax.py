@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -22,16 +22,25 @@ class SGLangJAX:
         self.version = version or default_version("sglang_jax")
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return the server's command and an offline snippet, for a chain."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
-        return make_recipe(self.name, serving, self.version)
+        return make_recipe(self.name, serving.with_settings(self.name, settings), self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
         if spec.device == "cuda":
             return f"sglang-jax {self.version} drafts with an attention kernel for TPU, and has none for cuda"
+        if spec.device == "cpu" and spec.engine_settings.tensor_parallel > 1:
+            return f"sglang-jax {self.version} on cpu has one device, and --tensor-parallel needs several"
         if spec.topk > 1:
             return f"sglang-jax {self.version} is run with chains here: its trees were not tried"
         if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
@@ -81,7 +90,9 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
             "speculative_eagle_topk": spec.topk,
             "speculative_num_draft_tokens": spec.verified_tokens,
         }
-    return arguments
+    if spec.engine_settings.tensor_parallel > 1:
+        arguments["tp_size"] = spec.engine_settings.tensor_parallel
+    return spec.engine_settings.arguments_of("sglang_jax", arguments, drafts=spec.head is not None)
 
 
 def _draft_room(spec: RunSpec) -> int:
@@ -100,4 +111,4 @@ def _environment(spec: RunSpec) -> dict[str, str]:
         environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         # The draft's pool takes half of the memory, whatever max_total_tokens says; this sets both pools, in tokens.
         environment["SGLANG_CI_SMALL_KV_SIZE"] = str(spec.max_model_len + _draft_room(spec))
-    return environment
+    return spec.engine_settings.environment_of("sglang_jax", environment)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.source import parse_json_object
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -29,11 +29,18 @@ class TensorRTLLM:
         self.version = version or default_version("trtllm")
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return the server's command, YAML and an offline snippet, for a head with default aux layers."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
-        return make_recipe(self.name, serving, self.version)
+        return make_recipe(self.name, serving.with_settings(self.name, settings), self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`."""
@@ -74,9 +81,14 @@ def _brings_code(head: Path) -> bool:
 
 
 def _environment(spec: RunSpec) -> dict[str, str]:
-    """Run the executor in the worker's own process, and load weights one by one, so that the worker can watch it."""
+    """Run the executor in the worker's own process, and load weights one by one, so that the worker can watch it.
+
+    Split over several devices it has processes of its own, whose loading nobody watches: the report says so.
+    """
     watched = {"TLLM_WORKER_USE_SINGLE_PROCESS": "1", "TRT_LLM_DISABLE_LOAD_WEIGHTS_IN_PARALLEL": "True"}
-    return {**watched, **base_environment(spec)}
+    if spec.engine_settings.tensor_parallel > 1:
+        watched = {}  # its processes are then started by MPI, where the worker cannot watch
+    return spec.engine_settings.environment_of("trtllm", {**watched, **base_environment(spec)})
 
 
 def _arguments(spec: RunSpec) -> dict[str, Any]:
@@ -99,4 +111,9 @@ def _arguments(spec: RunSpec) -> dict[str, Any]:
     sampling: dict[str, Any] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
     if spec.temperature > 0:
         sampling["seed"] = spec.seed
+    if spec.engine_settings.tensor_parallel > 1:
+        llm["tensor_parallel_size"] = spec.engine_settings.tensor_parallel
+    llm = spec.engine_settings.arguments_of("trtllm", llm, drafts=draft is not None)
+    if draft is not None:
+        draft |= llm.pop("speculative_config", {})
     return {"llm": llm, "draft": draft, "sampling": sampling}

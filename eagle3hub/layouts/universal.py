@@ -67,7 +67,7 @@ CANNOT = {
 
 
 HELD_FOR = {
-    "quantization": frozenset({"vllm", "sglang"}),
+    "quantization": frozenset({"vllm", "sglang", "trtllm"}),
     "no_aux": frozenset({"vllm", "sglang", "trtllm"}),
     "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),

@@ -223,10 +223,8 @@ def unmentioned_base_model(card: Card) -> Iterator[Violation]:
 )
 def missing_tags(card: Card) -> Iterator[Violation]:
     """Report a card without a tag that says what it is. A draft head is no pipeline, and needs no pipeline_tag."""
-    if card.front is None:
-        return
     given = {tag.lower() for tag in card.listed("tags")}
-    if not given & _TAGS:
+    if card.front is not None and not given & _TAGS:
         yield Violation(card.metadata_line("tags"), "no tag says that this is a draft head")
 
 

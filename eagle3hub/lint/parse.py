@@ -10,9 +10,8 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from eagle3hub.errors import ManifestError
 from eagle3hub.lint.model import Block, Card, Cell, Code, Entry, Heading, Link, Prose, Row, Section, Table, Tag
-from eagle3hub.system.documents import Document, parse_yaml
+from eagle3hub.system.documents import front_matter
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -268,7 +267,7 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    front, error, body = _front_matter(lines, name)
+    front, error, body = front_matter(lines, name)
     is_page = front is None and error is None and is_page_text(lines)
     numbered = list(enumerate(lines[body:], body + 1))
     if is_page:
@@ -290,23 +289,6 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
         tuple(bad),
         None if files is None else frozenset(files),
     )
-
-
-def _front_matter(lines: Sequence[str], name: str) -> tuple[Document | None, tuple[int, str] | None, int]:
-    """Return the metadata block, the error that made it unreadable, and the number of its lines."""
-    if not lines or lines[0].rstrip() != "---":
-        return None, None, 0
-    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
-    if end is None:
-        return None, (1, "the metadata block has no closing line of three dashes"), 0
-    try:
-        document = parse_yaml("\n".join(["", *lines[1:end]]), name)
-    except ManifestError as fault:
-        where, _, why = fault.message.removeprefix(f"{name}:").partition(": ")
-        return None, (int(where) if where.isdigit() else 1, why or fault.message), end + 1
-    if document.data is not None and not isinstance(document.data, dict):
-        return None, (2, "the metadata block is not a mapping of fields"), end + 1
-    return document, None, end + 1
 
 
 @cache

@@ -222,3 +222,43 @@ def taps_of(head: Head) -> AuxTaps:
 def _identity(target: TargetModel) -> str:
     text = json.dumps([target.source, target.revision, target.config_sha256, str(target.dtype), str(target.device)])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+# How near two tokens are for the target, and how much of that rounding explains.
+
+
+def margins(
+    rounded: TargetModel,
+    exact: TargetModel,
+    sequences: Sequence[Sequence[int]],
+    pairs: Sequence[tuple[int | None, int | None]],
+) -> list[tuple[float, float, float] | str]:
+    """Say for each sequence of token ids how far the lower of two next tokens lies below the target's best.
+
+    Args:
+        rounded, exact: the same target in the format of a run, and in float32.
+        pairs: two token ids for each sequence; None for an output that had ended there, which chose the likeliest of
+            the tokens that end one.
+
+    Returns for each: the highest logit less the lower one of the two, in float32; the most that the format changes a
+    logit, apart from what it changes all of them by; the largest magnitude of a logit. Or why there is none, as a
+    phrase.
+
+    Raises what `TargetModel.next_logits` raises.
+    """
+    out: list[tuple[float, float, float] | str] = []
+    ends = exact.eos_ids
+    both = zip(exact.next_logits(sequences), rounded.next_logits(sequences), pairs, strict=True)
+    for logits, other, pair in both:
+        ending = max(ends, key=lambda token: float(logits[token]), default=None)
+        tokens = [ending if token is None else token for token in pair]
+        change = other - logits
+        if None in tokens:
+            out.append("an output had ended, and the target names no token that ends one")
+        elif not change.isfinite().all():
+            out.append("the target's logits there are not finite")
+        else:
+            lower = min(float(logits[token]) for token in tokens if token is not None)
+            noise = float((change - change.median()).abs().max())
+            out.append((float(logits.max()) - lower, noise, float(logits.abs().max())))
+    return out

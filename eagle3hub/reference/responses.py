@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, SourceError
-from eagle3hub.prompts import Prompt
+from eagle3hub.prompts import Message, Prompt
 from eagle3hub.reference.text import Text
 from eagle3hub.system.reading import read_text
 
@@ -39,8 +39,10 @@ class Response:
 class Tokenizing(Protocol):
     """What turning responses into texts needs from a target."""
 
-    def chat(self, text: str) -> list[int]:
-        """Return the prompt ids of a user's turn."""
+    def chat(
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """Return the prompt ids of a user's turn, as `eagle3hub.reference.chat.ChatTokenizer.chat` does."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text; no special tokens are added."""
@@ -77,13 +79,17 @@ def read_responses(path: str | Path) -> list[Response]:
 
 
 def texts_of(
-    responses: Sequence[Response], target: Tokenizing, prompts: Sequence[Prompt] | None = None
+    responses: Sequence[Response],
+    target: Tokenizing,
+    prompts: Sequence[Prompt] | None = None,
+    template_options: Mapping[str, Any] | None = None,
 ) -> tuple[list[Text], list[str]]:
     """Turn responses into texts, and note what a report must say about them.
 
     Args:
         prompts: the questions, one response each; the texts come in their order. Without them every line needs
             ``prompt_token_ids``, and the texts come in the file's order.
+        template_options: arguments of the target's chat template.
 
     Returns the texts, and notes: sentences that belong in a report. Raises InputError for questions without a
     response, responses without a question or a prompt, and for ids that are not the target's.
@@ -93,7 +99,10 @@ def texts_of(
         responses = _matched(responses, questions)
     texts, tokenised, foreign = [], 0, 0
     for r in responses:
-        rendered = None if questions is None else tuple(target.chat(questions[r.question_id].text))
+        rendered = None
+        if questions is not None:
+            asked = questions[r.question_id]
+            rendered = tuple(target.chat(asked.text, before=asked.before, template_options=template_options))
         prompt = r.prompt_token_ids or rendered
         if prompt is None:
             raise _bad(r.where, "no prompt_token_ids, and no prompts were given")

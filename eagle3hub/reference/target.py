@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -15,6 +16,7 @@ from eagle3hub.address import HubAddress, parse_address, target_address
 from eagle3hub.checkpoint.remote import local_copy
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
+from eagle3hub.prompts import Message
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
 from eagle3hub.reference.generate import Wanted, generate
 from eagle3hub.reference.layers import Prefix, Session, captured, dissect, shared_length, skipping_decoder, with_cache
@@ -166,10 +168,10 @@ class TargetModel:
         return self.tokenizer.encode(text)
 
     def chat(
-        self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn, as `ChatTokenizer.chat` does."""
-        return self.tokenizer.chat(text, system=system, template_options=template_options)
+        return self.tokenizer.chat(text, before=before, template_options=template_options)
 
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
@@ -300,6 +302,21 @@ class TargetModel:
         longer = self._generate(wanted, frozenset(), temperature, None, progress, "extending texts")
         for i, text in zip(short, longer, strict=True):
             out[i] = text
+        return out
+
+    def next_logits(self, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return the logits after each sequence of token ids, float32 [V] on CPU, one forward pass for each.
+
+        Raises InputError for a sequence that is empty, longer than the context or has unknown ids.
+        """
+        last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
+        out = []
+        for number, ids in enumerate(sequences):
+            self.check_ids(ids, f"sequence {number}")
+            with torch.no_grad(), enough_memory(f"reading {len(ids)} tokens"):
+                tokens = torch.tensor([list(ids)], device=self.device)
+                logits = self.model(input_ids=tokens, use_cache=False, **last).logits
+            out.append(logits[0, -1].to("cpu", torch.float32))
         return out
 
     def session(self) -> Session:

@@ -12,7 +12,7 @@ import datetime
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.engines import ENGINES, get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Verdict, worst_verdict
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Verdict, merged, worst_verdict
+from eagle3hub.engines.options import check_engine_settings, template_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
@@ -55,7 +56,7 @@ from eagle3hub.validation.target import Target
 
 SERVER = "server"
 """Device of a running server that does not say its own."""
-ALWAYS: Mapping[str, Any] = {"concurrency": 1, "chat_template": "the target's own", "system_prompt": None}
+ALWAYS: Mapping[str, Any] = {"concurrency": 1}
 """Settings that a validation has no option for."""
 
 SPEED_OF_ENGINE = "one sequence at a time; smoke test, not a benchmark"
@@ -95,7 +96,7 @@ def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
     Args:
         report: the report, whose settings, prompts, target and head count.
         entry: an entry that counted something; what it states of the derived fields is not looked at, except the
-            position of each divergence.
+            evidence of each divergence: position, tokens, margin.
         taps: boundary ids that the head was trained on; None where it does not say.
 
     Raises InputError (``metrics-counters``) for prompts with different numbers of draft positions.
@@ -104,7 +105,7 @@ def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
     if not isinstance(outcome, Counted):
         return entry
     acceptance = metrics.acceptance_if_any(outcome.counts)
-    lossless = _lossless(outcome)
+    lossless = _lossless(outcome, entry.dtype)
     judged = judge(
         load=outcome.load,
         expected_taps=taps,
@@ -125,20 +126,21 @@ def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
     return replace(entry, verdict=judged.verdict, reason=judged.reason, outcome=derived)
 
 
-def _lossless(outcome: Counted) -> Lossless | None:
-    """How many prompts are identical, by their own rows, with the positions that the entry names."""
-    rows = outcome.per_prompt
+def _lossless(outcome: Counted, dtype: str) -> Lossless | None:
+    """How many prompts are identical, by their own rows, and what the entry's evidence says of the others."""
+    rows, stated = outcome.per_prompt, outcome.lossless
     if any(row.identical is None for row in rows):
         return None
-    stated = () if outcome.lossless is None else outcome.lossless.divergences
-    at = {d.question_id: d.position for d in stated}
+    known = {} if stated is None else {d.question_id: d for d in stated.divergences}
     diverging = [row.question_id for row in rows if not row.identical]
-    return Lossless(
+    found = Lossless(
         identical=len(rows) - len(diverging),
         prompts=len(rows),
-        divergences=tuple(Divergence(question, at.get(question, 0)) for question in diverging),
+        divergences=tuple(known.get(question, Divergence(question, 0)) for question in diverging),
         by_reference=outcome.attached,
     )
+    unjudged = stated is not None and stated.verdict is None  # by an earlier version
+    return found if unjudged else found.judged(dtype)
 
 
 def _gates(report: Report, entry: Entry, outcome: Counted) -> list[Gate]:
@@ -223,6 +225,16 @@ def _settings(report: Report) -> Iterator[str]:
         stated = getattr(settings, key)
         if stated != value:
             yield f"{key} is stated as {_short(stated)}, and a validation always has {_short(value)}"
+    rendered = template_in_words(settings.engine_settings.chat_template)
+    if settings.chat_template != rendered:
+        yield f"chat_template is stated as {_short(settings.chat_template)}, and its arguments give {_short(rendered)}"
+    try:
+        check_engine_settings(settings.engine_settings)
+    except UsageError as error:
+        yield f"its engine settings cannot have been run: {error.message}"
+    started = [entry.engine for entry in report.engines if entry.engine != REFERENCE and entry.device != SERVER]
+    if settings.engine_settings != settings.engine_settings.of_run(started):
+        yield "engine settings are stated for engines that were not started"
     k, verified = settings.draft_tokens, settings.num_draft_tokens
     if settings.topk in (None, 1) and verified not in (None, k + 1):
         yield f"{verified} verified tokens are stated, and a chain of {k} verifies {k + 1}"
@@ -260,6 +272,7 @@ def _entry(report: Report, entry: Entry, head: Head | None) -> Iterator[str]:
     if entry.device not in (settings.device, SERVER):
         yield f"the device is {entry.device}, and the settings say {settings.device}"
     yield from _recipe(report, entry)
+    yield from _started_with(report, entry)
     if not isinstance(outcome, Counted):
         return
     yield from _prompts(report, entry, outcome)
@@ -332,6 +345,8 @@ def _prompts(report: Report, entry: Entry, outcome: Counted) -> Iterator[str]:
     for d in stated:
         if d.position > length.get(d.question_id, settings.max_new_tokens):
             yield f"prompt {d.question_id} diverges at token {d.position}, past its end"
+        if d.verdict is not None and d.tokens[0] == d.tokens[1]:
+            yield f"prompt {d.question_id} is said to diverge, and both of its tokens are {d.tokens[0]}"
     expected = outcome.expected
     if expected is not None and not expected.unknown and len(expected.counts) != len(rows):
         yield f"it is held against {len(expected.counts)} prompts of the reference, not {len(rows)}"
@@ -369,6 +384,25 @@ def _speed(entry: Entry, outcome: Counted) -> Iterator[str]:
         yield f"{stated:g} tokens per second are stated, and the prompts' {tokens} in {seconds:g} seconds are not that"
 
 
+def _started_with(report: Report, entry: Entry) -> Iterator[str]:
+    """Hold the flags of a run against the engine settings that the report states."""
+    settings, flags = report.settings.engine_settings, entry.flags
+    arguments = flags.get("llm") or flags.get("engine")
+    if entry.engine == REFERENCE or not isinstance(arguments, Mapping):
+        return
+    devices = arguments.get("tensor_parallel_size", arguments.get("tp_size", 1))
+    if devices != settings.tensor_parallel:
+        yield f"it ran on {devices} devices, and the settings say {settings.tensor_parallel}"
+    given = dict(settings.arguments.get(entry.engine, {}))
+    if isinstance(draft := flags.get("draft"), Mapping) and "speculative_config" in given:
+        arguments = {**arguments, "speculative_config": draft}  # TensorRT-LLM's
+    if merged(arguments, given) != arguments:
+        yield "its flags are not those that the engine settings state"
+    own, variables = flags.get("env"), settings.environment.get(entry.engine, {})
+    if isinstance(own, Mapping) and any(own.get(name) != text for name, text in variables.items()):
+        yield "its environment variables are not those that the engine settings state"
+
+
 def _recipe(report: Report, entry: Entry) -> Iterator[str]:
     """Hold the recipe against the one that the engine makes for this head and target: the card prints it as tested."""
     if entry.engine == REFERENCE:
@@ -379,9 +413,13 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
         return
     engine = get_engine(entry.engine, entry.recipe.version)
     target, k = report.target.name, report.settings.draft_tokens
+    settings = report.settings.engine_settings.of_run([] if entry.device == SERVER else [entry.engine])
     try:
         name = head_name(report.head.source)
-        made = [RecipeText.of(engine.recipe(target, name, draft_tokens=k, parallel_drafting=p)) for p in (False, True)]
+        made = [
+            RecipeText.of(engine.recipe(target, name, draft_tokens=k, parallel_drafting=p, settings=settings))
+            for p in (False, True)
+        ]
     except (InputError, UsageError) as error:
         yield error.message
         return
@@ -414,6 +452,15 @@ class RanEngine:
     device: str | None = None
     own_output: EngineRun | None = None
 
+    @property
+    def without_head(self) -> EngineRun | None:
+        """The run to compare the output with: the target alone on the engine, or the reference on the same prompts."""
+        run, own = self.outcome, self.own_output
+        if self.base is not None or own is None or isinstance(run, EngineFailure):
+            return self.base
+        same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
+        return own if same else None
+
 
 def entry_of(
     ran: RanEngine,
@@ -422,6 +469,7 @@ def entry_of(
     report: Report,
     expected: Expected | None = None,
     earlier: Reference | None = None,
+    margins: Callable[[EngineRun, Lossless], Lossless] | None = None,
 ) -> Entry:
     """The entry of an engine that was asked to run: what it counted, and everything that follows (`derive`).
 
@@ -429,13 +477,17 @@ def entry_of(
         report: the report so far: settings, prompts, target, head.
         expected: what the reference counts on the engine's own texts; None where the run is not held against it.
         earlier: an earlier measurement that the run is held against.
+        margins: has the target say how near the tokens of each divergence are; None where the reference took no part.
     """
     run = ran.outcome
     if isinstance(run, EngineFailure):
         return _entry_with(ran, job, ran.version, run.verdict, run.reason, NotRun(run.log_tail))
-    without_head = _without_head(ran, run)
-    questions = [prompt.question_id for prompt in job.prompts.prompts]
-    lossless = None if without_head is None else compare(questions, without_head, run)
+    without_head = ran.without_head
+    lossless = None if without_head is None else compare(job.question_ids, without_head, run)
+    if lossless is not None and margins is not None:
+        lossless = margins(run, lossless)
+    if lossless is not None:
+        lossless = lossless.judged(job.dtype)
     unchecked = run.unchecked
     if unchecked and lossless is None and job.temperature == 0:
         unchecked = (*unchecked, "its output without the head")
@@ -473,15 +525,6 @@ def _entry_with(
         preflight=ran.preflight,
         outcome=outcome,
     )
-
-
-def _without_head(ran: RanEngine, run: EngineRun) -> EngineRun | None:
-    """The run to compare the output with: the target alone on the engine, or the reference on the same prompts."""
-    own = ran.own_output
-    if ran.base is not None or own is None:
-        return ran.base
-    same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
-    return own if same else None
 
 
 def _throughput(ran: RanEngine, run: EngineRun) -> Throughput:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
 from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult, RunSpec
-from eagle3hub.errors import InputError, UnavailableError
+from eagle3hub.errors import UnavailableError
+from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds, counts_of, counts_within
 from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress
 from eagle3hub.validation.derive import RanEngine, expected_taps
 from eagle3hub.validation.engine_runner import Cache
-from eagle3hub.validation.options import REFERENCE, ReferenceOptions
+from eagle3hub.validation.gates import Lossless, Margin
+from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ReferenceOptions
 from eagle3hub.validation.report import Expected
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
-    from eagle3hub.head import Head
     from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.states import SavedStates
     from eagle3hub.reference.target import TargetModel
@@ -106,6 +108,7 @@ class ReferenceRunner:
         flags = {
             "drafting": options.drafting,
             "texts": "saved hidden states" if options.hidden_states else texts_from,
+            **({} if self._states is None else {"states": self._states.dump.describe()}),
             **({"notes": self._notes} if self._notes else {}),
         }
         return RanEngine(REFERENCE, __version__, run, flags=flags)
@@ -141,11 +144,45 @@ class ReferenceRunner:
             tuple(counts_within(r, job.max_new_tokens) if within_response else counts_of(r) for r in rounds)
         )
 
-    def _target(self) -> TargetModel:
+    def margins(self, run: EngineRun, lossless: Lossless) -> Lossless:
+        """Have the target say how near the two tokens of each divergence are: it reads what both outputs begin with.
+
+        The margins are the target's in float32; a second copy in the format of the run shows what that changes. In
+        float32 there is nothing to ask.
+        """
+        job = self._job
+        if job.dtype == "float32" or not lossless.divergences:
+            return lossless
+        if self._options.hidden_states is not None:
+            return _not_asked(lossless, "the target was not run, its hidden states were given")
+        numbers = [job.question_ids.index(one.question_id) for one in lossless.divergences]
+        texts = self._texts()
+        if any(texts[n].prompt_length != run.prompts[n].prompt_tokens for n in numbers):
+            return _not_asked(lossless, "the engine's prompts are of another length than the reference's")
+        shared = [
+            (*texts[n].token_ids[: texts[n].prompt_length], *run.prompts[n].tokens[: one.position])
+            for n, one in zip(numbers, lossless.divergences, strict=True)
+        ]
+        from eagle3hub.reference.measure import margins
+
+        pairs = [one.tokens for one in lossless.divergences]
+        try:
+            found = margins(self._target(), self._target("float32"), shared, pairs)
+        except UnavailableError as error:
+            return _not_asked(lossless, f"{error.message} (in {job.dtype} and float32)")
+        judged = [
+            replace(one, why_not=said) if isinstance(said, str) else replace(one, found=Margin(*said), why_not="")
+            for one, said in zip(lossless.divergences, found, strict=True)
+        ]
+        return replace(lossless, divergences=tuple(judged))
+
+    def _target(self, dtype: str | None = None) -> TargetModel:
+        """The target in the format of the run, or in another."""
         from eagle3hub.reference.target import TargetModel
 
         job, options = self._job, self._options
-        key = (job.target, job.device, job.dtype, options.device_map, options.batch_tokens)
+        dtype = dtype or job.dtype
+        key = (job.target, job.device, dtype, options.device_map, options.batch_tokens)
         found = self._targets.get(key)
         if found is None:
             self._progress("reference: loading the target")
@@ -153,7 +190,7 @@ class ReferenceRunner:
                 job.target,
                 name=self._identity.name,
                 device=job.device,
-                dtype=job.dtype,
+                dtype=dtype,
                 device_map=options.device_map,
                 batch_tokens=options.batch_tokens,
             )
@@ -167,8 +204,16 @@ class ReferenceRunner:
         if self._states is None:
             from eagle3hub.reference.states import SavedStates
 
-            target = self._job.target if self._job.target_is_local else None
-            self._states = SavedStates(self._options.hidden_states, target=target, device=self._job.device)
+            layers = self._options.states_layers
+            self._states = SavedStates(
+                self._options.hidden_states,
+                target=self._job.target,
+                device=self._job.device,
+                layers=None if layers is None else AuxTaps.from_after_layer(layers, "flag"),
+            )
+            known = self._states.dump.config_sha256
+            if known and self._identity.config_sha256 and known != self._identity.config_sha256:
+                self._notes.append("the target's config.json is not the one that the states were computed with")
         return self._states
 
     def _texts(self) -> Sequence[Text]:
@@ -180,34 +225,54 @@ class ReferenceRunner:
             return self._known
         if options.hidden_states is not None:
             self._known = self._saved_texts()
+            if job.engine_settings.chat_template:
+                self._notes = ["the saved hidden states do not say by which arguments the prompts were rendered"]
         elif options.responses is not None:
             from eagle3hub.reference.responses import read_responses, texts_of
 
-            given, self._notes = texts_of(read_responses(options.responses), self._target(), job.prompts.prompts)
+            given, self._notes = texts_of(
+                read_responses(options.responses),
+                self._target(),
+                job.prompts.prompts,
+                job.engine_settings.chat_template,
+            )
             self._known = self._target().extend(
                 given, job.draft_tokens, temperature=job.temperature, seed=job.seed, progress=self._progress
             )
         else:
             speech = Speech(job.max_new_tokens, job.draft_tokens, job.temperature, job.seed)
-            key = (job.target, job.device, job.dtype, job.prompts.sha256, speech)
+            options_of_template = job.engine_settings.chat_template
+            rendered = json.dumps(options_of_template, sort_keys=True)
+            key = (job.target, job.device, job.dtype, job.prompts.sha256, rendered, speech)
             if key not in self._cache.texts:
-                prompts = [self._target().chat(prompt.text) for prompt in job.prompts.prompts]
+                prompts = [
+                    self._target().chat(prompt.text, before=prompt.before, template_options=options_of_template)
+                    for prompt in job.prompts.prompts
+                ]
                 self._cache.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)
             self._known = self._cache.texts[key]
         return self._known
 
     def _saved_texts(self) -> list[Text]:
-        source: Any = self._source()
-        by_question = dict(zip((entry.question_id for entry in source.index.texts), source.texts, strict=True))
-        missing = [p.question_id for p in self._job.prompts.prompts if p.question_id not in by_question]
-        if missing:
-            raise InputError(
-                f"{self._options.hidden_states} holds no hidden states for question {missing[0]!r} of "
-                f"{self._job.prompts.name}",
-                hint="give the prompts they were saved for, with --prompts",
-                code="states-question",
+        from eagle3hub.reference.responses import read_responses
+        from eagle3hub.reference.states import Asked
+
+        job, options, source = self._job, self._options, self._source()
+        own = job.prompts.name == OWN_PROMPTS
+        texts, notes = source.answers(  # type: ignore[union-attr]
+            Asked(
+                job.prompts.prompts,
+                own,
+                job.max_new_tokens,
+                job.draft_tokens - 1,
+                job.temperature,
+                None if options.responses is None else read_responses(options.responses),
+                options.own_texts,
+                job.engine_settings.chat_template,
             )
-        return [by_question[p.question_id] for p in self._job.prompts.prompts]
+        )
+        self._notes += notes
+        return texts
 
     def _save(self, texts: Sequence[Text]) -> None:
         options, questions = self._options, [p.question_id for p in self._job.prompts.prompts]
@@ -280,6 +345,10 @@ def require_packages() -> None:
             hint=f"{command_for_extra('validate')}, or measure on another engine: --engine vllm",
             code="reference-packages",
         )
+
+
+def _not_asked(lossless: Lossless, why: str) -> Lossless:
+    return replace(lossless, divergences=tuple(replace(one, why_not=why) for one in lossless.divergences))
 
 
 def _other_response(text: Text, response: tuple[int, ...]) -> Text:

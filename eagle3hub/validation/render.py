@@ -230,10 +230,19 @@ def _lossless(counted: Counted) -> str:
         why = "greedy output of a server, with the reference's" if counted.attached else "only greedy output"
         return f"not compared [dim]({why} can be)[/]"
     same = f"{lossless.identical} of {lossless.prompts} prompts give the target's own tokens"
-    if not lossless.divergences:
+    worst = lossless.worst
+    if worst is None:
         return f"[green]✓[/] {same}"
-    first = lossless.divergences[0]
-    return f"[red]✗[/] {same}; prompt {first.question_id} changes at new token {first.position}"
+    where = f"prompt {worst.question_id} changes at new token {worst.position}"
+    match lossless.verdict:
+        case "ties only":
+            return f"[green]✓[/] {same}; the others change at a tie [dim]({where}, {worst.says})[/]"
+        case "not checked":
+            return f"[yellow]?[/] {same}; {where}, and whether at a tie is not checked [dim]({worst.says})[/]"
+        case "identical" | "not lossless" | None:
+            return f"[red]✗[/] {same}; {where}{f' [dim]({worst.says})[/]' if worst.says else ''}"
+        case _:
+            return assert_never(lossless.verdict)
 
 
 def _load(load: LoadReport) -> str:

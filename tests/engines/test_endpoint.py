@@ -36,6 +36,8 @@ SGLANG_INFO = {
     "device": "cuda",
 }
 COUNTS = Counts(2, 6, 1, (1, 0, 0))
+OWN = {"acceptance_histogram": [3, 0, 1, 0], "num_draft_tokens": 12, "num_spec_tokens": 3}
+"""What vLLM's answers hold with ``--per-request-spec-decode-metrics``: other counters than its metrics'."""
 
 
 @pytest.fixture
@@ -107,6 +109,31 @@ def test_somebody_else_on_vllm_leaves_the_question_open(
     assert found.verdict == "inconclusive"
     assert says in found.reason
     assert "other requests reach it, or several servers answer at this address" in found.reason
+    assert "--per-request-spec-decode-metrics summary" in found.reason
+
+
+def test_vllm_that_counts_each_request_may_be_busy(serve: Serve, job: RunSpec) -> None:
+    server = StandIn(own=OWN, foreign=3, active=2)
+    found = attach("vllm", serve(server)).run(job, Path("unused"), timeout=30, progress=silent)
+    assert isinstance(found, EngineRun)
+    assert [p.counts for p in found.prompts] == [Counts(4, 12, 2, (1, 1, 0))] * 2
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({}, "no histogram of accepted drafts"),
+        ([], "no histogram of accepted drafts"),
+        ({"acceptance_histogram": [1]}, "no histogram of accepted drafts"),
+        ({**OWN, "acceptance_histogram": [3, -1, 1, 0]}, "histogram of accepted drafts is not a count"),
+        ({**OWN, "num_draft_tokens": None}, "number of drafted tokens is not a count (NoneType)"),
+        ({**OWN, "num_draft_tokens": 13}, "13 tokens drafted in 4 rounds of at most 3"),
+    ],
+)
+def test_own_counters_that_make_no_sense(serve: Serve, job: RunSpec, own: object, says: str) -> None:
+    found = failure("vllm", serve(StandIn(own=own)), job)
+    assert found.verdict == "fail"
+    assert says in found.reason
 
 
 @pytest.mark.parametrize(

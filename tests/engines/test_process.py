@@ -181,7 +181,7 @@ def test_the_real_worker_ends_when_the_parent_is_killed_outright(tmp_path: Path)
     import eagle3hub.engines
 
     worker = Path(eagle3hub.engines.__file__).parent / "workers" / "vllm_worker.py"
-    request = json.dumps({"llm": {}, "device": "cpu", "sampling": {}, "prompts": []})
+    request = json.dumps({"llm": {}, "device": "cpu", "sampling": {}, "prompts": [], "chat_template": {}})
     code = PARENT.replace(
         "{}, env=dict(os.environ)", f"{request}, env={{**os.environ, 'PYTHONPATH': {str(tmp_path)!r}}}"
     )

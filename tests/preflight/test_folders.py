@@ -139,6 +139,18 @@ def test_wrong_maps(tmp_path: Path, d2t: torch.Tensor, on_vllm: str, on_llamacpp
     assert preflight(subject, *CPP, facts).kind == on_llamacpp
 
 
+@pytest.mark.parametrize(("entries", "code", "on_sglang"), [(9, "d2t-short", "refuses"), (11, "d2t-long", None)])
+def test_a_map_of_another_length(tmp_path: Path, entries: int, code: str, on_sglang: str | None):
+    """SGLang looks drafted ids up in the map, so it needs no more than its rows."""
+    folder = heads.specjax(tmp_path / "head", d2t=torch.zeros(entries, dtype=torch.int32), t2d=None)
+    subject, facts = examine(open_checkpoint(folder)), read_target(str(heads.target(tmp_path / "t")))
+    effects = {
+        engine: {reason.code: reason.effect for reason in preflight(subject, engine, version, facts).reasons}
+        for engine, version in (V1, SG)
+    }
+    assert (effects["vllm"][code], effects["sglang"].get(code)) == ("refuses", on_sglang)
+
+
 def test_what_says_how_weights_are_quantized_may_lie_beside_the_config(tmp_path: Path):
     folder = edit(variants.quantized(tmp_path / "head", "FP8"), config={"quantization_config": None})
     assert look(folder).files.says_quantized == "hf_quant_config.json"

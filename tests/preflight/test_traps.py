@@ -195,6 +195,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X S S S X",
         "d2t-out-of-range",
     ),
+    "a short d2t": (f.universal(entries=f.VD - 1), "X X X R R R R", "d2t-short"),
+    "a long d2t": (f.universal(entries=f.VD + 1), "X X R R R R R", "d2t-long"),
     "t2d that says something else": (
         f.universal(truth={"map_doubt": "t2d-mismatch"}),
         "U U U U U U U",

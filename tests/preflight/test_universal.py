@@ -50,8 +50,7 @@ def test_a_feature_is_held_for_the_engines_that_get_it_right(feature: str) -> No
         for engine in ENGINES
         if any(judge(HEADS[feature], terms, target).kind in GOOD for terms in pinned_contracts(engine))
     }
-    more = {"trtllm"} if feature == "quantization" else set()  # it reads ModelOpt's FP8 only, as far as is known
-    assert right == HELD_FOR[feature] | more
+    assert right == HELD_FOR[feature]
 
 
 def test_only_what_some_engine_lacks_is_held_for_some() -> None:

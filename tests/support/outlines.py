@@ -89,15 +89,16 @@ def subject(
     weights: dict[str, tuple[int, ...]],
     *,
     d2t: str | None = "I64",
+    entries: int | None = None,
     t2d: bool = False,
     files: tuple[str, ...] = ("model.safetensors",),
     truth: dict[str, Any] | None = None,
 ) -> ExaminedHead:
-    """A folder; ``truth`` says what the files do not."""
+    """A folder; ``truth`` says what the files do not, ``entries`` is the length of d2t if it does not fit."""
     tensors = {name: ("BF16", shape) for name, shape in weights.items()}
     rows = weights.get("lm_head.weight", (VD,))[0]
     if d2t is not None:
-        tensors["d2t"] = (d2t, (rows,))
+        tensors["d2t"] = (d2t, (rows if entries is None else entries,))
     if t2d:
         tensors["t2d"] = ("BOOL", (V,))
     seen = HeadFiles(fields, tensors, files)
@@ -312,6 +313,7 @@ def universal(
     full: bool = False,
     weights: dict[str, tuple[int, ...] | None] | None = None,
     d2t: str | None = "I64",
+    entries: int | None = None,
     truth: dict[str, Any] | None = None,
     **changes: Any,
 ) -> ExaminedHead:
@@ -328,4 +330,5 @@ def universal(
     )
     own = {**shapes("midlayer.", aux=len(boundaries), rows=rows), **(weights or {})}
     kept = {name: shape for name, shape in own.items() if shape is not None}
-    return subject(fields, kept, d2t=None if full and d2t == "I64" else d2t, t2d=not full, truth=truth)
+    stored = None if full and d2t == "I64" else d2t
+    return subject(fields, kept, d2t=stored, entries=entries, t2d=not full, truth=truth)

@@ -22,6 +22,7 @@ class StandIn:
         foreign: requests of somebody else that finish during each of ours. active: those under way, per engine.
         late: seconds until the metrics count a request. slow: seconds an answer takes, with this ``status``.
         answer: fields of the choice to change. moved: where every request is redirected to.
+        own: what vLLM's answers say of their own request (``metrics.speculative_decoding``), if anything.
     """
 
     target: str = "org/target"
@@ -36,6 +37,7 @@ class StandIn:
     status: int = 200
     answer: dict[str, Any] = field(default_factory=dict)
     moved: str | None = None
+    own: Any = None
     seen: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
     counted: list[tuple[float, int]] = field(default_factory=list)
 
@@ -81,7 +83,8 @@ class StandIn:
         meta = {"spec_verify_ct": 2, "spec_num_correct_drafts": 1, "spec_correct_drafts_histogram": [1, 1]}
         choice = {"token_ids": [5, 6, 7, 8], "response_token_ids": [5, 6, 7, 8], "prompt_token_ids": [1, 2]}
         choice |= {"meta_info": meta, **self.answer}
-        return 200, {"choices": [choice], "prompt_token_ids": [1, 2]}
+        found: dict[str, Any] = {"choices": [choice], "prompt_token_ids": [1, 2]}
+        return 200, found if self.own is None else {**found, "metrics": {"speculative_decoding": self.own}}
 
 
 @contextlib.contextmanager

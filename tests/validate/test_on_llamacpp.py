@@ -50,7 +50,7 @@ def test_it_counts_what_the_reference_counts(
     assert theirs["version"] == LLAMACPP
     assert theirs["preflight"]["verdict"] == "right"
     assert theirs["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]}
-    assert theirs["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}
+    assert theirs["lossless"] == {"verdict": "identical", "identical": 8, "prompts": 8, "divergences": []}
     assert theirs["gates"][1]["reason"] == (
         "all 8 prompts have the counters of the reference exactly, "
         "counted as llama.cpp does: nothing past the response's end"

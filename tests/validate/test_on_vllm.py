@@ -70,7 +70,7 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
     assert report.verdict == "pass", report.reason
     assert engine["version"] == VLLM
     assert engine["preflight"]["verdict"] == "right"
-    assert engine["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}
+    assert engine["lossless"] == {"verdict": "identical", "identical": 8, "prompts": 8, "divergences": []}
     assert engine["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": TAPS}
     acceptance = engine["acceptance"]
     assert 1.2 < acceptance["mean_acceptance_length"] < 1.8

@@ -35,9 +35,17 @@ def write_prompts(file: Path) -> Path:
 
 
 def trained(
-    target: Path, prompts: Path, semantics: Semantics, sizes: dict[str, int], new: int, **settings: Any
+    target: Path,
+    prompts: Path,
+    semantics: Semantics,
+    sizes: dict[str, int],
+    new: int,
+    rendering: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> tuple[DraftModel, AuxTaps]:
     """A head of these ``sizes`` that knows the target's answers of ``new`` tokens; ``settings``: of `fit`.
+
+    ``rendering``: arguments of the target's chat template.
 
     Its vocabulary holds every token that was said, and the lowest ids besides.
     """
@@ -49,7 +57,7 @@ def trained(
     texts = []
     for row in map(json.loads, prompts.read_text().splitlines()):
         asked = [{"role": "user", "content": row["turns"][0]}]
-        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, **(rendering or {}))
         texts.append(Text(world.greedy(ids, new), len(ids), new))
     draft = random_draft(semantics, embeddings=world.embeddings, **sizes)
     said = torch.tensor([text.token_ids for text in texts]).flatten().unique()
@@ -59,9 +67,12 @@ def trained(
 
 
 def with_equal_rounds(
-    head: Path, target: Path, prompts: Path, engine: str, python: Path, draft_tokens: int = 3
+    head: Path, target: Path, prompts: Path, engine: str, python: Path, draft_tokens: int = 3, **options: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Validate a head by the reference and an engine, and see that their rounds are equal; return both entries."""
+    """Validate a head by the reference and an engine, and see that their rounds are equal; return both entries.
+
+    ``options``: further ones of a validation.
+    """
     report = validate(
         head,
         target=target,
@@ -73,6 +84,7 @@ def with_equal_rounds(
         num_prompts=len(QUESTIONS),
         max_new_tokens=32,
         draft_tokens=draft_tokens,
+        **options,
     )
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]

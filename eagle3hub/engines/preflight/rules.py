@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
@@ -266,21 +267,29 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Check that the draft's sizes divide by the number of devices; KV heads are replicated where there are fewer."""
+    """Check that the sizes of draft and target divide by the number of devices.
+
+    KV heads are replicated where there are fewer of them. The experts of a target are not looked at.
+    """
     devices = case.tensor_parallel
-    heads = positive_int(case.fields, "num_attention_heads", 0)
-    kv = heads if case.truth.kind == "mla" else positive_int(case.fields, "num_key_value_heads", heads)
-    uneven = [
-        f"{count} {what}"
-        for what, count in (
-            ("attention heads", heads),
-            ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
-            ("intermediate sizes", positive_int(case.fields, "intermediate_size", 0)),
-        )
-        if count % devices
-    ]
-    if uneven:
-        yield PreflightFinding("tensor-parallel", {"devices": devices, "uneven": " and ".join(uneven)})
+    target = {} if case.target is None else case.target.fields
+    has_experts = any("experts" in name for name in target)
+    for what, fields, has_inner in (("the draft", case.fields, True), ("the target", target, not has_experts)):
+        heads = positive_int(fields, "num_attention_heads", 0)
+        latent = case.truth.kind == "mla" if fields is case.fields else "kv_lora_rank" in fields
+        kv = heads if latent else positive_int(fields, "num_key_value_heads", heads)
+        uneven = [
+            f"{count} {size}"
+            for size, count in (
+                ("attention heads", heads),
+                ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
+                ("intermediate sizes", positive_int(fields, "intermediate_size", 0) if has_inner else 0),
+            )
+            if count % devices
+        ]
+        if uneven:
+            facts = {"what": what, "devices": devices, "uneven": " and ".join(uneven)}
+            yield PreflightFinding("tensor-parallel", facts)
 
 
 def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -506,6 +515,10 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
         yield PreflightFinding("d2t-float", {"dtype": d2t[0]})
+    if d2t is not None and truth.reduced and d2t[1] != (truth.draft_vocab_size,):
+        entries = prod(d2t[1])
+        code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
+        yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": entries})
     if truth.map_fault is not None:
         yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
         if truth.map_fits is False:

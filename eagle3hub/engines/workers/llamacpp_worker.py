@@ -3,8 +3,8 @@
 It imports only the standard library and xllamacpp; llama.cpp's converter lies in the folder ``llama.cpp`` of the
 environment. The request has ``device``, ``target`` and ``head`` (folders; head may be null), ``dtype`` (as the
 converter writes it), ``cache_type`` (ggml's name for the dtype of the KV cache), ``context``, ``draft_tokens``,
-``threads``, ``sampling`` (fields of a chat completion) and ``prompts`` (texts). ``protocol.py`` describes how requests
-and answers are sent.
+``threads``, ``sampling`` (fields of a chat completion), ``prompts`` (messages) and ``chat_template`` (its arguments).
+``protocol.py`` describes how requests and answers are sent.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def _run(request, tell):
     )
     with Stage("generate"):
         k = request["draft_tokens"]
+        options = {"chat_template_kwargs": request["chat_template"]} if request["chat_template"] else {}
         before = read(server.handle_metrics(), k)
-        for index, text in enumerate(request["prompts"]):
-            messages = [{"role": "user", "content": text}]
+        for index, messages in enumerate(request["prompts"]):
             start = time.monotonic()
-            answer = server.handle_chat_completions({"messages": messages, **request["sampling"]})
+            answer = server.handle_chat_completions({"messages": messages, **options, **request["sampling"]})
             seconds = time.monotonic() - start
             after = read(server.handle_metrics(), k)
             tell(

@@ -323,7 +323,8 @@ def draft_logits(model, ids, inputs, vocabulary):
     import torch
 
     rows = model.config.draft_vocab_size
-    ids = torch.arange(rows) if ids is None else ids.long()
+    # as its worker looks drafted tokens up (eagle_worker_v2.py): a map that is too short is an IndexError
+    ids = torch.arange(rows) if ids is None else ids.long()[torch.arange(rows)]
     inside = (ids >= 0) & (ids < vocabulary)
 
     def forward(tokens, positions, features):

@@ -1,8 +1,11 @@
 """Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and vLLM. The request has ``llm`` (arguments of ``vllm.LLM``), ``device``,
-``sampling`` (arguments of ``SamplingParams``) and ``prompts`` (texts). ``protocol.py`` describes how requests and
-answers are sent.
+``sampling`` (arguments of ``SamplingParams``), ``prompts`` (messages) and ``chat_template`` (its arguments).
+``protocol.py`` describes how requests and answers are sent.
+
+vLLM loads and runs the models in one process for each device, of which this one may be the only one:
+``vllm_extension.py`` watches in each.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import platform
 import re
 import time
 
-from protocol import Stage, processor, serve
+from protocol import Stage, load_of_all, processor, serve
 from vllm_counters import NAMES, difference
 
 
@@ -26,12 +29,9 @@ def _run(request, tell):
     with Stage("device"):
         _check_device(request["device"], current_platform, torch)
     tell("stage", stage="load")
-    draft = {}
     with Stage("load"):
-        watch_draft(draft)
-        llm = vllm.LLM(**request["llm"])
-    if request["llm"].get("speculative_config"):
-        draft["aux_boundaries"] = _aux_boundaries(llm)
+        llm = vllm.LLM(**request["llm"], worker_extension_cls="vllm_extension.DraftWatch")
+        draft = load_of_all(llm.collective_rpc("eagle3hub_draft"))
     tell(
         "ready",
         version=vllm.__version__,
@@ -48,9 +48,9 @@ def _run(request, tell):
     with Stage("generate"):
         sampling = vllm.SamplingParams(**request["sampling"])
         before = _counters(llm)
-        for index, text in enumerate(request["prompts"]):
+        for index, messages in enumerate(request["prompts"]):
             start = time.monotonic()
-            output = llm.chat([{"role": "user", "content": text}], sampling, use_tqdm=False)[0]
+            output = llm.chat(messages, sampling, use_tqdm=False, chat_template_kwargs=request["chat_template"])[0]
             seconds = time.monotonic() - start
             after = _counters(llm)
             tell(
@@ -117,17 +117,12 @@ def _needs_no_value(name):
     return scale or re.search(r"(^|\.)layers\.[1-9][0-9]*\.hidden_norm\.weight$", name) is not None
 
 
-def _aux_boundaries(llm):
-    """Return the boundary ids that vLLM captures in the target, or None if its internals have changed."""
-    try:
-        runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
-        model = runner.get_model()
-        for owner in (getattr(model, "model", None), model):
-            ids = getattr(owner, "aux_hidden_state_layers", None)
-            if ids:
-                return [int(i) for i in ids]
-    except AttributeError:
-        return None
+def aux_boundaries(model):
+    """Return the boundary ids that vLLM captures in the target ``model``, or None if its internals have changed."""
+    for owner in (getattr(model, "model", None), model):
+        ids = getattr(owner, "aux_hidden_state_layers", None)
+        if ids:
+            return [int(i) for i in ids]
     return None
 
 
