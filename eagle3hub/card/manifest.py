@@ -175,6 +175,14 @@ class Layouts:
     def __iter__(self) -> Iterator[str]:
         return iter((self.main, *self.also) if self.main else ())
 
+    def only(self, layout: str) -> Layouts:
+        """Return these layouts without all others. Raises UsageError (``usage-layout``) for one that is not here."""
+        if layout not in self:
+            raise UsageError(
+                f"the manifest has no layout {layout!r}", hint=f"it has: {', '.join(self)}", code="usage-layout"
+            )
+        return replace(self, main=layout, also=())
+
     def folder(self, layout: str) -> str:
         """Return the folder of a layout in the repository; empty for the root."""
         return "" if layout == self.main else layout

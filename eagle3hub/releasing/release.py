@@ -189,6 +189,7 @@ class ReleaseOptions:
         templates: folder of files that replace card templates.
         work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
         force: replace a folder this tool wrote earlier.
+        layout: measure only this layout of the manifest; the release then ends with the step ``validate``.
 
     Raises UsageError (``usage-step``) for steps that do not exist or do not follow each other.
     """
@@ -203,6 +204,7 @@ class ReleaseOptions:
     templates: str | Path | None = None
     work: str | Path | None = None
     force: bool = False
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         for step in (self.start, self.until):
@@ -216,6 +218,12 @@ class ReleaseOptions:
             )
         if STEPS.index(self.start) > STEPS.index(self.until):
             raise UsageError(f"from {self.start} until {self.until} there is no step", hint="fix --from or --until")
+        if self.layout is not None and self.until != "validate":
+            raise UsageError(
+                "--layout measures one layout, and a release has all of its manifest",
+                hint="add --until validate",
+                code="usage-step",
+            )
         if self.publish.sign is not None and self.until in ("convert", "validate"):
             raise UsageError(
                 f"--sign covers the whole release, which --until {self.until} does not make",
@@ -260,6 +268,8 @@ def release_head(
     behind, only its reports in the work folder. Raises InputError, UnavailableError, OutputError or UsageError.
     """
     manifest = load_manifest(manifest_path)
+    if options.layout is not None and manifest.layouts.main:
+        manifest = replace(manifest, layouts=manifest.layouts.only(options.layout))
     if manifest.head_source is None:
         raise ManifestError(
             f"{manifest.path.name} names no head to release",

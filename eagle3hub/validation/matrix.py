@@ -267,6 +267,22 @@ def validate_layouts(
     )
 
 
+def merged(matrices: Sequence[Matrix], *, asked_by_name: bool) -> Matrix:
+    """Join matrices of the same head and target, each with layouts of its own, and judge them together."""
+    rows = tuple(row for matrix in matrices for row in matrix.layouts)
+    if not asked_by_name:
+        rows = tuple(replace(row, verdict=None) if row.refusal is not None else row for row in rows)
+    verdict, reason = _judge(rows, asked_by_name=asked_by_name)
+    return replace(
+        matrices[0],
+        measured_at=max(matrix.measured_at for matrix in matrices),
+        verdict=verdict,
+        reason=reason,
+        cells=tuple(cell for matrix in matrices for cell in matrix.cells),
+        layouts=rows,
+    )
+
+
 def cells_of(row: MatrixRow) -> list[MatrixCell]:
     """The cells of one layout: one for each engine, or a single one where no engine's turn came."""
     layout, report = row.layout, row.report
