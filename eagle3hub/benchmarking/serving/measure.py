@@ -198,7 +198,7 @@ def measured_rows(
     prompts = cell.prompts.prompts
     asked = Load(
         url=endpoint.url,
-        requests=[endpoint.streamed_request(spec, prompt.text) for prompt in prompts],
+        requests=[endpoint.streamed_request(spec, prompt) for prompt in prompts],
         concurrency=cell.settings.concurrency,
         warmup=cell.settings.warmup,
         tokenizer=cell.target.source,
