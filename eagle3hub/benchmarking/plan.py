@@ -24,6 +24,7 @@ from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_started, check_tree
+from eagle3hub.validation.report import MeasuredTarget
 from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for
 
 KNOWN_ENGINES = (REFERENCE, *ENGINES)
@@ -103,6 +104,20 @@ class Settings:
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
 
+def measurement_key(
+    head: str, target: MeasuredTarget, prompts: str, engine: str, engine_version: str, settings: CellSettings
+) -> str:
+    """Return the SHA-256 (hex) of everything a cell's result depends on; ``head`` and ``prompts`` are digests."""
+    what = {
+        "head": head,
+        "target": target.to_json(),
+        "prompts": prompts,
+        "engine": [engine, engine_version],
+        "settings": settings.to_json(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One measurement: a head over the prompts of one data set, at one K and one temperature, on one engine."""
@@ -144,14 +159,9 @@ class Cell:
 
         Two cells with the same key are the same measurement.
         """
-        what = {
-            "head": self.head.digest,
-            "target": self.target.identity.to_json(),
-            "prompts": self.prompts.sha256,
-            "engine": [self.engine, engine_version],
-            "settings": self.settings.to_json(),
-        }
-        return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return measurement_key(
+            self.head.digest, self.target.identity, self.prompts.sha256, self.engine, engine_version, self.settings
+        )
 
     def __str__(self) -> str:
         return f"{self.head.name} on {self.prompts.name}, K = {self.draft_tokens}, T = {self.temperature:g}"

@@ -1,96 +1,78 @@
-"""Which K pays: invented servers with known prices, whose answer must be found again."""
-
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
 from eagle3hub.errors import InputError
-from eagle3hub.metrics import Counts, TimedPrompt, speed_by_draft_tokens
+from eagle3hub.metrics import Timed, speedup
 
-STEP = 0.02
-RATES = (0.8, 0.7, 0.6, 0.5, 0.4)
-"""Conditional: each position is accepted in so many of the rounds that reached it."""
+RATES = (0.7, 0.5, 0.36, 0.2)
 
 
-def run(k: int, draft: float, verify: float, *, prompts: int = 24, noise: float = 0.02) -> list[TimedPrompt]:
-    """A server that drafts k tokens for ``draft`` steps each and verifies for 1 + ``verify``."""
-    out = []
-    for n in range(prompts):
-        rng = random.Random(f"{n} {k}")
-        accepted, rounds = [0] * k, 60
-        for _ in range(rounds):
-            for i in range(k):
-                if rng.random() > RATES[i] + 0.06 * (n % 3 - 1):
-                    break
-                accepted[i] += 1
-        counts = Counts(rounds, rounds * k, sum(accepted), tuple(accepted))
-        seconds = rounds * STEP * (1 + verify + draft * k) * (1 + noise * rng.uniform(-1, 1))
-        alone = (counts.emitted, counts.emitted * STEP * (1 + noise * rng.uniform(-1, 1)))
-        out.append(TimedPrompt(counts, (counts.emitted, seconds), alone))
-    return out
+def _runs(rng: random.Random, prompts: int, runs: int, truth: float) -> tuple[list[list[Timed]], list[list[Timed]]]:
+    """Two servers, ``truth`` times as fast on average over prompts; prompts, runs and requests differ by chance."""
+    own = [rng.gauss(0, 0.2) for _ in range(prompts)]
+    gain = [truth * rng.uniform(0.8, 1.2) for _ in range(prompts)]
+    ours, base = [], []
+    for _ in range(runs):
+        a, b = rng.gauss(0, 0.03), rng.gauss(0, 0.03)
+        ours.append([(64, math.exp(own[p] + a + rng.gauss(0, 0.05)) / gain[p]) for p in range(prompts)])
+        base.append([(64, math.exp(own[p] + b + rng.gauss(0, 0.05))) for p in range(prompts)])
+    return ours, base
 
 
-def tau(k: int) -> float:
-    total, reached = 1.0, 1.0
-    for rate in RATES[:k]:
-        reached *= rate
-        total += reached
-    return total
+def test_a_measured_speedup_is_the_ratio_of_pooled_speeds() -> None:
+    ours = [[(10, 1.0), (30, 2.0)], [(10, 1.0), (30, 2.0)]]
+    base = [[(10, 2.0), (30, 2.0)], [(10, 2.0), (30, 6.0)]]
+    found = speedup(ours, base)
+    assert (found.prompts, found.runs, found.ci95) == (2, 2, None)
+    assert found.tokens_per_second == pytest.approx(80 / 6)
+    assert found.base_tokens_per_second == pytest.approx(80 / 12)
+    assert found.ratio == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize(("draft", "verify", "best"), [(0.05, 0.1, 4), (0.3, 0.1, 2), (0.6, 0.05, 1), (1.2, 0.3, 0)])
-def test_the_prices_and_the_fastest_depth_are_found_again(draft: float, verify: float, best: int) -> None:
-    found = speed_by_draft_tokens({k: run(k, draft, verify) for k in (1, 3, 5)})
-    assert found is not None
-    assert found.draft.ci95 is not None and found.verify.ci95 is not None
-    assert found.draft.ci95[0] < draft < found.draft.ci95[1]
-    assert found.verify.ci95[0] < verify < found.verify.ci95[1]
-    assert found.draft.value == pytest.approx(draft, abs=0.02)
-    assert found.best == best
-    assert best in found.may_be_best
-    for point in found.points:
-        expected = tau(point.draft_tokens) / (1 + verify + draft * point.draft_tokens)
-        assert point.speedup == pytest.approx(expected, rel=0.05)
-        assert point.ci95 is not None and point.ci95[0] < point.speedup < point.ci95[1]
-        if point.draft_tokens in (1, 3, 5):
-            assert point.measured == pytest.approx(point.speedup, rel=0.05)
-            assert point.measured_ci95 is not None
-        else:
-            assert (point.measured, point.measured_ci95) == (None, None)
+def test_what_a_prompt_does_to_both_servers_cancels() -> None:
+    rng = random.Random(3)
+    slow = [rng.uniform(1, 20) for _ in range(12)]
+    jitter = [rng.uniform(0.99, 1.01) for _ in range(12)]
+    found = speedup([[(9, s * j / 2) for s, j in zip(slow, jitter, strict=True)]], [[(9, s) for s in slow]])
+    assert found.ci95 is not None
+    assert 1.97 < found.ci95[0] < found.ratio < found.ci95[1] < 2.03
+    mixed = speedup([[(9, s / 2) for s in slow]], [[(9, s) for s in reversed(slow)]])
+    assert mixed.ci95 is not None
+    assert mixed.ci95[1] - mixed.ci95[0] > 0.5, "pairs are what makes it narrow"
 
 
-def test_depths_that_differ_are_told_apart_and_those_that_do_not_are_not() -> None:
-    free = speed_by_draft_tokens({k: run(k, 0.0, 0.0, noise=0.001) for k in (1, 5)})
-    assert free is not None
-    assert (free.best, free.may_be_best) == (5, (5,))
-    dear = speed_by_draft_tokens({k: run(k, 2.0, 0.5) for k in (1, 5)})
-    assert dear is not None
-    assert (dear.best, dear.may_be_best) == (0, (0,)), "no depth pays"
-    noisy = speed_by_draft_tokens({k: run(k, 0.3, 0.1, noise=0.9) for k in (1, 5)})
-    assert noisy is not None
-    assert len(noisy.may_be_best) > 1
+def test_equal_pairs_tell_no_interval_and_runs_that_differ_widen_it() -> None:
+    same = [[(9, 1.0)] * 9]
+    assert speedup(same, same).ci95 is None
+    steady = [[(9, 1.0 + 0.01 * p) for p in range(9)] for _ in range(3)]
+    base = [[(9, 2.0)] * 9 for _ in range(3)]
+    narrow = speedup(steady, base).ci95
+    unsteady = [[(tokens, seconds * (1 + 0.2 * run)) for tokens, seconds in one] for run, one in enumerate(steady)]
+    wide = speedup(unsteady, base).ci95
+    assert narrow is not None
+    assert wide is not None
+    assert wide[1] - wide[0] > 5 * (narrow[1] - narrow[0])
 
 
-def test_few_prompts_give_no_interval_and_rule_nothing_out() -> None:
-    found = speed_by_draft_tokens({k: run(k, 0.1, 0.1, prompts=4) for k in (1, 3)})
-    assert found is not None
-    assert found.draft.ci95 is None
-    assert {point.ci95 for point in found.points} == {None}
-    assert found.may_be_best == (0, 1, 2, 3)
-
-
-def test_times_that_tell_nothing() -> None:
-    assert speed_by_draft_tokens({}) is None
-    assert speed_by_draft_tokens({3: run(3, 0.1, 0.1)}) is None, "one line needs two points"
-    none = TimedPrompt(Counts(0, 0, 0, (0,)), (1, 0.1), (1, 0.1))
-    assert speed_by_draft_tokens({1: [none] * 8, 3: run(3, 0.1, 0.1, prompts=8)}) is None
-    backwards = {1: run(1, 0.1, 9.0), 5: run(5, -0.1, -0.49)}
-    assert speed_by_draft_tokens({1: backwards[1], 2: run(2, -0.9, 0.9), 5: backwards[5]}) is None
-
-
-def test_runs_over_other_prompts_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("ours", "base"),
+    [([], []), ([[]], [[]]), ([[(1, 1.0)]], [[(1, 1.0)] * 2]), ([[(1, 1.0)], [(1, 1.0)] * 2], [[(1, 1.0)]] * 2)],
+)
+def test_servers_that_did_not_answer_the_same_cannot_be_compared(ours: list, base: list) -> None:  # type: ignore[type-arg]
     with pytest.raises(InputError) as error:
-        speed_by_draft_tokens({1: run(1, 0.1, 0.1), 3: run(3, 0.1, 0.1, prompts=9)})
+        speedup(ours, base)
     assert error.value.code == "metrics-unpaired"
+
+
+def test_the_interval_contains_the_true_speedup_about_as_often_as_it_says() -> None:
+    rng, hits, tries = random.Random(7), 0, 300
+    for _ in range(tries):
+        found = speedup(*_runs(rng, 16, 3, 1.5))
+        assert found.ci95 is not None
+        # pooled seconds weigh a prompt by its time: the mean of 1 / gain, which is 1.5 / 1.0137 for gains in 0.8 … 1.2
+        hits += found.ci95[0] <= 1.5 / (math.log(1.5) / 0.4) <= found.ci95[1]
+    assert 0.92 <= hits / tries <= 0.99
