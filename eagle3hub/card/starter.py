@@ -4,35 +4,56 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address, parse_hub_address
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.trainers import TrainingFact, training_facts
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.errors import SourceError, UsageError
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
+from eagle3hub.errors import InputError, Refusal, SourceError, UsageError
 from eagle3hub.head import Head
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import get_layout, open_head
 from eagle3hub.system import resources
 from eagle3hub.system.text import visible
 
 _HUB_ID = "owner/name"
+_OWNER = "your-name"
+_SUMMARY = "What a reader should know first, in a sentence or two."
 
 
-def starter(head: Head, source: str, target: str, repo: str | None = None) -> str:
+def unfilled(manifest: Manifest) -> list[str]:
+    """Return the fields of a manifest that still hold what `starter` wrote for somebody to fill in."""
+    release = manifest.release
+    blanks = {"release.summary": release.summary == _SUMMARY, "release.repo": release.repo.startswith(f"{_OWNER}/")}
+    return [field for field, is_blank in blanks.items() if is_blank]
+
+
+def starter(
+    head: Head,
+    source: str,
+    target: str,
+    repo: str | None = None,
+    *,
+    facts: Sequence[TrainingFact] = (),
+    not_universal: str | None = None,
+) -> str:
     """Return the text of a release.yaml for a head.
 
     Args:
         source: what the manifest calls the head: a folder, relative to the manifest, or ``hf://owner/name``.
         target: Hub id of the target, with or without a revision.
         repo: Hub id to publish to; by default made from the target's name.
+        facts: what the trainer's files say. not_universal: why the head has no universal folder; None if it has one.
 
     Raises UsageError if target or repository is not a Hub id.
     """
     at = _on_hub("--target", target)
     if repo is not None and not is_hub_id(repo):
         raise _no_hub_id("--repo", repo)
-    published = repo or f"your-name/{at.name}-eagle3"
+    published = repo or f"{_OWNER}/{at.name}-eagle3"
     schema = resources.schema("manifest")["properties"]
     read = [
         f"{head.layout} layout, {head.num_parameters:,} parameters, {head.dims.draft_vocab_size:,} of "
@@ -57,19 +78,18 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         f"release:  # {_about(schema, 'release')}",
         f"  repo: {published}",
         f"  title: {_quoted(published.split('/')[1])}",
-        "  summary: What a reader should know first, in a sentence or two.",
+        f"  summary: {_SUMMARY}",
         "  license: unknown  # yours to choose, within the terms of target and training data",
         "#?  language: [en]",
         "#?  datasets: [owner/name]",
         "#?  authors: [your name]",
         "",
         f"layouts:  # {_about(schema, 'layouts')}",
-        f"  main: {head.layout}",
-        "#?  also: [universal]",
+        *_layouts(head.layout, not_universal),
         "",
         f"speculative_tokens: 3  # {_about(schema, 'speculative_tokens')}",
         "",
-        *_optional("training", schema["training"]["properties"]),
+        *_training(schema["training"]["properties"], facts),
         "#? sections:  # text of your own: it goes here, not into the card",
         "#?   - title: Our own words",
         "#?     text: Markdown, one section of the card.",
@@ -99,10 +119,54 @@ def write_starter(source: str, target: str, repo: str | None, output: Path) -> N
     """
     if output.exists():
         raise UsageError(f"{output} exists", hint="name another file with --output", code="usage-exists")
+    _on_hub("--target", target)
     head = open_head(source)
     at = parse_address(source)
-    named = str(at) if isinstance(at, HubAddress) else os.path.relpath(at.path, output.absolute().parent)
-    replace_file(output, starter(head, named, target, repo).encode("utf-8"))
+    local = None if isinstance(at, HubAddress) else at.path
+    named = str(at) if local is None else os.path.relpath(local, output.absolute().parent)
+    facts = training_facts(local) if local is not None else []
+    text = starter(head, named, target, repo, facts=facts, not_universal=_refused(source))
+    replace_file(output, text.encode("utf-8"))
+
+
+def _refused(source: str) -> str | None:
+    """Return why the head cannot be written as a universal folder, as far as its own files say; None if it can."""
+    try:
+        plan_conversion(source, "universal", ConvertOptions())
+    except Refusal as refusal:
+        # what the target settles is no reason: a release reads the target
+        settled = {need.code for need in get_layout("universal").contract.needs}
+        return None if refusal.code in settled else refusal.message
+    except InputError as error:
+        return error.message
+    return None
+
+
+def _layouts(own: str, not_universal: str | None) -> list[str]:
+    if not_universal is not None:
+        return [f"  main: {own}  # not universal: {visible(not_universal)}", f"#?  also: [{_another(own)}]"]
+    also = [] if own == "universal" else [f"#?  also: [{own}]  # as the trainer wrote it"]
+    return ["  main: universal  # one folder for several engines", *also]
+
+
+def _another(own: str) -> str:
+    return "specforge" if own != "specforge" else "modelopt"
+
+
+def _training(fields: Mapping[str, Any], facts: Sequence[TrainingFact]) -> list[str]:
+    """Write what the trainer's files say, and every other field as an optional line."""
+    known = {fact.field: fact for fact in facts if not fact.labelled}
+    labelled = [fact for fact in facts if fact.labelled]
+    lines = ["training:" if facts else "#? training:"]
+    for key, field in fields.items():
+        if key in known:
+            lines.append(f"  {key}: {_quoted(visible(known[key].text))}  # from {known[key].file}")
+        elif "string" in field.get("type", ()) and not key.startswith("data_license"):
+            lines.append(f"#?   {key}:  # {field['description']}")
+    if labelled:
+        lines.append("  facts:")
+        lines += [f"    {_quoted(fact.field)}: {_quoted(visible(fact.text))}  # from {fact.file}" for fact in labelled]
+    return [*lines, ""]
 
 
 def _on_hub(option: str, given: str) -> HubAddress:
@@ -117,14 +181,6 @@ def _on_hub(option: str, given: str) -> HubAddress:
 
 def _no_hub_id(option: str, given: str) -> UsageError:
     return UsageError(f"{option} {given!r} is not a Hub id", hint=f"write it as {_HUB_ID}", code="usage-hub-id")
-
-
-def _optional(name: str, fields: Mapping[str, Any]) -> list[str]:
-    lines = [f"#? {name}:"]
-    for key, field in fields.items():
-        if "string" in field.get("type", ()) and not key.startswith("data_license"):
-            lines.append(f"#?   {key}:  # {field['description']}")
-    return [*lines, ""]
 
 
 def _about(schema: Mapping[str, Any], key: str) -> str:
