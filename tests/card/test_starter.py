@@ -10,8 +10,7 @@ import card_samples as samples
 import pytest
 
 from eagle3hub.card import load_manifest, render_text
-from eagle3hub.card.starter import starter, unfilled, write_starter
-from eagle3hub.card.trainers import TrainingFact, training_facts
+from eagle3hub.card.starter import TrainingFact, starter, training_facts, unfilled, write_starter
 from eagle3hub.errors import UsageError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
