@@ -25,10 +25,10 @@ from eagle3hub.validation.derive import ALWAYS, RanEngine, counts_within_respons
 from eagle3hub.validation.engine_runner import Cache, EngineRunner, device_of, engine_for, preflight_check, stops
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.measurement import load_reference
-from eagle3hub.validation.options import REFERENCE, ValidateOptions
+from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, check_rendering, identify_target, with_room
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for, with_room
 
 DEFAULTS = ValidateOptions()
 
@@ -59,10 +59,22 @@ def validate(
     names = options.engines
     at = head_address(head_source)
     earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
-    prompts = load_prompts(options.prompts, options.num_prompts)
+    prompts = None if options.contexts else _prompts(options).with_system(options.system_prompt)
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
+    if prompts is None:  # their length depends on the target
+        require_packages()
+        (prompts,) = load_prompts_for(
+            identity,
+            options.prompts,
+            num_prompts=options.num_prompts,
+            contexts=options.contexts,
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + options.draft_tokens,
+            progress=progress,
+        )
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
     head = open_head(checkpoint, target=identity.source)
@@ -107,6 +119,16 @@ def validate(
     ]
     report = replace(report, engines=tuple(entries))
     return replace(report, verdict=verdict_of(report))
+
+
+def _prompts(options: ValidateOptions) -> PromptSet:
+    """The prompts asked for; they may be the texts of hidden states."""
+    if options.prompts != OWN_PROMPTS:
+        return load_prompts(options.prompts, options.num_prompts)
+    from eagle3hub.reference.dumps import dumped_prompts
+
+    assert options.reference.hidden_states is not None  # the options have been checked
+    return dumped_prompts(options.reference.hidden_states, OWN_PROMPTS, options.num_prompts)
 
 
 def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
@@ -158,6 +180,7 @@ def _frame(
             collapse_acceptance_length=COLLAPSE,
             chat_template=template_in_words(job.engine_settings.chat_template),
             engine_settings=job.engine_settings,
+            system_prompt=options.system_prompt,
             **ALWAYS,
         ),
         static=static,
