@@ -30,7 +30,7 @@ _FOOTER = re.compile(
 )
 """What the Hub's page has around a card, and the source of a card never has on a line of its own."""
 _BIBTEX = re.compile(r"\s*@[A-Za-z]+\{")
-_NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?%?"
+_NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:%|[x×](?![\w]))?"
 _ROW = re.compile(rf"(?P<label>\S.*?)(?P<cells>(?:\s+{_NUMBER})+)\s*$")
 _SHELL = re.compile(
     r"\s*(?:python3?\s+-m\s|pip3? install|git (?:clone|checkout)\b|cd \S|export \w+=|vllm serve\b|trtllm-serve\b"
@@ -146,12 +146,19 @@ def _table(header: Line, rows: Sequence[Line]) -> list[Line]:
     return [(header[0], ""), *shown, (body[-1][0], "")]
 
 
+_PHRASE = re.compile(r"(?:(?:mean|average) )?accept\w* (?:length|rate|tokens)|draft tokens|\S+", re.I)
+
+
 def _header(words: list[str], columns: int) -> list[str]:
     """Divide the words of a header among the columns.
 
-    The cut is at a word that every column's name starts or ends with. Without such a word every column gets all words.
+    Each column gets a word, or the words of one quantity. Else the cut is at a word that every column's name starts or
+    ends with; without such a word every column gets all words.
     """
     label, rest = words[0], words[1:]
+    phrases = _PHRASE.findall(" ".join(rest))
+    if columns > 1 and len(phrases) == columns:
+        return [label, *phrases]
     for at_end in (True, False):
         word = (rest[-1] if at_end else rest[0]) if rest else ""
         places = [i for i, w in enumerate(rest) if w == word]
