@@ -44,6 +44,7 @@ FOLDERS = {
     "card write": ("folder",),
     "release": ("output", "work"),
     "demo": ("output",),
+    "states": ("output",),
 }
 """Options that write a folder."""
 READ = {
