@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from eagle3hub.cli.output import progress, tell
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,14 @@ HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
 TARGET = "a folder, or owner/name@revision on the Hub"
 
 TargetOption = Annotated[
-    str, typer.Option("--target", "--verifier", help=f"Target model: {TARGET}.", show_default=False)
+    str | None,
+    typer.Option(
+        "--target",
+        "--verifier",
+        metavar="T",
+        help=f"Target model: {TARGET}.",
+        show_default="the one that the head names",
+    ),
 ]
 AnyTargetOption = Annotated[
     str | None, typer.Option("--target", "--verifier", metavar="T", help=f"Target model: {TARGET}.")
@@ -27,12 +35,17 @@ AnyTargetOption = Annotated[
 LayoutOption = Annotated[
     str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
+]
 NumPromptsOption = Annotated[
     int | None,
     typer.Option(
         help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
     ),
+]
+SystemPromptOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Put this before every prompt.", show_default="none")
 ]
 MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
 TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
@@ -92,6 +105,41 @@ ReportOption = Annotated[Path | None, typer.Option(help="Write the report to thi
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
 ]
+
+
+def target_of(head: str, given: str | None, *, quiet: bool) -> str:
+    """Return the target that was given, else the one that the head names, and say which that is.
+
+    Raises UsageError where the head names none.
+    """
+    if given:
+        return given
+    from eagle3hub.validation.target import named_target
+
+    with progress(quiet=quiet) as say:
+        named = named_target(head, say)
+    if not quiet:
+        tell(f"target {named.address}, which {named.file} of the head names\n")
+    return named.address
+
+
+def device_for(
+    given: str | None,
+    engines: Sequence[str],
+    pythons: Mapping[str, str | Path],
+    endpoints: Collection[str],
+    *,
+    quiet: bool,
+) -> str:
+    """Return the device that was given, else the one that all engines can use, and say so where there is a choice."""
+    if given is not None:
+        return given
+    from eagle3hub.validation.engine_runner import default_device
+
+    device, why = default_device(engines, pythons, endpoints)
+    if why is not None and not quiet:
+        tell(f"{why}\n")
+    return device
 
 
 def engine_settings(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle3hub.cli.output import JsonFlag, emit
-from eagle3hub.cli.parameters import HEAD, ChatTemplateArgOption, EngineArgOption, EngineEnvOption, TargetOption
+from eagle3hub.cli.parameters import (
+    HEAD,
+    ChatTemplateArgOption,
+    EngineArgOption,
+    EngineEnvOption,
+    TargetOption,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 
 def recipe(
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
     version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
     draft_tokens: Annotated[
@@ -70,6 +77,7 @@ def recipe(
     from eagle3hub.layouts import open_head
 
     name = engine_name(engine)
+    target = target_of(head, target, quiet=as_json)
     settings = read_engine_settings(
         [name],
         engine_arg=engine_arg or [],

@@ -20,7 +20,11 @@ Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
 Device = Literal["cpu", "cuda", "tpu"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+Method = Literal["none", "eagle3", "mtp", "ngram"]
+"""How an engine drafts: not at all, with a head, with the target's own MTP layers, or from the text so far."""
+
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "tpu")
+METHODS: tuple[Method, ...] = ("none", "eagle3", "mtp", "ngram")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
@@ -164,7 +168,7 @@ PARALLEL_DRAFTING = "parallel_drafting"
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What to run on an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
+    """What to run on an engine: a target, with a head or alone, over a set of prompts.
 
     Attributes:
         target: a local folder or a Hub id.
@@ -180,6 +184,9 @@ class RunSpec:
         aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``(-1,)`` for the final
             hidden state. TensorRT-LLM must be told them; other engines read them in the head's files.
         engine_settings: how engines are started and prompts are rendered beyond that.
+        baseline: what a run without a head drafts with, if anything: ``mtp`` or ``ngram``.
+        concurrency: how many sequences may run at a time.
+        serves: whether speed matters, so that what makes a run slow and repeatable is left out.
     """
 
     target: str
@@ -198,6 +205,14 @@ class RunSpec:
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
+    baseline: Method = "none"
+    concurrency: int = 1
+    serves: bool = False
+
+    @property
+    def method(self) -> Method:
+        """How the engine drafts."""
+        return self.baseline if self.head is None else "eagle3"
 
     @property
     def verified_tokens(self) -> int:

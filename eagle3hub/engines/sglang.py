@@ -9,6 +9,7 @@ from typing import Any
 from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
+from eagle3hub.engines.servers import options
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
 
@@ -48,6 +49,12 @@ class SGLang:
         """Return what a run of ``spec`` passes to ``sglang.Engine``, to each request and in the environment."""
         return {"engine": _engine_arguments(spec), "sampling": _sampling(spec), "env": _environment(spec)}
 
+    def server(self, spec: RunSpec, python: Path, port: int) -> tuple[list[str], dict[str, str]]:
+        """Return the command of a server of ``spec`` on this machine, and its environment variables."""
+        command = [str(python), "-s", "-m", "sglang.launch_server"]
+        arguments = {**_engine_arguments(spec), "skip_server_warmup": True}
+        return [*command, *options(arguments), "--host", "127.0.0.1", "--port", str(port)], _environment(spec)
+
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
         request = {"engine": _engine_arguments(spec), "sampling": _sampling(spec)}
@@ -70,10 +77,10 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
         "dtype": spec.dtype,
         "random_seed": spec.seed,
         "context_length": spec.max_model_len,
-        "max_running_requests": 1,
-        "disable_cuda_graph": True,
+        "max_running_requests": spec.concurrency,
+        "disable_cuda_graph": not spec.serves or spec.device == "cpu",
         "disable_radix_cache": True,
-        "disable_overlap_schedule": True,
+        "disable_overlap_schedule": not spec.serves or spec.device == "cpu",
         "trust_remote_code": False,
         "log_level": "info",
     }
@@ -81,7 +88,7 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
         # Without AMX, SGLang falls back to torch_native, which refuses EAGLE, unless each phase names its backend.
         arguments |= {"prefill_attention_backend": "intel_amx", "decode_attention_backend": "intel_amx"}
         # max_total_tokens sets the size of the pool; the fraction only has to leave room for it on a busy machine.
-        arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": spec.max_model_len + _draft_room(spec)}
+        arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": _pool(spec)}
     elif spec.dtype == "float32":
         arguments["attention_backend"] = "triton"  # SGLang's choice for CUDA takes half precision only; not run by us
     if spec.head is not None:
@@ -92,15 +99,32 @@ def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
             "speculative_eagle_topk": spec.topk,
             "speculative_num_draft_tokens": spec.verified_tokens,
         }
-        if spec.device == "cpu":
-            arguments["speculative_draft_attention_backend"] = "intel_amx"
+    elif spec.method == "mtp":  # SGLang takes the MTP layers from the target where no draft model is named
+        arguments |= {
+            "speculative_algorithm": "EAGLE",
+            "speculative_num_steps": spec.draft_tokens,
+            "speculative_eagle_topk": 1,
+            "speculative_num_draft_tokens": spec.draft_tokens + 1,
+        }
+    elif spec.method == "ngram":  # a chain: its own default is a tree of 12 nodes
+        arguments |= {
+            "speculative_algorithm": "NGRAM",
+            "speculative_num_draft_tokens": spec.draft_tokens + 1,
+            "speculative_ngram_max_bfs_breadth": 1,
+        }
+    if spec.method in ("eagle3", "mtp") and spec.device == "cpu":
+        arguments["speculative_draft_attention_backend"] = "intel_amx"
     if spec.engine_settings.tensor_parallel > 1:
         arguments["tp_size"] = spec.engine_settings.tensor_parallel
     return spec.engine_settings.arguments_of("sglang", arguments, drafts=spec.head is not None)
 
 
+def _pool(spec: RunSpec) -> int:
+    """Return the slots of the KV pool, in tokens: for every sequence its context, and what is drafted beyond it."""
+    return spec.concurrency * (spec.max_model_len + _draft_room(spec))
+
+
 def _draft_room(spec: RunSpec) -> int:
-    """Return the extra slots of the KV pool, in tokens, for tokens drafted beyond the context."""
     return 2 * (spec.verified_tokens + spec.topk * spec.draft_tokens) + 64
 
 

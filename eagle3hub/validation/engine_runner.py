@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
 from eagle3hub.system.progress import Progress
 from eagle3hub.validation.derive import RanEngine, public
+from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
@@ -97,6 +98,38 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
             code="device-missing",
         )
     return environments.environment_python(engine.name, device)
+
+
+def default_device(
+    engines: Sequence[str], pythons: Mapping[str, str | Path], endpoints: Collection[str] = ()
+) -> tuple[Device, str | None]:
+    """The device of a run where nobody names one, and the sentence that says why where this machine has a GPU.
+
+    It is cuda where this machine has a GPU that everything which is to run can use: the reference's PyTorch, an
+    interpreter that was given, or the environment that eagle3hub makes for an engine. Without a GPU nothing is asked.
+    Servers (``endpoints``) count with their own device.
+    """
+    if not _CUDA.exists():
+        return "cpu", None
+    for name in engines:
+        if name not in endpoints and (why := _no_cuda(name, pythons)) is not None:
+            return "cpu", f"device cpu, though this machine has a GPU: {why}"
+    return "cuda", "device cuda, since this machine has a GPU; --device cpu runs without it"
+
+
+def _no_cuda(name: str, pythons: Mapping[str, str | Path]) -> str | None:
+    """Why an engine, or the reference, does not compute on this machine's GPU; None if it does, as far as we see."""
+    from eagle3hub.engines import environments
+    from eagle3hub.engines.specs import environment_devices
+
+    if name == REFERENCE:
+        return None if environments.sees_cuda(Path(sys.executable)) else "PyTorch here does not see it"
+    if name in pythons:
+        return None if environments.sees_cuda(Path(pythons[name])) else f"PyTorch of {pythons[name]} does not see it"
+    devices = environment_devices(name)
+    if not devices or "cuda" in devices:
+        return None
+    return f"the environment of {name} is for {' and '.join(devices)}"
 
 
 # The preflight check: what an engine will do with a head's files, known before it is started.
