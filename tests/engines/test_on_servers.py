@@ -18,7 +18,7 @@ from support.versions import SGLANG, VLLM
 
 from eagle3hub.benchmarking import BenchOptions
 from eagle3hub.benchmarking.serving.load import load_generator, send
-from eagle3hub.benchmarking.serving.measure import measured_rows, tokens_sha256
+from eagle3hub.benchmarking.serving.measure import measured_rows
 from eagle3hub.benchmarking.serving.plan import Contender, ServingPlan
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -29,6 +29,7 @@ from eagle3hub.errors import InputError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.releasing.demo import NAME
 from eagle3hub.system.progress import silent
+from eagle3hub.validation.derive import tokens_sha256
 from eagle3hub.validation.report import check_report
 from eagle3hub.validation.target import Target
 

@@ -85,6 +85,7 @@ def describe(server: MeasuredServer) -> str:
 def _conditions(cell: ServingRecord) -> list[str]:
     settings, ran = cell.settings, cell.environment
     devices = settings.engine_settings.get("tensor_parallel", 1)
+    system = "no system prompt" if settings.system_prompt is None else f"system prompt {settings.system_prompt!r}"
     where = ran.get("processor") or "a running server, whose hardware is not known"
     out = [
         f"Hardware: {where}"
@@ -92,7 +93,7 @@ def _conditions(cell: ServingRecord) -> list[str]:
         + f"; {settings.dtype} on "
         f"{settings.device}; tensor parallel size {devices if settings.device != 'server' else 'not known'}",
         f"Settings: up to {settings.max_new_tokens} new tokens, temperature {settings.temperature:g}, seed "
-        f"{settings.seed}, chat template: {settings.chat_template}, no system prompt; sent by "
+        f"{settings.seed}, chat template: {settings.chat_template}, {system}; sent by "
         f"{settings.load_generator}, which keeps as many requests under way as a row says.",
     ]
     further = {k: v for k, v in settings.engine_settings.items() if k != "tensor_parallel"}
