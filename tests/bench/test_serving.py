@@ -504,6 +504,22 @@ def test_running_servers_are_compared_with_what_is_asked(
 
 
 @pytest.mark.usefixtures("no_install")
+def test_servers_of_two_versions_are_not_compared(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = sglang_pieces([5, 6, 7], [1, 1])
+    monkeypatch.setattr(measure, "send", lambda load, _python: _sent(pieces)(load))
+    info = {**SGLANG, "speculative_num_steps": 2, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 3}
+    with (
+        standing_in(StandIn(info=info)) as ours,
+        standing_in(StandIn(info={"version": "2", "dtype": "float32"})) as theirs,
+    ):
+        options = replace(OPTIONS, engine="sglang", endpoints={"sglang": ours}, target_name="org/target")
+        found = planned(pair, options, concurrency="4", baseline=f"none={theirs}", runs=1)
+        results = run_serving(found, RealServers(found))
+    assert [(cell.verdict, cell.code) for cell in results.cells] == [("pass", None), ("fail", "serving-version")]
+    assert "the baseline's server is SGLang 2, and the head's is 1" in results.cells[1].reason
+
+
+@pytest.mark.usefixtures("no_install")
 def test_a_baseline_that_speculates_is_no_baseline_without(pair: tuple[str, str]) -> None:
     info = {**SGLANG, "speculative_num_steps": 3, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 4}
     with standing_in(StandIn(info=info)) as url:

@@ -175,6 +175,13 @@ class RealServers:
     ) -> Measure:
         endpoint = attach(engine, url, drafts=spec.method != "none")
         unchecked = () if server is not None else endpoint.compare_settings(spec)
+        head_runs = self.version(engine)
+        if server is None and endpoint.version != head_runs:
+            raise CellFault(
+                "serving-version",
+                f"the baseline's server is {engine_title(engine)} {endpoint.version}, and the head's is {head_runs}: "
+                "what is compared would be two versions",
+            )
 
         def measure(cell: ServingCell) -> Answered:
             job = replace(spec, prompts=cell.prompts)
