@@ -325,6 +325,15 @@ def test_tables_say_what_was_measured(tmp_path: Path) -> None:
     assert charts(run_serving(ONE, Table())) == {}, "one concurrency is no line"
 
 
+def test_an_interval_that_says_nothing_is_not_printed() -> None:
+    found = run_serving(ONE, Table())
+    (one, *_) = found.comparisons
+    wide = replace(found, comparisons=(replace(one, ci95=(0.01, 20.0)),))
+    assert tables(wide)[1].rows[0][2] == f"{one.ratio:.2f}×°"
+    (made,) = charts(run_serving(plan(), Table())).values()
+    assert made.alt.endswith("Lowest and highest run in parentheses.")
+
+
 def test_few_prompts_give_no_interval_and_say_so() -> None:
     found = run_serving(replace(ONE, datasets=(few(5),)), Table())
     assert found.comparisons[0].ci95 is None
