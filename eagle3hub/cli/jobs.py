@@ -75,13 +75,14 @@ def collect_(
     """
     from eagle3hub.jobs import api
     from eagle3hub.jobs.collect import collect, expected_of
-    from eagle3hub.validation.options import writable_report
+    from eagle3hub.validation.options import writable_page, writable_report
 
     if job.count("/") != 1:
         raise UsageError(f"{job!r} is not the name of a job", hint="give OWNER/ID, as --detach printed it")
-    for file in (report, html):
-        if file is not None:
-            writable_report(file)
+    if report is not None:
+        writable_report(report)
+    if html is not None:
+        writable_page(html)
     running = api.inspect(job)
     finish(collect(running, expected_of(running), _log(quiet)), Destinations(report, html, as_json=as_json))
 
