@@ -38,7 +38,7 @@ VALUES = {
     "gated": {"auto", "manual"},
     "start": {"convert", "card", "publish"},
     "until": {"convert", "validate", "card", "publish"},
-    "on": {"hf-jobs"},
+    "on": {"hf-jobs", "slurm"},
 }
 PLACEHOLDER = re.compile(rf"{FIELD}|[A-Z][A-Z_,…]*|…|<.*>")
 

@@ -19,12 +19,13 @@ from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype, EngineSetting
 from eagle3hub.engines.options import template_in_words
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
-from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
+from eagle3hub.prompts import PromptSet, contexts_of, datasets, is_cached
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_started, check_tree
-from eagle3hub.validation.target import Target, check_rendering, identify_target
+from eagle3hub.validation.report import MeasuredTarget
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for
 
 KNOWN_ENGINES = (REFERENCE, *ENGINES)
 MOST_DRAFT_TOKENS = 16
@@ -32,12 +33,16 @@ MOST_DRAFT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class BenchHead:
-    """A head: its name in the tables, where it is, its layout and the digest of its files."""
+    """A head: its name in the tables, where it is, its layout and the digest of its files.
+
+    ``context`` is the longest context in tokens that its config states, or None.
+    """
 
     name: str
     source: str
     layout: str
     digest: str
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,20 @@ class Settings:
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
 
+def measurement_key(
+    head: str, target: MeasuredTarget, prompts: str, engine: str, engine_version: str, settings: CellSettings
+) -> str:
+    """Return the SHA-256 (hex) of everything a cell's result depends on; ``head`` and ``prompts`` are digests."""
+    what = {
+        "head": head,
+        "target": target.to_json(),
+        "prompts": prompts,
+        "engine": [engine, engine_version],
+        "settings": settings.to_json(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One measurement: a head over the prompts of one data set, at one K and one temperature, on one engine."""
@@ -140,14 +159,9 @@ class Cell:
 
         Two cells with the same key are the same measurement.
         """
-        what = {
-            "head": self.head.digest,
-            "target": self.target.identity.to_json(),
-            "prompts": self.prompts.sha256,
-            "engine": [self.engine, engine_version],
-            "settings": self.settings.to_json(),
-        }
-        return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return measurement_key(
+            self.head.digest, self.target.identity, self.prompts.sha256, self.engine, engine_version, self.settings
+        )
 
     def __str__(self) -> str:
         return f"{self.head.name} on {self.prompts.name}, K = {self.draft_tokens}, T = {self.temperature:g}"
@@ -289,6 +303,9 @@ class BenchOptions:
     Attributes:
         datasets: names of prompt sets, or JSON Lines files. num_prompts: how many prompts to take from the start of
             each.
+        context: lengths in tokens (``1k,4k``) that prompts are brought to with text of their set, each a data set of
+            its own; None: prompts as they are.
+        system_prompt: goes before every prompt; None for none.
         draft_tokens, temperature, engine: one or several of each; every combination is measured.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
@@ -308,6 +325,8 @@ class BenchOptions:
     temperature: str = "0"
     engine: str = REFERENCE
     num_prompts: int | None = None
+    context: str | None = None
+    system_prompt: str | None = None
     max_new_tokens: int = 128
     drafting: str = "greedy"
     seed: int = 0
@@ -336,6 +355,7 @@ class BenchOptions:
             min_acceptance_length=self.min_acceptance_length,
             topk=None if self.topk == 1 else self.topk,
             num_draft_tokens=self.num_draft_tokens,
+            system_prompt=self.system_prompt,
             attached=tuple(self.endpoints),
             engine_settings=self.engine_settings,
         )
@@ -353,7 +373,20 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
     names = listed("--datasets", options.datasets, str, "names or files")
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
-    prompts = [load_prompts(name, options.num_prompts, progress=progress) for name in names]
+    prompts = [
+        one
+        for name in names
+        for one in load_prompts_for(
+            identity,
+            name,
+            num_prompts=options.num_prompts,
+            contexts=[] if options.context is None else contexts_of(options.context),
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + max(drafts),
+            progress=progress,
+        )
+    ]
     read = [read_head(text, identity, progress) for text in heads]
     started = [name for name in engines if name in ENGINES]
     check_started(options.engine_settings, started, options.endpoints, options.engine_python)
@@ -406,7 +439,8 @@ def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHe
     for problem in head.problems:
         if problem.severity == "error":
             raise problem.to_error()
-    return BenchHead(name, str(checkpoint.folder), head.layout, folder_digest(checkpoint.folder)[0])
+    digest = folder_digest(checkpoint.folder)[0]
+    return BenchHead(name, str(checkpoint.folder), head.layout, digest, head.max_position_embeddings)
 
 
 def listing() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,24 @@ from eagle3hub.benchmarking.run import CellResult, Throughput
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
-from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
+from eagle3hub.metrics import (
+    Acceptance,
+    CategoryAcceptance,
+    Counts,
+    PromptRow,
+    SpeedByDraftTokens,
+    TimedPrompt,
+    acceptance_if_any,
+    by_category,
+    paired,
+    speed_by_draft_tokens,
+)
 from eagle3hub.metrics.estimate import Interval, interval, listed
-from eagle3hub.prompts import PromptSet
+from eagle3hub.prompts import Context, PromptSet
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
-from eagle3hub.validation.gates import collapse
+from eagle3hub.validation.gates import Gate, collapse, over_context
 from eagle3hub.validation.report import MeasuredTarget
 
 SCHEMA_NAME = "eagle3hub/bench/1"
@@ -34,11 +45,20 @@ MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class BenchedHead:
-    """A head in the tables: its name, its layout, and the digest of its files."""
+    """A head in the tables: its name, its layout, and the digest of its files.
+
+    ``context`` is the longest context in tokens that its config states; None where it states none, or in results of an
+    earlier version.
+    """
 
     name: str
     layout: str
     digest: str
+    context: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the head as an item of ``heads``."""
+        return {key: value for key, value in asdict(self).items() if key != "context" or value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,7 @@ class CellPrompts:
     Attributes:
         turns: which of the user's turns were used.
         source: where a fetched set comes from (url, revision, license …); None for the packaged set and for files.
+        context: how they were made long; None for prompts as their set has them.
     """
 
     name: str
@@ -56,6 +77,51 @@ class CellPrompts:
     categories: Mapping[str, int]
     turns: str
     source: Mapping[str, str | bool] | None
+    context: Context | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``prompts`` object of a cell."""
+        return {key: value for key, value in asdict(self).items() if key != "context" or value is not None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CellPrompts:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "context": Context(**data["context"]) if "context" in data else None})
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow(PromptRow):
+    """One prompt of a cell, with times where they were measured.
+
+    Attributes:
+        seconds: of its answer. alone_new_tokens, alone_seconds: of the target's answer without the head.
+    """
+
+    seconds: float | None = None
+    alone_new_tokens: int | None = None
+    alone_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as an entry of ``per_prompt``."""
+        times = {name: getattr(self, name) for name in _TIMES}
+        return {**PromptRow.to_json(self), **{name: value for name, value in times.items() if value is not None}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BenchRow:
+        """Read what `to_json` wrote. Raises InputError (``metrics-counters``), naming the prompt."""
+        row = PromptRow.from_json(data)
+        times = (data.get(name) for name in _TIMES)
+        return cls(row.question_id, row.category, row.prompt_tokens, row.new_tokens, row.counts, *times)
+
+    @property
+    def timed(self) -> TimedPrompt | None:
+        """The times with and without the head; None where they were not measured."""
+        if self.seconds is None or self.alone_new_tokens is None or self.alone_seconds is None:
+            return None
+        return TimedPrompt(self.counts, (self.new_tokens, self.seconds), (self.alone_new_tokens, self.alone_seconds))
+
+
+_TIMES = ("seconds", "alone_new_tokens", "alone_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +146,7 @@ class CellRecord:
     reason: str
     acceptance: Acceptance | None
     categories: Mapping[str, CategoryAcceptance]
-    per_prompt: tuple[PromptRow, ...]
+    per_prompt: tuple[BenchRow, ...]
     throughput: Throughput | None
     seconds: float
 
@@ -95,7 +161,7 @@ class CellRecord:
             "key": self.key,
             "head": self.head,
             "engine": {"name": self.engine, "version": self.engine_version, "environment": dict(self.environment)},
-            "prompts": asdict(self.prompts),
+            "prompts": self.prompts.to_json(),
             "settings": self.settings.to_json(),
             "verdict": self.verdict,
             "reason": self.reason,
@@ -116,13 +182,13 @@ class CellRecord:
             engine=data["engine"]["name"],
             engine_version=data["engine"]["version"],
             environment=data["engine"]["environment"],
-            prompts=CellPrompts(**data["prompts"]),
+            prompts=CellPrompts.from_json(data["prompts"]),
             settings=CellSettings.from_json(data["settings"]),
             verdict=data["verdict"],
             reason=data["reason"],
             acceptance=None if acceptance is None else Acceptance.from_json(acceptance),
             categories={name: CategoryAcceptance.from_json(one) for name, one in data["categories"].items()},
-            per_prompt=tuple(PromptRow.from_json(row) for row in data["per_prompt"]),
+            per_prompt=tuple(BenchRow.from_json(row) for row in data["per_prompt"]),
             throughput=None if throughput is None else Throughput.from_json(throughput),
             seconds=data["seconds"],
         )
@@ -164,6 +230,63 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextCurve:
+    """A head over the same prompts at several lengths, at one K and one temperature, on one engine.
+
+    Attributes:
+        dataset: name of the set that the prompts are made of.
+        lengths: of the prompts, in tokens, ascending. acceptance: of each.
+        gate: what a head that collapses with length does not pass (`over_context`).
+    """
+
+    dataset: str
+    draft_tokens: int
+    temperature: float
+    engine: str
+    head: str
+    lengths: tuple[int, ...]
+    acceptance: tuple[Acceptance, ...]
+    gate: Gate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the curve as an item of ``contexts``."""
+        points = [
+            {
+                "tokens": tokens,
+                "mean_acceptance_length": found.mean_acceptance_length,
+                "ci95": listed(found.ci95),
+                "prompts": found.prompts,
+            }
+            for tokens, found in zip(self.lengths, self.acceptance, strict=True)
+        ]
+        return {
+            "dataset": self.dataset,
+            "draft_tokens": self.draft_tokens,
+            "temperature": self.temperature,
+            "engine": self.engine,
+            "head": self.head,
+            "points": points,
+            "gate": self.gate.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRecord:
+    """Which K pays for a head over a data set, at one temperature, on one engine, one sequence at a time."""
+
+    dataset: str
+    temperature: float
+    engine: str
+    head: str
+    found: SpeedByDraftTokens
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as an item of ``speeds``."""
+        where = {"dataset": self.dataset, "temperature": self.temperature, "engine": self.engine, "head": self.head}
+        return {**where, **self.found.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """The results of a benchmark.
 
@@ -188,12 +311,24 @@ class Results:
             "tool": {"name": "eagle3hub", "version": self.tool_version},
             "measured_at": self.measured_at,
             "target": self.target.to_json(),
-            "heads": [asdict(head) for head in self.heads],
+            "heads": [head.to_json() for head in self.heads],
             "base": self.base,
             "cells_planned": self.cells_planned,
             "cells": [cell.to_json() for cell in self.cells],
             "comparisons": [one.to_json() for one in self.comparisons],
+            **({"contexts": [curve.to_json() for curve in self.contexts]} if self.contexts else {}),
+            **({"speeds": [one.to_json() for one in self.speeds]} if self.speeds else {}),
         }
+
+    @property
+    def contexts(self) -> list[ContextCurve]:
+        """Every head over the same prompts at two lengths or more."""
+        return context_curves(self.cells)
+
+    @property
+    def speeds(self) -> list[SpeedRecord]:
+        """Which K pays, wherever two or more were timed."""
+        return speeds(self.cells)
 
     @classmethod
     def from_json(cls, document: Any, name: str = "the results") -> Results:
@@ -219,6 +354,10 @@ class Results:
             comparisons=tuple(Comparison.from_json(one) for one in document["comparisons"]),
         )
         _check_numbers(found, name)
+        if not nearly_equal(document.get("contexts", []), [curve.to_json() for curve in found.contexts]):
+            raise ManifestError(f"{name}: the contexts do not follow from the cells", code="bench-numbers")
+        if not nearly_equal(document.get("speeds", []), [one.to_json() for one in found.speeds]):
+            raise ManifestError(f"{name}: the speeds do not follow from the cells", code="bench-numbers")
         return found
 
     @property
@@ -228,8 +367,8 @@ class Results:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict among the cells."""
-        return worst_verdict([cell.verdict for cell in self.cells])
+        """The worst verdict among the cells, and of the heads over longer prompts."""
+        return worst_verdict([*(cell.verdict for cell in self.cells), *(one.gate.verdict for one in self.contexts)])
 
     def save(self, path: Path) -> None:
         """Write the results as JSON, all or nothing. Raises OutputError."""
@@ -279,7 +418,15 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
     """Make a cell of the results. Raises ValueError unless the result has one entry for each prompt, or none."""
     prompts = cell.prompts.prompts if result.prompts else ()
     rows = tuple(
-        PromptRow(prompt.question_id, prompt.category, one.prompt_tokens, one.new_tokens, one.counts)
+        BenchRow(
+            prompt.question_id,
+            prompt.category,
+            one.prompt_tokens,
+            one.new_tokens,
+            one.counts,
+            None if one.seconds is None else round(one.seconds, 6),
+            *((None, None) if one.alone is None else (one.alone[0], round(one.alone[1], 6))),
+        )
         for prompt, one in zip(prompts, result.prompts, strict=True)
     )
     return CellRecord(
@@ -303,7 +450,7 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
 def prompts_of(prompts: PromptSet) -> CellPrompts:
     """Return what results state of a prompt set."""
     source = None if prompts.dataset is None else prompts.dataset.to_json()
-    return CellPrompts(**prompts.to_json(), turns="first", source=source)
+    return CellPrompts.from_json({**prompts.to_json(), "turns": "first", "source": source})
 
 
 def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
@@ -312,7 +459,7 @@ def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
         tool_version=__version__,
         measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         target=plan.target.identity,
-        heads=tuple(BenchedHead(head.name, head.layout, head.digest) for head in plan.heads),
+        heads=tuple(BenchedHead(head.name, head.layout, head.digest, head.context) for head in plan.heads),
         base=plan.base,
         cells_planned=plan.size,
         cells=tuple(cells),
@@ -346,6 +493,55 @@ def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
                 identical=found.identical,
             )
         )
+    return out
+
+
+def context_curves(cells: Sequence[CellRecord]) -> list[ContextCurve]:
+    """Put together what was measured of one head over the same prompts at several lengths."""
+    found: dict[tuple[Any, ...], dict[int, CellRecord]] = {}
+    for cell in cells:
+        context = cell.prompts.context
+        if context is not None and cell.acceptance:
+            asked = tuple(row.question_id for row in cell.per_prompt)
+            key = (context.of, cell.head, cell.engine, cell.engine_version, cell.settings, asked)
+            found.setdefault(key, {})[context.tokens] = cell
+    curves = []
+    for (dataset, head, engine, _, settings, _), by_length in found.items():
+        if len(by_length) < 2:
+            continue
+        lengths = sorted(by_length)
+        curves.append(
+            ContextCurve(
+                dataset=dataset,
+                draft_tokens=settings.draft_tokens,
+                temperature=settings.temperature,
+                engine=engine,
+                head=head,
+                lengths=tuple(lengths),
+                acceptance=tuple(one for n in lengths if (one := by_length[n].acceptance) is not None),
+                gate=over_context({tokens: cell.counts for tokens, cell in by_length.items()}),
+            )
+        )
+    return curves
+
+
+def speeds(cells: Sequence[CellRecord]) -> list[SpeedRecord]:
+    """Put together what was timed of one head over the same prompts with several K of a chain."""
+    found: dict[tuple[Any, ...], dict[int, list[TimedPrompt]]] = {}
+    names: dict[tuple[Any, ...], str] = {}
+    for cell in cells:
+        timed = [one for row in cell.per_prompt if (one := row.timed) is not None]
+        if not cell.acceptance or len(timed) != len(cell.per_prompt) or cell.settings.topk is not None:
+            continue
+        settings = replace(cell.settings, draft_tokens=0)
+        key = (cell.prompts.sha256, cell.settings.temperature, cell.engine, cell.head, cell.engine_version, settings)
+        names[key] = cell.prompts.name
+        found.setdefault(key, {})[cell.settings.draft_tokens] = timed
+    out = []
+    for key, runs in found.items():
+        answer = speed_by_draft_tokens(runs)
+        if answer is not None:
+            out.append(SpeedRecord(names[key], *key[1:4], answer))
     return out
 
 

@@ -80,7 +80,10 @@ class BenchRunner:
         first = group.cells[0].common
         target = self._loaded(group)
         rendering = first.engine_settings.chat_template
-        prompts = [target.chat(prompt.text, template_options=rendering) for prompt in group.prompts.prompts]
+        prompts = [
+            target.chat(prompt.text, before=prompt.before, template_options=rendering)
+            for prompt in group.prompts.prompts
+        ]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
         found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
@@ -180,9 +183,10 @@ class BenchRunner:
         run, base, seconds = ran.outcome, ran.base, round(time.monotonic() - begun, 3)
         if isinstance(run, EngineFailure):
             return CellResult(run.verdict, run.reason, seconds=seconds)
+        alone = [None] * len(run.prompts) if base is None else [(len(p.tokens), p.seconds) for p in base.prompts]
         rows = tuple(
-            PromptCounts(result.prompt_tokens, len(result.tokens), result.counts)
-            for result in run.prompts
+            PromptCounts(result.prompt_tokens, len(result.tokens), result.counts, result.seconds, without)
+            for result, without in zip(run.prompts, alone, strict=True)
             if result.counts is not None
         )
         judged = judge(

@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from eagle3hub.cli.jobs import (
+    ELSEWHERE,
+    DetachFlag,
+    OnSlurmOption,
+    RunFolderOption,
+    SlurmProfileOption,
+    finish_benchmark,
+    refuse_endpoints,
+    run_on_slurm,
+    wants_slurm,
+    words_of,
+)
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
@@ -24,6 +36,7 @@ from eagle3hub.cli.parameters import (
     NumDraftTokensOption,
     NumPromptsOption,
     RunAnywayFlag,
+    SystemPromptOption,
     TargetNameOption,
     TargetOption,
     TensorParallelOption,
@@ -41,6 +54,12 @@ if TYPE_CHECKING:
 
     from eagle3hub.benchmarking import BenchOptions, BenchPlan, Runner
     from eagle3hub.benchmarking.serving.plan import ServingOptions
+
+_OF_THE_WHOLE = (
+    "heads", "target", "device", "datasets", "draft_tokens", "temperature", "engine", "base", "output",
+    "resume", "list_datasets", *ELSEWHERE,
+)  # fmt: skip
+"""Parameters that the tasks of a run on Slurm share out or do not have."""
 
 MakeRunner = Callable[["BenchPlan", "BenchOptions", Progress], "Runner"]
 
@@ -64,6 +83,15 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
         engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
         num_prompts: NumPromptsOption = None,
+        context: Annotated[
+            str | None,
+            typer.Option(
+                metavar="LENGTH,…",
+                help="Measure each set with prompts of these lengths in tokens, made of its own text: 1k,4k,16k.",
+                show_default="as is",
+            ),
+        ] = None,
+        system_prompt: SystemPromptOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
@@ -112,11 +140,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the results in the output folder.")] = False,
+        on: OnSlurmOption = None,
+        slurm_profile: SlurmProfileOption = None,
+        run_folder: RunFolderOption = None,
+        detach: DetachFlag = False,
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
+
+        With --on slurm each of these measurements is a task of a job array on the cluster.
 
         Exit status: 0 every cell passed; 1 one failed or is inconclusive; 3 something unreadable; 4 engine or device
         unavailable; 5 a data set could not be fetched. With --concurrency: how fast servers of the heads answer, under
@@ -127,11 +161,10 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
-        from eagle3hub.benchmarking.chart import write_all
         from eagle3hub.benchmarking.plan import listed, listing, name_and_source
-        from eagle3hub.benchmarking.terminal import render
         from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.jobs import slurm
         from eagle3hub.validation.options import engine_names
 
         if list_datasets:
@@ -139,8 +172,11 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             return
         if not heads:
             raise UsageError("bench needs a head", hint="eagle3hub bench ./head --target ./target", code="usage-bench")
+        elsewhere = wants_slurm(on, {"slurm_profile": slurm_profile, "run_folder": run_folder, "detach": detach})
         pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
         target = target_of(name_and_source(heads[0])[1], target, quiet=quiet)
+        profile = slurm.read_profile(slurm_profile) if elsewhere else slurm.Profile()
+        on_cluster = (device or profile.device) if elsewhere else None
         settings = engine_settings(
             ctx,
             listed("--engine", engine, str, "names"),
@@ -159,10 +195,12 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             temperature=temperature,
             engine=engine,
             num_prompts=num_prompts,
+            context=context,
+            system_prompt=system_prompt,
             max_new_tokens=max_new_tokens,
             drafting=drafting,
             seed=seed,
-            device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
+            device=on_cluster or device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
             dtype=dtype,
             min_acceptance_length=min_acceptance_length,
             base=base,
@@ -180,21 +218,37 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         if not quiet:
             _tell_licences(datasets)
         asked = _asked(concurrency, baseline, runs, warmup)
+        if asked is not None and elsewhere:
+            raise UsageError(
+                "--concurrency measures servers one after the other, which is no array",
+                hint="run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
+                code="usage-serving",
+            )
         if asked is not None:
             _serve(heads, target, options, asked, output, resume=resume, as_json=as_json, quiet=quiet)
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
+        if elsewhere:
+            refuse_endpoints(options.endpoints)
+            told = ["--target", target, "--device", options.device]
+            tasks, whole = slurm.bench_tasks(
+                plan, datasets, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
+            )
+            ran = run_on_slurm(
+                "bench",
+                tasks,
+                profile,
+                run_folder,
+                detach=detach,
+                as_json=as_json,
+                quiet=quiet,
+                whole=whole,
+            )
+            finish_benchmark(slurm.benchmark_of(ran), output, as_json=as_json)
+        with progress(quiet=quiet) as say:
             runner = make_runner(plan, options, say)
             results = run_bench(plan, runner, folder=output, resume=resume, progress=say)
-        written = write_all(results, output) if output is not None else []
-
-        def human(out: Console) -> None:
-            render(results, out)
-            for path in written[:2]:
-                out.print(f"written   {path}", markup=False)
-
-        emit(results.document, human, as_json=as_json)
-        raise typer.Exit(EXIT_OF[results.verdict])
+        finish_benchmark(results, output, as_json=as_json)
 
     return bench
 

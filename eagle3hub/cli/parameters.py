@@ -44,6 +44,9 @@ NumPromptsOption = Annotated[
         help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
     ),
 ]
+SystemPromptOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Put this before every prompt.", show_default="none")
+]
 MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
 TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
 NumDraftTokensOption = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.jobs import (
+    ELSEWHERE,
     DetachFlag,
     FlavorOption,
     JobRequest,
@@ -15,9 +16,14 @@ from eagle3hub.cli.jobs import (
     OnOption,
     PackageOption,
     PassTokenFlag,
+    RunFolderOption,
+    SlurmProfileOption,
     TimeLimitOption,
     YesFlag,
+    refuse_endpoints,
+    run_on_slurm,
     validate_on,
+    words_of,
 )
 from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, finish, progress
 from eagle3hub.cli.parameters import (
@@ -37,6 +43,7 @@ from eagle3hub.cli.parameters import (
     NumPromptsOption,
     ReportOption,
     RunAnywayFlag,
+    SystemPromptOption,
     TargetNameOption,
     TargetOption,
     TensorParallelOption,
@@ -61,6 +68,25 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
         ctx.default_map = {k: v for k, v in validation_settings(load_manifest(manifest)).items() if v is not None}
     return manifest
+
+
+_OF_THE_WHOLE = ("head", "target", "device", "layouts", "report", "html", "write_acceptance_reference", *ELSEWHERE)
+"""Parameters that the tasks of a run on Slurm share out or do not have."""
+
+
+def _of_one_place(on: str | None, of_jobs: bool, of_slurm: bool, detach: bool) -> None:
+    """Raise UsageError (``usage-jobs-on``) for an unknown place, and options of one where it does not run."""
+    if on not in (None, "hf-jobs", "slurm"):
+        raise UsageError(f"--on {on!r} is not a place to run", hint="--on hf-jobs, --on slurm", code="usage-jobs-on")
+    for place, given in (("hf-jobs", of_jobs), ("slurm", of_slurm)):
+        if given and on not in (place, None):
+            raise UsageError(f"options of --on {place} are given with --on {on}", code="usage-jobs-on")
+        if given and on is None:
+            raise UsageError(
+                "options of a job are given, but nothing says to run one", hint=f"--on {place}", code="usage-jobs-on"
+            )
+    if detach and on is None:
+        raise UsageError("--detach is about a run elsewhere", hint="--on hf-jobs, --on slurm", code="usage-jobs-on")
 
 
 def validate(
@@ -94,6 +120,15 @@ def validate(
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
     num_prompts: NumPromptsOption = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Bring each prompt to so many tokens, with text of its set: 4k.",
+            show_default="as is",
+        ),
+    ] = None,
+    system_prompt: SystemPromptOption = None,
     max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
     topk: TopKOption = 1,
@@ -161,6 +196,8 @@ def validate(
     report: ReportOption = None,
     html: HtmlOption = None,
     on: OnOption = None,
+    slurm_profile: SlurmProfileOption = None,
+    run_folder: RunFolderOption = None,
     flavor: FlavorOption = None,
     time_limit: TimeLimitOption = None,
     namespace: NamespaceOption = None,
@@ -176,6 +213,9 @@ def validate(
     With --on hf-jobs the same validation runs as a Job of Hugging Face, for a head and a target that are on the Hub.
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
+
+    With --on slurm it runs on the cluster, with --layouts as an array of a task for each layout. Ctrl-C leaves the
+    tasks running.
 
     Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
 
@@ -236,21 +276,16 @@ def validate(
     )
     job = {"flavor": flavor, "minutes": time_limit, "namespace": namespace, "package": job_package}
     wanted = {name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None}
-    if on is None and (wanted or detach or yes):
-        raise UsageError(
-            "options of a job are given, but nothing says to run one", hint="--on hf-jobs", code="usage-jobs-on"
-        )
-    if on is not None and endpoints:
-        raise UsageError(
-            "--endpoint is a server that runs already, and --on starts a job",
-            hint="leave one out",
-            code="usage-jobs-on",
-        )
+    _of_one_place(on, bool(wanted or yes), bool(slurm_profile or run_folder), detach)
+    if on is not None:
+        refuse_endpoints(endpoints)
     stated: dict[str, Any] = {
         "engine": engine,
         "dtype": dtype,
         "prompts": prompts,
         "num_prompts": num_prompts,
+        "context": context,
+        "system_prompt": system_prompt,
         "max_new_tokens": max_new_tokens,
         "draft_tokens": draft_tokens,
         "topk": topk,
@@ -264,6 +299,17 @@ def validate(
     }
     target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
+    if on == "slurm":
+        from eagle3hub.jobs import slurm
+
+        profile = slurm.read_profile(slurm_profile)
+        words = ["--target", target, "--device", device or profile.device, *words_of(ctx, _OF_THE_WHOLE)]
+        with progress(quiet=quiet) as say:
+            tasks, whole = slurm.validate_tasks(head, words, target, target_name, layouts, say)
+        ran = run_on_slurm(
+            "validate", tasks, profile, run_folder, detach=detach, as_json=as_json, quiet=quiet, whole=whole
+        )
+        finish(slurm.validation_of(ran), to)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
         in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
@@ -271,7 +317,7 @@ def validate(
         local |= {"responses": responses, "save_responses": save_responses}
         local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
         request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
-        validate_on(on, head, target, {**stated, **in_words}, local, request, to)
+        validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
         device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),

@@ -314,11 +314,11 @@ def run_engine(
 ) -> EngineRun | EngineFailure:
     """Run ``worker`` (a file in ``workers/``) with ``python`` for the engine called ``title``; see `Engine.run`.
 
-    The worker gets ``request`` with the device, the texts of the prompts and the chat template's arguments added. Its
+    The worker gets ``request`` with the device, the prompts' messages and the chat template's arguments added. Its
     environment is this process's, without the variables that belong to this Python, and with ``env`` added.
     """
     listener = _Listener(title, spec, progress)
-    asked = {**request, "device": spec.device, "prompts": [prompt.text for prompt in spec.prompts.prompts]}
+    asked = {**request, "device": spec.device, "prompts": [prompt.messages for prompt in spec.prompts.prompts]}
     asked["chat_template"] = dict(spec.engine_settings.chat_template)
     command, environment = _called(worker, python, env)
     outcome = run_worker(command, asked, env=environment, timeout=timeout, on_event=listener)

@@ -25,7 +25,7 @@ from eagle3hub.conversion.edits.embeddings import find_embeddings, find_final_no
 from eagle3hub.errors import CheckpointError, HubError, InputError, OutputError, SourceError
 from eagle3hub.head import FINAL_NORM, AuxTaps, Head
 from eagle3hub.head.target import TargetFacts, read_target
-from eagle3hub.prompts import Prompt
+from eagle3hub.prompts import Message, Prompt
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
 from eagle3hub.reference.dumps import (
     EMBEDDINGS,
@@ -738,9 +738,11 @@ class _Tokenizing:
             return ChatTokenizer(load_tokenizer(at.repo_id, None, at.revision), at.repo_id)
         return ChatTokenizer(load_tokenizer(self._target, at.path.resolve(), None), at.path.name)
 
-    def chat(self, text: str, *, template_options: Mapping[str, Any] | None = None) -> list[int]:
+    def chat(
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Return the prompt ids of a user's turn."""
-        return self._tokenizer.chat(text, template_options=template_options)
+        return self._tokenizer.chat(text, before=before, template_options=template_options)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text; no special tokens are added."""

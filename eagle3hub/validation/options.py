@@ -13,6 +13,7 @@ from eagle3hub.engines import ENGINES, no_such_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import UsageError
+from eagle3hub.prompts import contexts_of
 
 REFERENCE = "reference"
 """The name of our own reference among the engines."""
@@ -86,6 +87,8 @@ class ValidateOptions:
         engine: ``reference``, an engine, or several (``reference,vllm``, or a list). With the reference among them,
             every engine is held to it.
         prompts: name of a prompt set, or a JSON Lines file. num_prompts: take the first so many.
+        context: length that each prompt is brought to with text of its set, in tokens (``4k``); None: as they are.
+        system_prompt: goes before every prompt; None for none.
         max_new_tokens: limit per prompt, in tokens.
         draft_tokens: K of a chain, or the depth of a tree.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
@@ -111,6 +114,8 @@ class ValidateOptions:
     dtype: str = "float32"
     prompts: str | Path = "smoke"
     num_prompts: int | None = None
+    context: str | None = None
+    system_prompt: str | None = None
     max_new_tokens: int = 64
     draft_tokens: int = 3
     topk: int = 1
@@ -148,6 +153,13 @@ class ValidateOptions:
                 hint=f"--engine {REFERENCE} --hidden-states DIR, or other prompts",
                 code="usage-hidden-states",
             )
+        if self.prompts == OWN_PROMPTS and (self.contexts or self.system_prompt is not None):
+            raise UsageError(
+                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, which --context and "
+                "--system-prompt would change",
+                hint="leave these out",
+                code="usage-hidden-states",
+            )
         if self.prompts == OWN_PROMPTS and self.reference.responses is not None:
             raise UsageError(
                 f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, and --responses names others",
@@ -170,12 +182,23 @@ class ValidateOptions:
             raise UsageError(f"the temperature must be 0 or more, not {self.temperature}")
         if not self.timeout > 0:
             raise UsageError(f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+        if len(self.contexts) > 1:
+            raise UsageError(
+                "--context names several lengths, and a validation has one",
+                hint="measure several with eagle3hub bench",
+                code="usage-context",
+            )
         k, bar = self.draft_tokens, self.min_acceptance_length
         if bar is not None and not 1 <= bar <= k + 1:
             raise UsageError(
                 f"--min-acceptance-length {bar:g} cannot be: with {k} draft tokens the acceptance length lies "
                 f"between 1 and {k + 1}"
             )
+
+    @property
+    def contexts(self) -> list[int]:
+        """The length of each prompt in tokens; empty for prompts as they are."""
+        return [] if self.context is None else contexts_of(self.context)
 
     @property
     def engines(self) -> list[str]:

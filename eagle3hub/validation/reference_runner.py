@@ -246,7 +246,7 @@ class ReferenceRunner:
             key = (job.target, job.device, job.dtype, job.prompts.sha256, rendered, speech)
             if key not in self._cache.texts:
                 prompts = [
-                    self._target().chat(prompt.text, template_options=options_of_template)
+                    self._target().chat(prompt.text, before=prompt.before, template_options=options_of_template)
                     for prompt in job.prompts.prompts
                 ]
                 self._cache.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)

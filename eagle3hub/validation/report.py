@@ -23,6 +23,7 @@ from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow
 from eagle3hub.metrics.counters import row_counts
+from eagle3hub.prompts import Context
 from eagle3hub.system.documents import read_document, schema_faults
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.resources import schema
@@ -89,21 +90,28 @@ class MeasuredTarget:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPrompts:
-    """The prompts: name of their set, SHA-256 of exactly those used, how many there are in each category."""
+    """The prompts: name of their set, SHA-256 of exactly those used, how many there are in each category.
+
+    ``context`` says how they were made long; None for prompts as their set has them.
+    """
 
     name: str
     sha256: str
     count: int
     categories: Mapping[str, int]
+    context: Context | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The ``prompts`` object."""
-        return {**_fields(self), "categories": dict(self.categories)}
+        context = {} if self.context is None else {"context": self.context.to_json()}
+        plain = {"name": self.name, "sha256": self.sha256, "count": self.count, "categories": dict(self.categories)}
+        return {**plain, **context}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MeasuredPrompts:
         """What `to_json` gave."""
-        return cls(data["name"], data["sha256"], data["count"], data["categories"])
+        context = Context(**data["context"]) if "context" in data else None
+        return cls(data["name"], data["sha256"], data["count"], data["categories"], context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from eagle3hub.validation.measurement import load_reference
 from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, check_rendering, identify_target, with_room
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for, with_room
 
 DEFAULTS = ValidateOptions()
 
@@ -59,10 +59,22 @@ def validate(
     names = options.engines
     at = head_address(head_source)
     earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
-    prompts = _prompts(options)
+    prompts = None if options.contexts else _prompts(options).with_system(options.system_prompt)
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
+    if prompts is None:  # their length depends on the target
+        require_packages()
+        (prompts,) = load_prompts_for(
+            identity,
+            options.prompts,
+            num_prompts=options.num_prompts,
+            contexts=options.contexts,
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + options.draft_tokens,
+            progress=progress,
+        )
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
     head = open_head(checkpoint, target=identity.source)
@@ -168,6 +180,7 @@ def _frame(
             collapse_acceptance_length=COLLAPSE,
             chat_template=template_in_words(job.engine_settings.chat_template),
             engine_settings=job.engine_settings,
+            system_prompt=options.system_prompt,
             **ALWAYS,
         ),
         static=static,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from eagle3hub.address import HubAddress, head_address, is_folder, is_hub_id, parse_address, target_address
 from eagle3hub.checkpoint.digest import file_digest
@@ -16,8 +17,9 @@ from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object, read_small
 from eagle3hub.engines.base import RunSpec
 from eagle3hub.errors import HubError, InputError, SourceError, UsageError
-from eagle3hub.head.target import WEIGHTS
+from eagle3hub.head.target import WEIGHTS, read_target
 from eagle3hub.layouts import read_head, settle
+from eagle3hub.prompts import PromptSet, lengthened, load_prompts
 from eagle3hub.system.documents import did_you_mean, front_matter
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
@@ -147,6 +149,48 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
+def load_prompts_for(
+    target: Target,
+    name: str | Path,
+    *,
+    num_prompts: int | None = None,
+    contexts: Sequence[int] = (),
+    system_prompt: str | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    new_tokens: int = 0,
+    progress: Progress = silent,
+) -> list[PromptSet]:
+    """Load a prompt set for a target: as it is, or once for each of ``contexts``, with prompts of that length.
+
+    Args:
+        system_prompt: goes before every prompt.
+        template_options: arguments of the target's chat template, which count among a prompt's tokens.
+        new_tokens: what must fit into the target's context after a prompt.
+
+    Raises InputError for contexts that the target does not have (``context-target``), and the errors of `load_prompts`
+    and `lengthened`; UnavailableError where the packages for its tokenizer are missing.
+    """
+    if not contexts:
+        return [load_prompts(name, num_prompts, progress=progress).with_system(system_prompt)]
+    limit = read_target(target.source).max_position_embeddings
+    longest = max(contexts)
+    if limit is not None and longest + new_tokens > limit:
+        raise InputError(
+            f"prompts of {longest:,} tokens with {new_tokens:,} after them do not fit into the context of "
+            f"{target.name}, {limit:,}",
+            hint=f"ask for contexts up to {max(0, limit - new_tokens):,}, or for fewer new tokens",
+            code="context-target",
+        )
+    from eagle3hub.reference.chat import ChatTokenizer, PromptLengths
+    from eagle3hub.reference.loading import load_tokenizer
+
+    whole = load_prompts(name, progress=progress).with_system(system_prompt)
+    progress(f"making long prompts of {whole.name}")
+    folder = Path(target.source) if Path(target.source).is_dir() else None
+    tokenizer = ChatTokenizer(load_tokenizer(target.source, folder, None), target.name)
+    return lengthened(whole, contexts, PromptLengths(tokenizer, template_options or {}), num_prompts)
+
+
 _TEMPLATE_FILE, _TOKENIZER_FILE = "chat_template.jinja", "tokenizer_config.json"
 
 
@@ -221,7 +265,9 @@ def _names_in(template: str) -> set[str]:
 
 def with_room(job: RunSpec, target: Target) -> RunSpec:
     """``job`` with the context its longest prompt needs, and memory for the KV cache of that."""
-    tokens = context_length(target, max(len(p.text.encode()) for p in job.prompts.prompts), job.max_new_tokens)
+    most = max(sum(len(m["content"].encode()) for m in p.messages) for p in job.prompts.prompts)
+    context = job.prompts.context
+    tokens = context_length(target, most if context is None else context.tokens, job.max_new_tokens)
     return replace(job, max_model_len=tokens, kv_cache_gib=kv_cache_gib(target, tokens))
 
 

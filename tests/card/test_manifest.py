@@ -91,6 +91,22 @@ def test_paths_are_relative_to_the_manifest(write: Write, monkeypatch: pytest.Mo
     assert Path(manifest.measured_target).resolve() == path.parent.parent / "target"
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("from: specforg", "no layout called specforg"),
+        ("max_shard_size: 5 parsecs", "5 parsecs"),
+        ("aux_convention: after", "aux_layers"),
+        ("dtype: int8", "bf16, fp16 or fp32"),
+        ("aux_layer: [1]", "aux_layer"),
+    ],
+)
+def test_what_is_wrong_with_a_conversion_is_told_with_its_line(write: Write, fields: str, said: str) -> None:
+    with pytest.raises(ManifestError, match=r"release\.yaml:[2-4]: ") as wrong:
+        load_manifest(write(MINIMAL.replace("  source: head", f"  source: head\n  {fields}")))
+    assert said in f"{wrong.value} {wrong.value.hint}"
+
+
 def test_training_facts_keep_order_and_spelling(write: Write) -> None:
     text = MINIMAL + "training:\n  schedule: lr 8e-4\n  facts:\n    Seen: 1e3\n    Odd: 007\n  ttt_length: 4\n"
     assert load_manifest(write(text)).training.facts == (

@@ -102,8 +102,7 @@ class RealServers:
             yield self._measure(engine, spec, contender.url, None, {}, aiperf)
             return
         server = get_engine(engine, version_in(engine, self._plan.options.engine_python))
-        if not isinstance(server, Serves):
-            raise TypeError(f"{engine} is no engine with a server")
+        assert isinstance(server, Serves), "serving_plan takes no other engine"
         self._foresee(engine, server.version, contender, spec)
         why = server.unable(spec)
         if why is not None:
@@ -199,7 +198,7 @@ def measured_rows(
     prompts = cell.prompts.prompts
     asked = Load(
         url=endpoint.url,
-        requests=[endpoint.streamed_request(spec, prompt.text) for prompt in prompts],
+        requests=[endpoint.streamed_request(spec, prompt) for prompt in prompts],
         concurrency=cell.settings.concurrency,
         warmup=cell.settings.warmup,
         tokenizer=cell.target.source,
@@ -226,7 +225,7 @@ def measured_rows(
                 category=prompt.category,
                 prompt_tokens=got.prompt_tokens,
                 new_tokens=len(got.tokens),
-                tokens_sha256=hashlib.sha256(",".join(map(str, got.tokens)).encode()).hexdigest(),
+                tokens_sha256=tokens_sha256(got.tokens),
                 sent=round(exchange.sent - begun, 6),
                 first=round(got.first - begun, 6),
                 last=round(got.last - begun, 6),
@@ -234,6 +233,11 @@ def measured_rows(
             )
         )
     return tuple(rows)
+
+
+def tokens_sha256(tokens: Sequence[int]) -> str:
+    """Return the SHA-256 (hex) of token ids, with commas between."""
+    return hashlib.sha256(",".join(map(str, tokens)).encode()).hexdigest()
 
 
 # Run a plan that can be interrupted: every finished cell is saved, and a later run continues

@@ -18,8 +18,8 @@ from eagle3hub.errors import InputError, UsageError
 from eagle3hub.prompts import PromptSet, load_prompts
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.options import REFERENCE
-from eagle3hub.validation.target import Target, identify_target
+from eagle3hub.validation.options import REFERENCE, check_started
+from eagle3hub.validation.target import Target, check_rendering, identify_target
 
 LOAD_GENERATOR = f"AIPerf {AIPERF.version}"
 MOST_RUNS = 100
@@ -194,7 +194,9 @@ def serving_plan(
     temperatures = listed("--temperature", options.temperature, float, "numbers")
     _check(options, asked, concurrencies, drafts, temperatures)
     engines = _engines(options)
+    check_started(options.engine_settings, engines, options.endpoints, options.engine_python)
     identity = identify_target(target, options.target_name, progress)
+    check_rendering(identity, options.engine_settings.chat_template, progress)
     sets = listed("--datasets", options.datasets, str, "names or files")
     prompts = tuple(load_prompts(name, options.num_prompts, progress=progress) for name in sets)
     _distinct("--datasets", [one.name for one in prompts])

@@ -15,6 +15,7 @@ from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.workers.sglang_counters import counters
 from eagle3hub.engines.workers.vllm_counters import NAMES, difference
 from eagle3hub.errors import Eagle3HubError, InputError
+from eagle3hub.prompts import Prompt
 from eagle3hub.system.reading import read_bytes
 
 # Compare the settings that a server shows with those of the run
@@ -184,21 +185,23 @@ class Dialect(Protocol):
         Raises UnexpectedAnswer if it does not speculate or does not count, unless it need not (``drafts`` is false).
         """
 
-    def streamed_request(self, shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, Any]:
+    def streamed_request(self, shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
         """Return the chat request whose answer `read_stream` reads."""
 
     def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
         """Read a streamed answer. Raises UnexpectedAnswer if it is not complete."""
 
-    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
-        """Let the server answer one user message. Raises ServerBusy."""
+    def ask(
+        self, client: HttpClient, shown: ServerSettings, spec: RunSpec, prompt: Prompt, *, deadline: float
+    ) -> Answer:
+        """Let the server answer one prompt. Raises ServerBusy."""
 
 
-def chat_request(shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, Any]:
-    """Return a chat request with one user message; it overrides the model's own generation settings."""
+def chat_request(shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+    """Return a chat request with one prompt; it overrides the model's own generation settings."""
     request: dict[str, Any] = {
         "model": shown.model,
-        "messages": [{"role": "user", "content": text}],
+        "messages": prompt.messages,
         "max_tokens": spec.max_new_tokens,
         **sampling_parameters(spec),
         "stream": False,
@@ -329,9 +332,11 @@ class SGLangDialect:
             device=shown_name(info.get("device"), "device"),
         )
 
-    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+    def ask(
+        self, client: HttpClient, shown: ServerSettings, spec: RunSpec, prompt: Prompt, *, deadline: float
+    ) -> Answer:
         """Send one request; the answer holds its counters."""
-        request = {**chat_request(shown, spec, text), "return_meta_info": True}
+        request = {**chat_request(shown, spec, prompt), "return_meta_info": True}
         choice = only_choice(client.json("/v1/chat/completions", request, deadline=deadline))
         meta = choice.get("meta_info")
         if not isinstance(meta, dict):
@@ -345,9 +350,9 @@ class SGLangDialect:
             raise UnexpectedAnswer(str(error)) from error
         return Answer(len(token_ids(choice, "prompt_token_ids")), tokens, counted)
 
-    def streamed_request(self, shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, Any]:
+    def streamed_request(self, shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
         """See `Dialect.streamed_request`."""
-        request = {k: v for k, v in chat_request(shown, spec, text).items() if k != "return_token_ids"}
+        request = {k: v for k, v in chat_request(shown, spec, prompt).items() if k != "return_token_ids"}
         return _streamed(
             request,
             return_spec_tokens_details=True,
@@ -455,18 +460,20 @@ class VLLMDialect:
         shown |= _own_config(client, deadline)
         return ServerSettings(version=version, model=model["id"], **shown)
 
-    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+    def ask(
+        self, client: HttpClient, shown: ServerSettings, spec: RunSpec, prompt: Prompt, *, deadline: float
+    ) -> Answer:
         """Send one request, and take the counters from its answer, or else from the growth of the metrics.
 
         While the metrics are needed, nobody else may use the server.
         """
         before = self._read(client, deadline)
-        answer = client.json("/v1/chat/completions", chat_request(shown, spec, text), deadline=deadline)
+        answer = client.json("/v1/chat/completions", chat_request(shown, spec, prompt), deadline=deadline)
         tokens = token_ids(only_choice(answer), "token_ids")
-        prompt = token_ids(answer, "prompt_token_ids")
+        prompt_tokens = len(token_ids(answer, "prompt_token_ids"))
         own = own_counters(answer)
         if own is not None:
-            return Answer(len(prompt), tokens, own)
+            return Answer(prompt_tokens, tokens, own)
         if before.active:
             raise ServerBusy(f"{before.active} other requests are under way")
         until = min(deadline, time.monotonic() + _SETTLE_SECONDS)
@@ -483,11 +490,11 @@ class VLLMDialect:
             )
         grown = difference(before.counters, after.counters)
         assert grown is not None
-        return Answer(len(prompt), tokens, grown)
+        return Answer(prompt_tokens, tokens, grown)
 
-    def streamed_request(self, shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, Any]:
+    def streamed_request(self, shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
         """See `Dialect.streamed_request`."""
-        return _streamed(chat_request(shown, spec, text))
+        return _streamed(chat_request(shown, spec, prompt))
 
     def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
         """See `Dialect.read_stream`. Each piece holds its token ids; the last one holds the counters."""

@@ -38,6 +38,7 @@ from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import InputError, UnavailableError
 from eagle3hub.metrics import Counts
+from eagle3hub.prompts import Prompt
 from eagle3hub.system.progress import Progress
 
 _LOOK_SECONDS = 30.0
@@ -102,9 +103,9 @@ class Endpoint:
         """The server's address."""
         return self._client.url
 
-    def streamed_request(self, spec: RunSpec, text: str) -> dict[str, Any]:
+    def streamed_request(self, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
         """Return the chat request whose answer `read_stream` reads."""
-        return self._dialect.streamed_request(self._shown, spec, text)
+        return self._dialect.streamed_request(self._shown, spec, prompt)
 
     def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
         """Read a streamed answer. Raises UnexpectedAnswer if it is not complete."""
@@ -119,7 +120,7 @@ class Endpoint:
         for number, prompt in enumerate(spec.prompts.prompts, 1):
             begun = time.monotonic()
             try:
-                answer = self._dialect.ask(self._client, self._shown, spec, prompt.text, deadline=deadline)
+                answer = self._dialect.ask(self._client, self._shown, spec, prompt, deadline=deadline)
                 counts = Counts.from_json(answer.counters)
             except ServerBusy as busy:
                 return EngineFailure(

@@ -1,7 +1,7 @@
 """Run SGLang once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and SGLang. The request has ``engine`` (arguments of ``sglang.Engine``),
-``device``, ``sampling`` (arguments of a request), ``prompts`` (texts) and ``chat_template`` (its arguments).
+``device``, ``sampling`` (arguments of a request), ``prompts`` (messages) and ``chat_template`` (its arguments).
 ``protocol.py`` describes how requests and answers are sent.
 
 SGLang loads and runs the models in its own processes. They write what they see (the loading of the draft, the captured
@@ -62,8 +62,8 @@ def _run(request, tell):
     )
     steps = request["engine"].get("speculative_num_steps")
     with Stage("generate"):
-        for index, text in enumerate(request["prompts"]):
-            ids = _prompt_ids(tokenizer, text, request["chat_template"])
+        for index, messages in enumerate(request["prompts"]):
+            ids = _prompt_ids(tokenizer, messages, request["chat_template"])
             start = time.monotonic()
             output = engine.generate(input_ids=ids, sampling_params=request["sampling"])
             seconds = time.monotonic() - start
@@ -86,9 +86,8 @@ def kernels(device):
     return f"sgl_kernel {getattr(sgl_kernel, '__version__', 'of unknown version')}"
 
 
-def _prompt_ids(tokenizer, text, options):
-    """Return the token ids of one user message in the target's own chat template."""
-    messages = [{"role": "user", "content": text}]
+def _prompt_ids(tokenizer, messages, options):
+    """Return the token ids of a conversation in the target's own chat template."""
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, **options)
     return list(found["input_ids"] if hasattr(found, "keys") else found)
 

@@ -1,7 +1,7 @@
 """Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and vLLM. The request has ``llm`` (arguments of ``vllm.LLM``), ``device``,
-``sampling`` (arguments of ``SamplingParams``), ``prompts`` (texts) and ``chat_template`` (its arguments).
+``sampling`` (arguments of ``SamplingParams``), ``prompts`` (messages) and ``chat_template`` (its arguments).
 ``protocol.py`` describes how requests and answers are sent.
 
 vLLM loads and runs the models in one process for each device, of which this one may be the only one:
@@ -48,9 +48,8 @@ def _run(request, tell):
     with Stage("generate"):
         sampling = vllm.SamplingParams(**request["sampling"])
         before = _counters(llm)
-        for index, text in enumerate(request["prompts"]):
+        for index, messages in enumerate(request["prompts"]):
             start = time.monotonic()
-            messages = [{"role": "user", "content": text}]
             output = llm.chat(messages, sampling, use_tqdm=False, chat_template_kwargs=request["chat_template"])[0]
             seconds = time.monotonic() - start
             after = _counters(llm)
