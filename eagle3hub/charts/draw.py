@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from eagle3hub.charts.data import Chart, Panel, Series, alt_text, shortened, wrapped
+from eagle3hub.charts.data import INTERVALS, Chart, Panel, Series, alt_text, shortened, wrapped
 from eagle3hub.errors import UnavailableError
 from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.text import visible
@@ -331,7 +331,7 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
 
     Arguments and errors as for `acceptance_by_dataset`.
     """
-    return _lines(panels, title, note, ("draft tokens per round, K", "τ, tokens per round"), (_tau, "K = "))
+    return _lines(panels, title, note, ("draft tokens per round, K", "τ, tokens per round"), (_tau, "K = ", INTERVALS))
 
 
 @_once
@@ -341,7 +341,7 @@ def throughput_by_concurrency(panels: Sequence[Panel], *, title: str, note: str 
     Arguments and errors as for `acceptance_by_dataset`.
     """
     names = ("requests under way at a time", "new tokens per second")
-    return _lines(panels, title, note, names, (lambda value: f"{value:.1f}", ""))
+    return _lines(panels, title, note, names, (lambda value: f"{value:.1f}", "", "Lowest and highest run"))
 
 
 def _lines(
@@ -349,7 +349,7 @@ def _lines(
     title: str,
     note: str,
     axes_named: tuple[str, str],
-    told: tuple[Callable[[float], str], str],
+    told: tuple[Callable[[float], str], str, str],
 ) -> Chart:
     names = series_names(panels)
     with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
@@ -457,7 +457,12 @@ def _tau(value: float) -> str:
 
 
 def _finished(
-    figure: Figure, panels: Sequence[Panel], title: str, number: Callable[[float], str], label: str
+    figure: Figure,
+    panels: Sequence[Panel],
+    title: str,
+    number: Callable[[float], str],
+    label: str,
+    ends: str = INTERVALS,
 ) -> Chart:
     svg, png = saved(figure, title)
-    return Chart(svg, png, alt_text(title, panels, number, label))
+    return Chart(svg, png, alt_text(title, panels, number, label, ends))
