@@ -162,6 +162,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
         from eagle3hub.benchmarking.plan import listed, listing, name_and_source
+        from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
         from eagle3hub.jobs import slurm
         from eagle3hub.validation.options import engine_names
@@ -212,6 +213,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             run_anyway=run_anyway,
             engine_settings=settings,
         )
+        if output is not None:
+            require_drawing()
         if not quiet:
             _tell_licences(datasets)
         asked = _asked(concurrency, baseline, runs, warmup)
