@@ -13,6 +13,7 @@ from typing import Literal
 from eagle3hub.benchmarking.results import CellPrompts, CellRecord, Comparison, Results
 from eagle3hub.benchmarking.run import Throughput
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.options import settings_in_words
 from eagle3hub.engines.specs import known_version
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance, Interval, SpeedByDraftTokens
 from eagle3hub.prompts import context_name
@@ -443,9 +444,10 @@ def _settings(cells: Sequence[CellRecord]) -> str:
     s = cells[0].settings
     devices = " and ".join(dict.fromkeys(cell.settings.device for cell in cells))
     tree = "chain" if s.topk is None else f"tree (top-k {s.topk}, {s.num_draft_tokens} draft tokens)"
+    started = dict.fromkeys(words for cell in cells if (words := settings_in_words(cell.settings.engine_settings)))
     system = "no system prompt" if s.system_prompt is None else f"system prompt {s.system_prompt!r}"
     return (
         f"Settings: up to {s.max_new_tokens} new tokens, {tree}, {s.drafting} drafting, seed {s.seed}, "
         f"{s.dtype} on {devices}, {s.concurrency} sequence at a time, chat template: {s.chat_template}, "
-        f"{system}. T = 0 is greedy."
+        f"{system}{''.join(f', {how}' for how in started)}. T = 0 is greedy."
     )

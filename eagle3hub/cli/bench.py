@@ -170,6 +170,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
         from eagle3hub.benchmarking.plan import listed, listing, name_and_source
+        from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
         from eagle3hub.jobs import slurm
         from eagle3hub.prompts import contexts_of
@@ -227,6 +228,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
                 hint="give one length, or run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
                 code="usage-context",
             )
+        if output is not None:
+            require_drawing()
         if not quiet:
             _tell_licences(datasets)
         asked = _asked(concurrency, baseline, runs, warmup)

@@ -131,7 +131,7 @@ def test_the_command_compares_two_formats_of_a_target(
     words = ("bench", head, "--target", target, "--datasets", "smoke", "--max-new-tokens", 8)
     first = cli(*words, "--output", tmp_path / "whole")
     assert (tmp_path / "whole" / "results.json").is_file(), first[2]
-    status, out, err = cli(
+    _, out, err = cli(
         *words, "--dtype", "bfloat16", "--against", tmp_path / "whole" / "results.json", "--output", tmp_path / "q"
     )
     assert "Loss against earlier results of target" in out, err
