@@ -472,7 +472,7 @@ def _from_specdec_bench(document: Document, name: str) -> tuple[str, list[Docume
 
 
 def _from_vllm(document: Document, name: str) -> tuple[str, list[Document]]:
-    """The result file of ``vllm bench serve``. Source: ``vllm/benchmarks/serve.py``, as a run of the pinned version wrote it."""
+    """The result file of ``vllm bench serve``, as ``vllm/benchmarks/serve.py`` of the pinned version writes it."""
     take = _Taker(document, name)
     shared: dict[str, Any] = {
         "engine": "vLLM" if document.get("backend") in ("vllm", "openai", "openai-chat") else None,

@@ -227,7 +227,13 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, engine_names, writable_report
+    from eagle3hub.validation.options import (
+        ReferenceOptions,
+        ValidateOptions,
+        engine_names,
+        writable_page,
+        writable_report,
+    )
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     settings = engine_settings(
@@ -240,9 +246,11 @@ def validate(
         pythons=pythons,
         attached=endpoints,
     )
-    for file in (report, html, write_acceptance_reference, save_responses):
+    for file in (report, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
+    if html is not None:
+        writable_page(html)
     if layouts is not None:
         for option, given in (
             ("--endpoint", endpoint or None),

@@ -559,10 +559,15 @@ def _rows(job: RunSpec, run: EngineRun, without_head: EngineRun | None) -> tuple
                 new_tokens=len(result.tokens),
                 counts=result.counts,
                 identical=None if without_head is None else result.tokens == without_head.prompts[index].tokens,
-                tokens_sha256=hashlib.sha256(json.dumps(list(result.tokens)).encode()).hexdigest(),
+                tokens_sha256=tokens_sha256(result.tokens),
             )
         )
     return tuple(rows)
+
+
+def tokens_sha256(tokens: Sequence[int]) -> str:
+    """Return the SHA-256 (hex) of token ids, as reports and serving measurements state it."""
+    return hashlib.sha256(json.dumps(list(tokens)).encode()).hexdigest()
 
 
 def public(flags: Any, job: RunSpec, head: str, target: Target) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from eagle3hub.charts import require_drawing
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES, no_such_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
@@ -269,3 +270,9 @@ def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> No
 def writable_report(path: Path) -> None:
     """Raise OutputError now, rather than after the run, if a report cannot be written to ``path``."""
     check_place(path)
+
+
+def writable_page(path: Path) -> None:
+    """Raise now, rather than after the run, if a page with charts cannot be drawn or written to ``path``."""
+    writable_report(path)
+    require_drawing()
