@@ -53,8 +53,10 @@ _EFFECTS: Mapping[Outcome, FoundEffect] = {
     "refuses": "refuses",
     "crashes": "refuses",
 }
-_PROBED = ("vllm", "sglang", "trtllm")
+_PROBED = ("vllm", "sglang", "trtllm", "sglang_jax")
 """Engines that have a worker for probes."""
+_ENVIRONMENT_FOR = {"sglang_jax": "tpu"}
+"""By engine, the device whose environment runs a probe on a CPU as well, where nothing else runs on one."""
 Asked = Sequence[tuple[Question, Answer]]
 
 
@@ -479,7 +481,8 @@ def probe_engine(
             f"{engine_title(engine)} cannot be probed", hint=f"one of {', '.join(_PROBED)}", code="usage-probe"
         )
     start = time.monotonic()
-    interpreter = environment_python(engine, device) if python is None else python.expanduser()
+    made_for = _ENVIRONMENT_FOR.get(engine, device)
+    interpreter = environment_python(engine, made_for) if python is None else python.expanduser()
     runners = _runners(engine)
     probe = ask(
         engine, engine_title(engine), interpreter, device=device, progress=progress, only=only, runners=runners
