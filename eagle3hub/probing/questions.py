@@ -98,6 +98,7 @@ class _Base:
     target: str = "llama"
     settings: Mapping[str, Any] = field(default_factory=dict)
     close: float | None = None
+    engines: tuple[str, ...] = ()
 
 
 NESTED_IDS = f"eagle_config.{AUX_IDS}"
@@ -132,6 +133,11 @@ def _scaled(scaling: Mapping[str, Any], theta: float = 1e4) -> Change:
 BASES: Mapping[str, _Base] = {
     "plain": _Base(make=head),
     "full-vocabulary": _Base(make=lambda: head(full=True)),
+    "full-vocabulary-and-its-d2t": _Base(
+        make=lambda: holds(d2t=torch.zeros(VOCAB, dtype=torch.int64))(head(full=True)),
+        asks=("rules.d2t-with-full-vocabulary",),
+        engines=("sglang_jax",),
+    ),
     "two-layers": _Base(
         make=lambda: head(layers=2),
         asks=("terms.later_norm", "rules.later-norm", "rules.several-layers"),
@@ -170,7 +176,7 @@ BASES: Mapping[str, _Base] = {
     "eagle-3-1": _Base(make=lambda: head(feedback="post_norm", fc_norm=True)),
     "biases": _Base(
         make=lambda: head(attention_bias=True),
-        asks=("terms.attention_bias",),
+        asks=("terms.attention_bias", "rules.attention-bias-stated"),
         value=True,
         instead={
             "drops the biases": trained(attention_bias=False),
@@ -256,9 +262,9 @@ def questions() -> Mapping[str, Question]:
 
 
 def _ask(name: str, base: str, *asks: str, change: Change = unchanged, **more: Any) -> Question:
-    """Return a question with the settings, the target and the tolerance of its base."""
+    """Return a question with the settings, the target, the tolerance and the engines of its base."""
     own = BASES[base]
-    told = {"target": own.target, "settings": own.settings, "close": own.close, **more}
+    told = {"target": own.target, "settings": own.settings, "close": own.close, "engines": own.engines, **more}
     return Question(name=name, base=base, asks=asks, change=change, **told)
 
 
@@ -288,8 +294,11 @@ def _tensors() -> Iterator[Question]:
         "no-hidden-norm", "plain", "rules.tensor-missing", change=drops("hidden_norm.weight"),
         instead={"norms with ones": weighing(layers__0__hidden_norm__weight=1.0)},
     )  # fmt: skip
-    yield _ask("no-fc", "plain", "rules.tensor-missing", change=drops("fc.weight"))
-    yield _ask("no-q-proj", "plain", "rules.tensor-missing", change=drops("q_proj.weight"))
+    for matrix in ("fc", "q_proj"):
+        yield _ask(
+            f"no-{matrix.replace('_', '-')}", "plain", "rules.tensor-missing", "rules.matrix-missing",
+            change=drops(f"{matrix}.weight"),
+        )  # fmt: skip
     yield _ask(
         "a-tensor-nobody-knows", "plain", "rules.tensor-unknown", change=adds(extra_norm__weight=(HIDDEN,)),
         comparable=False, needs=("extra_norm.weight",),
@@ -446,16 +455,18 @@ def _vocabulary() -> Iterator[Question]:
     yield _ask(
         "no-lm-head-reduced", "plain", "rules.no-lm-head-reduced", change=drops("lm_head.weight"), instead=first_rows
     )
-    yield _ask(
-        "no-lm-head", "full-vocabulary", "rules.no-lm-head",
-        change=both(drops("lm_head.weight"), theirs["scores with the target's lm_head"]),
-    )  # fmt: skip
     yield _ask("lm-head-of-other-rows", "plain", "rules.lm-head-rows", change=states(draft_vocab_size=DRAFT + 8))
     gone, null = omits("draft_vocab_size"), states(draft_vocab_size=None)
     yield _ask("no-draft-vocab-size-reduced", "plain", "rules.no-draft-vocab-size-reduced", change=gone)
-    yield _ask("no-draft-vocab-size", "full-vocabulary", "rules.no-draft-vocab-size", change=gone, instead=theirs)
-    yield _ask("draft-vocab-size-null", "full-vocabulary", "rules.null-draft-vocab-size", change=null, instead=theirs)
-    yield _ask("tied", "full-vocabulary", "rules.tied", change=states(tie_word_embeddings=True), instead=theirs)
+    for base, slug in (("full-vocabulary", ""), ("full-vocabulary-and-its-d2t", "-beside-a-d2t")):
+        yield _ask(
+            f"no-lm-head{slug}", base, "rules.no-lm-head",
+            change=both(drops("lm_head.weight"), theirs["scores with the target's lm_head"]),
+        )  # fmt: skip
+        yield _ask(f"no-draft-vocab-size{slug}", base, "rules.no-draft-vocab-size", change=gone, instead=theirs)
+        yield _ask(f"draft-vocab-size-null{slug}", base, "rules.null-draft-vocab-size", change=null, instead=theirs)
+        yield _ask(f"tied{slug}", base, "rules.tied", change=states(tie_word_embeddings=True), instead=theirs)
+    yield _ask("no-d2t-of-a-full-vocabulary", "full-vocabulary-and-its-d2t", "rules.d2t-absent", change=drops("d2t"))
     yield _ask(
         "no-embeddings-of-a-wider-target", "wide-target", "rules.no-embedding", change=drops("embed_tokens.weight")
     )
@@ -1130,6 +1141,13 @@ def _exceptions(*entries: str) -> Change:
 def _targets() -> Iterator[Question]:
     yield _ask("a-target-that-hands-out-no-states", "plain", "rules.target-type", target="gemma")
     yield _ask("a-target-of-qwen3", "plain", target="qwen3")
+    yield _ask(
+        "a-target-whose-lm-head-is-its-embeddings",
+        "plain",
+        "rules.target-tied",
+        target="tied",
+        engines=("sglang_jax",),
+    )
     for kind in FAMILIES:
         for name, ids in LISTINGS.items():
             taps = TAPS if ids is None else tuple(after + 1 for after in ids)

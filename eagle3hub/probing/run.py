@@ -45,6 +45,7 @@ _TARGETS: dict[str, dict[str, Any]] = {
     "llama": {},
     "wide": {"hidden": WIDE},
     "six-heads": {"hidden": WIDE, "heads": 6, "kv": 6},
+    "tied": {"tie_word_embeddings": True},
     "qwen3": {"qk_norms": True, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
     "gemma": {
         "architectures": ["GemmaForCausalLM"],
@@ -54,8 +55,8 @@ _TARGETS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one of another type
-that hands out its states, and one of a type that no engine takes them from."""
+"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one whose lm_head is
+its embeddings, one of another type that hands out its states, and one of a type that no engine takes them from."""
 
 
 @dataclass(frozen=True, slots=True)
