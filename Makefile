@@ -36,6 +36,7 @@ engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/eagle3hub engines install vllm --device cpu
 	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
+	$(BIN)/python tests/support/slurm.py
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
 	$(ENGINES) -m "engine or exporters"
 

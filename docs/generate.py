@@ -42,6 +42,7 @@ PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"
 ENGINES_PAGE = Path(__file__).parent / "engines.md"
 CLI_PAGE = Path(__file__).parent / "cli.md"
+MANIFEST_PAGE = Path(__file__).parent / "manifest.md"
 MANIFEST_SCHEMA = Path(__file__).parent.parent / "schemas" / "manifest.schema.json"
 NO_RELEASE = [
     "",
@@ -250,6 +251,34 @@ def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
+def filled_manifest(page: str, schema: Mapping[str, Any] | None = None) -> str:
+    """The page of the manifest with a row for every field of its schema."""
+    whole = json.loads(MANIFEST_SCHEMA.read_text()) if schema is None else schema
+    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(whole, "")]
+    return _filled(page, {"manifest": _table(["field", "allowed", "meaning"], rows)})
+
+
+def _fields(schema: Mapping[str, Any], parent: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every field below a schema with its name in print; those of a list's entries follow the list."""
+    for name, field in schema.get("properties", {}).items():
+        path = f"{parent}{name}"
+        yield f"**`{path}`**" if name in schema.get("required", ()) else f"`{path}`", field
+        yield from _fields(field, f"{path}.")
+        yield from _fields(field.get("items", {}), f"{path}[].")
+
+
+def _allowed(field: Mapping[str, Any]) -> str:
+    """Return what a field may hold, in the words of its errors."""
+    if "x-allowed" in field:
+        return str(field["x-allowed"])
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    named = {"object": "a mapping", "array": "a list", "string": "text"}
+    named |= {"integer": "a whole number", "number": "a number"}
+    types = [field["type"]] if isinstance(field.get("type"), str) else field.get("type", ["string"])
+    return " or ".join(named.get(one, "true or false") for one in types)
+
+
 def pinned(page: str) -> str:
     """A page with the pinned version wherever an engine is named with a number.
 
@@ -384,6 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (LINT_PAGE, filled_lint),
         (ENGINES_PAGE, filled_engines),
         (CLI_PAGE, filled_cli),
+        (MANIFEST_PAGE, filled_manifest),
         (PUBLISHED_PAGE, filled_published),
         *start,
     ]

@@ -62,11 +62,11 @@ class Hint(str):
         options = dict.fromkeys(option for hint in hints for option in hint.options)
         return cls(separator.join(parts), *options, command=commands.pop())
 
-    def for_command(self, own: Collection[str]) -> str:
-        """The words for users of a command with the options ``own``.
+    def for_command(self, own: Collection[str], fields: Collection[str] = ()) -> str:
+        """The words for users of a command with the options ``own``, whose manifest has these fields of ``head``.
 
-        Where it lacks one of the hint's options, but has it under longer names (``--from-a`` for ``--from``), they
-        name these; otherwise they say which command has it.
+        Where it lacks one of the hint's options, but has it under longer names (``--from-a`` for ``--from``) or as a
+        field of the manifest, they name these; otherwise they say which command has it.
         """
         lacking = [option for option in self.options if option not in own]
         longer = sorted(name for name in own if name.startswith(tuple(f"{option}-" for option in lacking)))
@@ -74,6 +74,9 @@ class Hint(str):
             return str(self)
         if longer:
             return f"{self}; here {' or '.join(longer)}"
+        told = [option.removeprefix("--").replace("-", "_") for option in lacking]
+        if set(told) <= set(fields):
+            return f"{self}; in the manifest: {' or '.join(f'head.{name}' for name in told)}"
         verb = "is an option" if len(lacking) == 1 else "are options"
         return f"{self}; {' and '.join(lacking)} {verb} of eagle3hub {self.command}"
 

@@ -147,6 +147,8 @@ def test_a_hint_names_the_options_it_says_it_names():
     assert hint.for_command({"--from", "--dtype"}) == "give --from or --dtype"
     assert hint.for_command(()) == "give --from or --dtype; --from and --dtype are options of eagle3hub convert"
     assert hint.for_command({"--from-a", "--dtype"}) == "give --from or --dtype; here --from-a"
+    in_manifest = "give --from or --dtype; in the manifest: head.from or head.dtype"
+    assert hint.for_command((), {"from", "dtype"}) == in_manifest
     both = Hint.join(["leave it out", hint, Hint("or --d2t", "--d2t")])
     assert (both, both.options) == ("leave it out; give --from or --dtype; or --d2t", ("--from", "--dtype", "--d2t"))
     with pytest.raises(ValueError, match="hints of bench and convert"):

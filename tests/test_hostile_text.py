@@ -75,6 +75,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f'```bash\nvllm serve {EVIL} --speculative-config \'{{"method": "{EVIL}"}}\' --{EVIL} 3\n```\n'
     )
     (here / "bad.json").write_text(json.dumps({"schema": EVIL, EVIL: EVIL}))
+    (here / "run").mkdir()
+    task = {"label": EVIL, "words": [EVIL], "expected": {}}
+    run = {"kind": "bench", "version": EVIL, "cwd": EVIL, "tasks": [task], "profile": {}}
+    (here / "run" / "run.json").write_text(json.dumps({"schema": "eagle3hub/slurm-run/1", **run}))
     (here / "bad.yaml").write_text(yaml.safe_dump({"schema": EVIL, EVIL: EVIL}))
     manifest = yaml.safe_load((EXAMPLE / "release.yaml").read_text())
     shutil.copytree(EXAMPLE / "head", here / "project" / "head")
@@ -171,6 +175,13 @@ CASES: dict[str, Callable[[Path], list[Argv]]] = {
         ["engines", "check", at / NAME],
     ],
     "jobs collect": lambda at: [["jobs", "collect", EVIL], ["jobs", "collect", f"a/{EVIL}"]],
+    "jobs status": lambda at: [
+        ["jobs", "status", EVIL],
+        ["jobs", "status", at / NAME],
+        ["jobs", "status", at / "run"],
+    ],
+    "jobs cancel": lambda at: [["jobs", "cancel", EVIL], ["jobs", "cancel", at / "run"]],
+    "jobs resume": lambda at: [["jobs", "resume", EVIL], ["jobs", "resume", at / "run", "--slurm-profile", EVIL]],
 }
 """What each command is called with. A new command needs cases: hostile names in everything it prints."""
 

@@ -38,19 +38,22 @@ FILES = {
 }
 """Options that write one file, by command."""
 FOLDERS = {
-    "validate": ("save_hidden_states",),
-    "bench": ("output",),
+    "validate": ("save_hidden_states", "run_folder"),
+    "bench": ("output", "run_folder"),
+    "jobs collect": ("output",),
     "convert": ("destination",),
     "card write": ("folder",),
-    "release": ("output", "work"),
+    "release": ("output", "work", "run_folder"),
     "demo": ("output",),
 }
 """Options that write a folder."""
 READ = {
-    "validate": ("_manifest", "acceptance_reference", "responses", "hidden_states"),
+    "validate": ("_manifest", "acceptance_reference", "responses", "hidden_states", "slurm_profile"),
+    "bench": ("slurm_profile",),
+    "jobs resume": ("run_folder", "slurm_profile"),
     "publish": ("folder", "manifest", "sign"),
     "verify": ("key",),
-    "release": ("manifest", "templates", "sign"),
+    "release": ("manifest", "templates", "sign", "slurm_profile"),
     "card write": ("report", "templates"),
     "card preview": ("source",),
     "engines check": ("file",),

@@ -38,7 +38,7 @@ VALUES = {
     "gated": {"auto", "manual"},
     "start": {"convert", "card", "publish"},
     "until": {"convert", "validate", "card", "publish"},
-    "on": {"hf-jobs"},
+    "on": {"hf-jobs", "slurm"},
 }
 PLACEHOLDER = re.compile(rf"{FIELD}|[A-Z][A-Z_,…]*|…|<.*>")
 
@@ -113,7 +113,8 @@ def test_what_a_card_prints_to_measure_again_is_whole():
         ("eagle3hub publish --dry-run", False, None),
         ("eagle3hub publish --dryrun", False, "no options"),
         ("eagle3hub verify DIR --rank 3", False, "No such option"),
-        ("eagle3hub convert head out", True, "Missing"),
+        ("eagle3hub convert head", True, "Missing"),
+        ("eagle3hub convert head out", True, None),
         ("eagle3hub convert head out --to spechub", True, "never 'spechub'"),
         ("eagle3hub convert head out --to specjax", True, None),
         ("eagle3hub validate head --target T --draft-tokens three", True, "valid integer"),

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from bench.recorded import AS_TRAINED, SECOND, TARGET, measured, plan
+from safetensors.torch import load_file, save_file
 from support import heads
 
 from eagle3hub.benchmarking.results import load_results
@@ -112,6 +114,26 @@ def test_a_universal_folder_is_made_for_the_engines_of_the_manifest(
     assert status == 0, err
     assert json.loads((tmp_path / "out/eagle3hub.json").read_text())["made_for"] == ["vllm", "sglang"]
     assert "made_for" not in json.loads((tmp_path / "out/specforge/eagle3hub.json").read_text())
+
+
+def test_a_head_is_converted_as_the_manifest_says(project: Path, tmp_path: Path, cli: Cli, paper_target: Path):
+    """A head whose files name no layers, with a map that was stored wrong: what it is stands in the manifest."""
+    weights = load_file(project / "head/model.safetensors")
+    weights["d2t"] = weights["d2t"] + torch.arange(len(weights["d2t"]))  # the target ids themselves
+    save_file(weights, project / "head/model.safetensors", {"format": "pt"})
+    stated = {"aux_layers": [3, 15, 27], "aux_convention": "boundary", "repair": ["absolute"], "set": {"note": "ours"}}
+    argv = ["release", project / "release.yaml", "--until", "convert", "--target", paper_target, "--force"]
+    status, _, err = cli(*argv, "--output", tmp_path / "out")
+    assert (status, "in the manifest: head.repair" in err) == (3, True)
+    edit(project, head=stated)
+    status, _, err = cli(*argv, "--output", tmp_path / "out")
+    assert status == 0, err
+    head = open_head(tmp_path / "out")
+    assert head.aux is not None and head.vocab_map is not None
+    assert (head.aux.after_layer, list(head.vocab_map.target_id[:3])) == ([2, 14, 26], weights["d2t"][:3].tolist())
+    assert json.loads((tmp_path / "out/config.json").read_text())["note"] == "ours"
+    words = json.loads((tmp_path / "out/eagle3hub.json").read_text())["command"]
+    assert "--aux-layers 3,15,27 --aux-convention boundary" in " ".join(words)
 
 
 @pytest.mark.engine

@@ -6,22 +6,23 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS
-from eagle3hub.benchmarking.results import CellRecord, Results
+from eagle3hub.benchmarking.results import CellRecord, ContextCurve, Results
 from eagle3hub.benchmarking.table import Table, conditions, tables
 from eagle3hub.charts import (
     Chart,
     Panel,
     Series,
+    acceptance_by_context,
     acceptance_by_dataset,
     acceptance_by_draft_tokens,
     acceptance_by_position,
 )
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance
+from eagle3hub.prompts import context_name
 from eagle3hub.system.text import visible
 
 # The charts of a benchmark: which of its numbers each chart shows.
@@ -31,10 +32,11 @@ _NO_WHISKERS = f"no intervals: fewer than {MIN_PROMPTS} prompts"
 
 
 def charts(results: Results) -> dict[str, Chart]:
-    """Draw three kinds of chart for each engine and temperature that has numbers; keys are file names without ending.
+    """Draw up to four kinds of chart for each engine and temperature with numbers; keys are file names without ending.
 
     The kinds are tau by data set (a panel for each K), acceptance by position at the largest K (a panel for each data
-    set) and, with several K, tau by K (a panel for each data set).
+    set), with several K tau by K (a panel for each data set), and with several lengths of prompts tau by length (a
+    panel for each data set and K).
     """
     out = {}
     cells = [cell for cell in results.cells if cell.acceptance]
@@ -51,6 +53,7 @@ def _of(cells: Sequence[CellRecord], results: Results) -> dict[str, Chart]:
     sets = list(dict.fromkeys(c.prompts.name for c in cells))
     drafts = sorted({c.settings.draft_tokens for c in cells})
     found = {(c.prompts.name, c.settings.draft_tokens, c.head): c for c in cells}
+    temperature = cells[0].settings.temperature
     note = _note(cells, results)
     known = any(cell.acceptance and cell.acceptance.ci95 for cell in cells)
     whiskers = f"{note} · {'whiskers: 95 % intervals over prompts' if known else _NO_WHISKERS}"
@@ -86,7 +89,32 @@ def _of(cells: Sequence[CellRecord], results: Results) -> dict[str, Chart]:
         out["tau-by-draft-tokens"] = acceptance_by_draft_tokens(
             by_k, title="Acceptance length by draft tokens", note=whiskers
         )
+    curves = [one for one in results.contexts if (one.engine, one.temperature) == (cells[0].engine, temperature)]
+    if curves:
+        out["tau-by-context"] = acceptance_by_context(
+            _by_context(curves), title="Acceptance length by length of the prompts", note=whiskers
+        )
     return out
+
+
+def _by_context(curves: Sequence[ContextCurve]) -> list[Panel]:
+    panels = []
+    for dataset, k in dict.fromkeys((one.dataset, one.draft_tokens) for one in curves):
+        here = [one for one in curves if (one.dataset, one.draft_tokens) == (dataset, k)]
+        lengths = sorted({tokens for one in here for tokens in one.lengths})
+        series = []
+        for one in here:
+            found = dict(zip(one.lengths, one.acceptance, strict=True))
+            values = [found.get(tokens) for tokens in lengths]
+            series.append(
+                Series(
+                    one.head,
+                    tuple(None if v is None else v.mean_acceptance_length for v in values),
+                    tuple(None if v is None else v.ci95 for v in values),
+                )
+            )
+        panels.append(Panel(f"{dataset}, K = {k}", tuple(map(context_name, lengths)), tuple(series)))
+    return panels
 
 
 def _note(cells: Sequence[CellRecord], results: Results) -> str:
@@ -154,6 +182,11 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     for name, chart in pictures.items():
         files[f"charts/{name}.svg"] = chart.svg
         files[f"charts/{name}.png"] = chart.png
+    return written(files, folder)
+
+
+def written(files: Mapping[str, bytes], folder: Path) -> list[Path]:
+    """Write files by their path in a folder; returns them. Raises OutputError."""
     for name, data in files.items():
         replace_file(folder / name, data, parents=True)
     return [folder / name for name in files]
@@ -171,7 +204,7 @@ def to_csv(results: Results) -> str:
 
 def _row(cell: CellRecord, results: Results) -> dict[str, object]:
     head = next(h for h in results.heads if h.name == cell.head)
-    settings = asdict(cell.settings)
+    settings = cell.settings.to_json()
     found: dict[str, object] = {
         "head": cell.head,
         "head_layout": head.layout,
@@ -213,10 +246,17 @@ def _acceptance(found: Acceptance) -> dict[str, object]:
 
 def to_markdown(results: Results, pictures: Mapping[str, Chart] | None = None) -> str:
     """Return the tables, the charts with their alt texts, and the conditions, as a Markdown page."""
-    parts = ["# Benchmark"]
-    parts += [_markdown_table(table) for table in tables(results)]
-    parts += [f"![{_escaped(chart.alt)}](charts/{name}.svg)" for name, chart in (pictures or {}).items()]
-    parts += ["## Conditions", "\n".join(f"- {_escaped(line)}" for line in conditions(results))]
+    return markdown_page("Benchmark", tables(results), pictures or {}, conditions(results))
+
+
+def markdown_page(
+    title: str, tables: Sequence[Table], pictures: Mapping[str, Chart], conditions: Sequence[str]
+) -> str:
+    """Return tables, charts with their alt texts, and conditions, as a Markdown page."""
+    parts = [f"# {title}"]
+    parts += [_markdown_table(table) for table in tables]
+    parts += [f"![{_escaped(chart.alt)}](charts/{name}.svg)" for name, chart in pictures.items()]
+    parts += ["## Conditions", "\n".join(f"- {_escaped(line)}" for line in conditions)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +16,16 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype, EngineSettings
+from eagle3hub.engines.options import template_in_words
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
-from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
+from eagle3hub.prompts import PromptSet, contexts_of, datasets, is_cached
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
-from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_tree
-from eagle3hub.validation.target import Target, identify_target
+from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_started, check_tree
+from eagle3hub.validation.report import MeasuredTarget
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for
 
 KNOWN_ENGINES = (REFERENCE, *ENGINES)
 MOST_DRAFT_TOKENS = 16
@@ -31,12 +33,16 @@ MOST_DRAFT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class BenchHead:
-    """A head: its name in the tables, where it is, its layout and the digest of its files."""
+    """A head: its name in the tables, where it is, its layout and the digest of its files.
+
+    ``context`` is the longest context in tokens that its config states, or None.
+    """
 
     name: str
     source: str
     layout: str
     digest: str
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,17 @@ class CellSettings:
     drafting: str
     topk: int | None
     num_draft_tokens: int | None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``settings`` object of a cell."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "engine_settings"}
+        return plain | ({"engine_settings": self.engine_settings.to_json()} if self.engine_settings else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CellSettings:
+        """What `to_json` gave."""
+        return cls(**{**data, "engine_settings": EngineSettings.from_json(data.get("engine_settings", {}))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +99,23 @@ class Settings:
     topk: int | None = None
     num_draft_tokens: int | None = None
     min_acceptance_length: float | None = None
-    chat_template: str = "the target's own"
     system_prompt: str | None = None
     attached: tuple[str, ...] = ()
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
+
+
+def measurement_key(
+    head: str, target: MeasuredTarget, prompts: str, engine: str, engine_version: str, settings: CellSettings
+) -> str:
+    """Return the SHA-256 (hex) of everything a cell's result depends on; ``head`` and ``prompts`` are digests."""
+    what = {
+        "head": head,
+        "target": target.to_json(),
+        "prompts": prompts,
+        "engine": [engine, engine_version],
+        "settings": settings.to_json(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +144,14 @@ class Cell:
             concurrency=1,
             min_acceptance_length=common.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
-            chat_template=common.chat_template,
+            chat_template=template_in_words(common.engine_settings.chat_template),
             system_prompt=common.system_prompt,
             drafting=common.drafting,
             topk=common.topk,
             num_draft_tokens=None if common.topk is None else common.num_draft_tokens,
+            engine_settings=common.engine_settings.of_run(
+                [self.engine] if self.engine != REFERENCE and self.engine not in common.attached else []
+            ),
         )
 
     def key(self, engine_version: str) -> str:
@@ -126,14 +159,9 @@ class Cell:
 
         Two cells with the same key are the same measurement.
         """
-        what = {
-            "head": self.head.digest,
-            "target": self.target.identity.to_json(),
-            "prompts": self.prompts.sha256,
-            "engine": [self.engine, engine_version],
-            "settings": asdict(self.settings),
-        }
-        return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return measurement_key(
+            self.head.digest, self.target.identity, self.prompts.sha256, self.engine, engine_version, self.settings
+        )
 
     def __str__(self) -> str:
         return f"{self.head.name} on {self.prompts.name}, K = {self.draft_tokens}, T = {self.temperature:g}"
@@ -275,6 +303,9 @@ class BenchOptions:
     Attributes:
         datasets: names of prompt sets, or JSON Lines files. num_prompts: how many prompts to take from the start of
             each.
+        context: lengths in tokens (``1k,4k``) that prompts are brought to with text of their set, each a data set of
+            its own; None: prompts as they are.
+        system_prompt: goes before every prompt; None for none.
         draft_tokens, temperature, engine: one or several of each; every combination is measured.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
@@ -294,6 +325,8 @@ class BenchOptions:
     temperature: str = "0"
     engine: str = REFERENCE
     num_prompts: int | None = None
+    context: str | None = None
+    system_prompt: str | None = None
     max_new_tokens: int = 128
     drafting: str = "greedy"
     seed: int = 0
@@ -322,6 +355,7 @@ class BenchOptions:
             min_acceptance_length=self.min_acceptance_length,
             topk=None if self.topk == 1 else self.topk,
             num_draft_tokens=self.num_draft_tokens,
+            system_prompt=self.system_prompt,
             attached=tuple(self.endpoints),
             engine_settings=self.engine_settings,
         )
@@ -338,8 +372,24 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
     engines += [name for name in options.endpoints if name not in engines]
     names = listed("--datasets", options.datasets, str, "names or files")
     identity = identify_target(target, options.target_name, progress)
-    prompts = [load_prompts(name, options.num_prompts, progress=progress) for name in names]
+    check_rendering(identity, options.engine_settings.chat_template, progress)
+    prompts = [
+        one
+        for name in names
+        for one in load_prompts_for(
+            identity,
+            name,
+            num_prompts=options.num_prompts,
+            contexts=[] if options.context is None else contexts_of(options.context),
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + max(drafts),
+            progress=progress,
+        )
+    ]
     read = [read_head(text, identity, progress) for text in heads]
+    started = [name for name in engines if name in ENGINES]
+    check_started(options.engine_settings, started, options.endpoints, options.engine_python)
     return BenchPlan(
         heads=tuple(read),
         target=identity,
@@ -367,24 +417,30 @@ def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[
     return out
 
 
+def name_and_source(text: str) -> tuple[str | None, str]:
+    """The name and the address in ``NAME=HEAD``; no name in an address alone."""
+    match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
+    return (match["name"], match["source"]) if match else (None, text)
+
+
 def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHead:
     """Read the head at an address (`head_address`), or at the address after ``NAME=``.
 
     Raises SourceError where there is no folder, the first error among the head's problems, and whatever reading it
     raises.
     """
-    match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
-    source = match["source"] if match else text
+    given, source = name_and_source(text)
     at = head_address(source)
     place = at if isinstance(at, HubAddress) else at.path.resolve()
-    name = match["name"] if match else place.name
+    name = given or place.name
     progress(f"reading {name}")
     checkpoint = open_checkpoint(place, progress=progress)
     head = open_head(checkpoint, target=target.source)
     for problem in head.problems:
         if problem.severity == "error":
             raise problem.to_error()
-    return BenchHead(name, str(checkpoint.folder), head.layout, folder_digest(checkpoint.folder)[0])
+    digest = folder_digest(checkpoint.folder)[0]
+    return BenchHead(name, str(checkpoint.folder), head.layout, digest, head.max_position_embeddings)
 
 
 def listing() -> list[dict[str, Any]]:

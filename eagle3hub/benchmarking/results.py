@@ -21,10 +21,11 @@ from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
 from eagle3hub.metrics.estimate import Interval, interval, listed
+from eagle3hub.prompts import Context, PromptSet
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
-from eagle3hub.validation.gates import collapse
+from eagle3hub.validation.gates import Gate, collapse, over_context
 from eagle3hub.validation.report import MeasuredTarget
 
 SCHEMA_NAME = "eagle3hub/bench/1"
@@ -33,11 +34,20 @@ MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class BenchedHead:
-    """A head in the tables: its name, its layout, and the digest of its files."""
+    """A head in the tables: its name, its layout, and the digest of its files.
+
+    ``context`` is the longest context in tokens that its config states; None where it states none, or in results of an
+    earlier version.
+    """
 
     name: str
     layout: str
     digest: str
+    context: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the head as an item of ``heads``."""
+        return {key: value for key, value in asdict(self).items() if key != "context" or value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class CellPrompts:
     Attributes:
         turns: which of the user's turns were used.
         source: where a fetched set comes from (url, revision, license …); None for the packaged set and for files.
+        context: how they were made long; None for prompts as their set has them.
     """
 
     name: str
@@ -55,6 +66,16 @@ class CellPrompts:
     categories: Mapping[str, int]
     turns: str
     source: Mapping[str, str | bool] | None
+    context: Context | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``prompts`` object of a cell."""
+        return {key: value for key, value in asdict(self).items() if key != "context" or value is not None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CellPrompts:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "context": Context(**data["context"]) if "context" in data else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +115,8 @@ class CellRecord:
             "key": self.key,
             "head": self.head,
             "engine": {"name": self.engine, "version": self.engine_version, "environment": dict(self.environment)},
-            "prompts": asdict(self.prompts),
-            "settings": asdict(self.settings),
+            "prompts": self.prompts.to_json(),
+            "settings": self.settings.to_json(),
             "verdict": self.verdict,
             "reason": self.reason,
             "acceptance": None if self.acceptance is None else self.acceptance.to_json(),
@@ -115,8 +136,8 @@ class CellRecord:
             engine=data["engine"]["name"],
             engine_version=data["engine"]["version"],
             environment=data["engine"]["environment"],
-            prompts=CellPrompts(**data["prompts"]),
-            settings=CellSettings(**data["settings"]),
+            prompts=CellPrompts.from_json(data["prompts"]),
+            settings=CellSettings.from_json(data["settings"]),
             verdict=data["verdict"],
             reason=data["reason"],
             acceptance=None if acceptance is None else Acceptance.from_json(acceptance),
@@ -163,6 +184,47 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextCurve:
+    """A head over the same prompts at several lengths, at one K and one temperature, on one engine.
+
+    Attributes:
+        dataset: name of the set that the prompts are made of.
+        lengths: of the prompts, in tokens, ascending. acceptance: of each.
+        gate: what a head that collapses with length does not pass (`over_context`).
+    """
+
+    dataset: str
+    draft_tokens: int
+    temperature: float
+    engine: str
+    head: str
+    lengths: tuple[int, ...]
+    acceptance: tuple[Acceptance, ...]
+    gate: Gate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the curve as an item of ``contexts``."""
+        points = [
+            {
+                "tokens": tokens,
+                "mean_acceptance_length": found.mean_acceptance_length,
+                "ci95": listed(found.ci95),
+                "prompts": found.prompts,
+            }
+            for tokens, found in zip(self.lengths, self.acceptance, strict=True)
+        ]
+        return {
+            "dataset": self.dataset,
+            "draft_tokens": self.draft_tokens,
+            "temperature": self.temperature,
+            "engine": self.engine,
+            "head": self.head,
+            "points": points,
+            "gate": self.gate.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """The results of a benchmark.
 
@@ -187,12 +249,18 @@ class Results:
             "tool": {"name": "eagle3hub", "version": self.tool_version},
             "measured_at": self.measured_at,
             "target": self.target.to_json(),
-            "heads": [asdict(head) for head in self.heads],
+            "heads": [head.to_json() for head in self.heads],
             "base": self.base,
             "cells_planned": self.cells_planned,
             "cells": [cell.to_json() for cell in self.cells],
             "comparisons": [one.to_json() for one in self.comparisons],
+            **({"contexts": [curve.to_json() for curve in self.contexts]} if self.contexts else {}),
         }
+
+    @property
+    def contexts(self) -> list[ContextCurve]:
+        """Every head over the same prompts at two lengths or more."""
+        return context_curves(self.cells)
 
     @classmethod
     def from_json(cls, document: Any, name: str = "the results") -> Results:
@@ -218,6 +286,8 @@ class Results:
             comparisons=tuple(Comparison.from_json(one) for one in document["comparisons"]),
         )
         _check_numbers(found, name)
+        if not nearly_equal(document.get("contexts", []), [curve.to_json() for curve in found.contexts]):
+            raise ManifestError(f"{name}: the contexts do not follow from the cells", code="bench-numbers")
         return found
 
     @property
@@ -227,8 +297,8 @@ class Results:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict among the cells."""
-        return worst_verdict([cell.verdict for cell in self.cells])
+        """The worst verdict among the cells, and of the heads over longer prompts."""
+        return worst_verdict([*(cell.verdict for cell in self.cells), *(one.gate.verdict for one in self.contexts)])
 
     def save(self, path: Path) -> None:
         """Write the results as JSON, all or nothing. Raises OutputError."""
@@ -287,11 +357,7 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
         engine=cell.engine,
         engine_version=version,
         environment=result.environment,
-        prompts=CellPrompts(
-            **cell.prompts.to_json(),
-            turns="first",
-            source=None if cell.prompts.dataset is None else cell.prompts.dataset.to_json(),
-        ),
+        prompts=prompts_of(cell.prompts),
         settings=cell.settings,
         verdict=result.verdict,
         reason=result.reason,
@@ -303,13 +369,19 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
     )
 
 
+def prompts_of(prompts: PromptSet) -> CellPrompts:
+    """Return what results state of a prompt set."""
+    source = None if prompts.dataset is None else prompts.dataset.to_json()
+    return CellPrompts.from_json({**prompts.to_json(), "turns": "first", "source": source})
+
+
 def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
     """Return the results of a plan; cells not measured yet are missing."""
     return Results(
         tool_version=__version__,
         measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         target=plan.target.identity,
-        heads=tuple(BenchedHead(head.name, head.layout, head.digest) for head in plan.heads),
+        heads=tuple(BenchedHead(head.name, head.layout, head.digest, head.context) for head in plan.heads),
         base=plan.base,
         cells_planned=plan.size,
         cells=tuple(cells),
@@ -344,6 +416,35 @@ def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
             )
         )
     return out
+
+
+def context_curves(cells: Sequence[CellRecord]) -> list[ContextCurve]:
+    """Put together what was measured of one head over the same prompts at several lengths."""
+    found: dict[tuple[Any, ...], dict[int, CellRecord]] = {}
+    for cell in cells:
+        context = cell.prompts.context
+        if context is not None and cell.acceptance:
+            asked = tuple(row.question_id for row in cell.per_prompt)
+            key = (context.of, cell.head, cell.engine, cell.engine_version, cell.settings, asked)
+            found.setdefault(key, {})[context.tokens] = cell
+    curves = []
+    for (dataset, head, engine, _, settings, _), by_length in found.items():
+        if len(by_length) < 2:
+            continue
+        lengths = sorted(by_length)
+        curves.append(
+            ContextCurve(
+                dataset=dataset,
+                draft_tokens=settings.draft_tokens,
+                temperature=settings.temperature,
+                engine=engine,
+                head=head,
+                lengths=tuple(lengths),
+                acceptance=tuple(one for n in lengths if (one := by_length[n].acceptance) is not None),
+                gate=over_context({tokens: cell.counts for tokens, cell in by_length.items()}),
+            )
+        )
+    return curves
 
 
 def _conditions(cell: CellRecord) -> tuple[str, str, str, CellSettings]:

@@ -15,6 +15,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, LoadReport, RunSpec
 from eagle3hub.engines.endpoints import attach
+from eagle3hub.engines.environments import version_in
 from eagle3hub.engines.preflight import told_layers
 from eagle3hub.layouts import open_head
 from eagle3hub.system.progress import Progress, silent
@@ -25,7 +26,6 @@ from eagle3hub.validation.engine_runner import (
     engine_for,
     preflight_check,
     stops,
-    version_in,
 )
 from eagle3hub.validation.gates import compare, judge
 from eagle3hub.validation.options import REFERENCE
@@ -80,7 +80,10 @@ class BenchRunner:
         first = group.cells[0].common
         target = self._loaded(group)
         rendering = first.engine_settings.chat_template
-        prompts = [target.chat(prompt.text, template_options=rendering) for prompt in group.prompts.prompts]
+        prompts = [
+            target.chat(prompt.text, before=prompt.before, template_options=rendering)
+            for prompt in group.prompts.prompts
+        ]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
         found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
@@ -207,7 +210,8 @@ class BenchRunner:
             return None
         key = (cell.head.digest, cell.target.source)
         if key not in self._checks:
-            self._checks[key] = preflight_check(checkpoint, head, cell.target.source)
+            devices = cell.common.engine_settings.tensor_parallel
+            self._checks[key] = preflight_check(checkpoint, head, cell.target.source, devices)
         return stops(self._checks[key](cell.engine, engine.version, cell.common.device))
 
 

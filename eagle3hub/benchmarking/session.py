@@ -61,7 +61,7 @@ def run_bench(
     """
     records: dict[tuple[object, ...], CellRecord] = {}
     if folder is not None:
-        _require_writable(folder)
+        require_writable(folder)
         records = _earlier(plan, runner, folder / RESULTS, resume)
     order = [_place(cell) for group in plan.groups() for cell in group.cells]
 
@@ -78,7 +78,7 @@ def run_bench(
     return Results.from_json(so_far().to_json())
 
 
-def _require_writable(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
     """Raise OutputError before the first measurement if nothing can be written there."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

@@ -6,15 +6,17 @@ that has no interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eagle3hub.benchmarking.results import CellRecord, Comparison, Results
+from eagle3hub.benchmarking.results import CellPrompts, CellRecord, Comparison, Results
 from eagle3hub.benchmarking.run import Throughput
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import known_version
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance
+from eagle3hub.prompts import context_name
+from eagle3hub.validation.gates import KEEPS
 
 NOISE = "°"
 _NOTHING = "–"
@@ -66,8 +68,9 @@ def conditions(results: Results) -> list[str]:
         origin = f"; {source['license']}, revision {str(source['revision'])[:12]}" if source else ""
         out.append(
             f"Prompts {prompts.name}: {prompts.count}, {prompts.turns} turn of each, "
-            f"SHA-256 {prompts.sha256[:12]}…{origin}"
+            f"SHA-256 {prompts.sha256[:12]}…{origin}{_made_long(prompts)}"
         )
+    out += list(_past_the_head(results))
     if results.cells:
         out.append(_settings(results.cells))
         out.append(
@@ -78,11 +81,34 @@ def conditions(results: Results) -> list[str]:
     missing = results.cells_planned - len(results.cells)
     if missing:
         out.append(f"Not finished: {missing} of {results.cells_planned} cells have not been measured.")
+    for curve in results.contexts:
+        if curve.gate.verdict != "pass":
+            out.append(
+                f"{curve.gate.verdict.capitalize()}: {curve.head} over the length of prompts: {curve.gate.reason}"
+            )
     not_passed = [c for c in results.cells if c.verdict != "pass"]
     for verdict, reason in dict.fromkeys((c.verdict, c.reason) for c in not_passed):
         where = [c for c in not_passed if (c.verdict, c.reason) == (verdict, reason)]
         out.append(f"{verdict.capitalize()} ({len(where)} of {len(results.cells)} cells): {reason}")
     return out
+
+
+def _made_long(prompts: CellPrompts) -> str:
+    if prompts.context is None:
+        return ""
+    left_out = f"; {prompts.context.left_out} prompts are longer and left out" if prompts.context.left_out else ""
+    return (
+        f"; each {prompts.context.tokens:,} tokens long: the text of the prompts of {prompts.context.of} that follow "
+        f"it, cut, and then its own{left_out}"
+    )
+
+
+def _past_the_head(results: Results) -> Iterator[str]:
+    """Say which prompts are longer than what a head states of itself."""
+    longest = max((c.prompts.context.tokens for c in results.cells if c.prompts.context is not None), default=0)
+    for head in results.heads:
+        if head.context is not None and longest > head.context:
+            yield f"Head {head.name} states a context of {head.context:,} tokens, and prompts go up to {longest:,}."
 
 
 def _judged(cell: CellRecord) -> str | None:
@@ -200,6 +226,32 @@ def _categories(view: _View) -> Table | None:
     return Table(f"Acceptance length τ by category, {view.title}", columns + heads, tuple(rows), 4)
 
 
+def _contexts(view: _View) -> Table | None:
+    curves = [one for one in view.results.contexts if one.engine == view.engine]
+    if not curves:
+        return None
+    lengths = sorted({tokens for curve in curves for tokens in curve.lengths})
+    rows = []
+    for one in curves:
+        taus = dict(zip(one.lengths, map(_tau, one.acceptance), strict=True))
+        kept = _kept(one.acceptance[0], one.acceptance[-1])
+        key = (one.dataset, f"{one.temperature:g}", str(one.draft_tokens), one.head)
+        rows.append((*key, *(taus.get(tokens, _NOTHING) for tokens in lengths), kept, one.gate.verdict))
+    columns = (_DATASET, _T, _K, Column(("head",), "left"))
+    measured = tuple(Column((context_name(tokens),)) for tokens in lengths)
+    title = f"Acceptance length τ by length of the prompts in tokens, {view.title}"
+    notes = (
+        f"kept: drafts accepted per round with the longest prompts, in percent of those with the shortest; a head "
+        f"fails that surely keeps less than {100 * KEEPS:g} %",
+    )
+    return Table(title, (*columns, *measured, Column(("kept",)), Column(("verdict",), "left")), tuple(rows), 4, notes)
+
+
+def _kept(shortest: Acceptance, longest: Acceptance) -> str:
+    most = shortest.mean_acceptance_length - 1
+    return f"{100 * (longest.mean_acceptance_length - 1) / most:.0f} %" if most > 0 else _NOTHING
+
+
 def _marginal(view: _View) -> Table | None:
     return _positions(view, "marginal", "accepted in so many % of all rounds")
 
@@ -250,6 +302,7 @@ def _throughput(view: _View) -> Table | None:
 _MAKERS: tuple[Callable[[_View], Table | None], ...] = (
     _acceptance_length,
     _differences,
+    _contexts,
     _categories,
     _marginal,
     _conditional,

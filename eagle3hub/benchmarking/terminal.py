@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from eagle3hub.benchmarking.results import Results
@@ -21,10 +21,15 @@ _GAP = 2
 
 def render(results: Results, out: Console) -> None:
     """Print every table, and the conditions that apply to it."""
+    render_tables(tables(results), conditions(results), out)
+
+
+def render_tables(tables: Sequence[Table], conditions: Sequence[str], out: Console) -> None:
+    """Print tables, and the conditions that apply to them."""
     from rich.markup import escape
 
     width = min(WIDTH, out.width)
-    for table in tables(results):
+    for table in tables:
         parts = list(_parts(table, width))
         for i, columns in enumerate(parts):
             part = f" ({i + 1} of {len(parts)})" if len(parts) > 1 else ""
@@ -33,7 +38,7 @@ def render(results: Results, out: Console) -> None:
         for note in table.notes:
             out.print(f"[dim]{escape(note)}[/]", width=width, soft_wrap=False)
         out.print()
-    for line in conditions(results):
+    for line in conditions:
         out.print(f"[dim]{escape(line)}[/]", width=width, soft_wrap=False)
 
 

@@ -15,7 +15,9 @@ from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks, view
 from eagle3hub.checkpoint.destination import is_replaced
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.conversion.edits import apply_transforms
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 from eagle3hub.validation.report import load_report
@@ -77,7 +79,8 @@ def render_card(
     folders = [str(h) for h in heads] or ([manifest.head_source] if manifest.head_source else [])
     target = manifest.target.path if manifest.target.path and manifest.target.path.is_dir() else None
     checkpoints = [open_checkpoint(folder) for folder in folders]
-    opened = [open_head(checkpoint, target=str(target) if target else None) for checkpoint in checkpoints]
+    stated = ConvertOptions() if heads else manifest.conversion
+    opened = [_opened(checkpoint, str(target) if target else None, stated) for checkpoint in checkpoints]
     for head in opened:
         head.raise_for_errors()
     beside = output is not None and is_replaced(Path(output))  # a pipe has no place for charts
@@ -103,6 +106,12 @@ def render_card(
     views = [view(run, manifest) for run in runs(loaded, list(manifest.layouts))]
     found = tuple(warnings(manifest, loaded, views))
     return RenderedCard(manifest, text, files, found, Path(output) if output else None)
+
+
+def _opened(checkpoint: Checkpoint, target: str | None, stated: ConvertOptions) -> Head:
+    """Open a head as a conversion with the options ``stated`` would read and change it."""
+    head = open_head(checkpoint, layout=stated.layout, target=target, options=stated.read)
+    return apply_transforms(head, stated.transforms, target)[0]
 
 
 def _made_again(manifest: Manifest, output: str | Path | None) -> RenderedCard:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ALWAYS = ("eagle3",)
 """Keys that every card cites."""
 
+_EARLIER = "titleearlier"
+"""The field of the file for titles of earlier versions, with a bar between them; it is not printed."""
 _FILE = Path(__file__).with_name("bibliography.bib")
 
 
@@ -34,7 +36,7 @@ class Work:
 class Reference:
     """What the bibliography knows about a work with an arXiv id, for checking a citation of it.
 
-    ``complete`` is false if the bibliography names only its first authors.
+    ``complete`` is false if the bibliography names only its first authors; ``earlier`` are titles of earlier versions.
     """
 
     arxiv: str
@@ -42,6 +44,13 @@ class Reference:
     last_names: tuple[str, ...]
     complete: bool
     venue: str | None
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The work's name, which its title begins with before a colon; empty if the title has none."""
+        name, colon, _ = self.title.partition(":")
+        return name if colon and len(name.split()) <= 3 else ""
 
 
 @cache
@@ -53,7 +62,11 @@ def references() -> dict[str, Reference]:
             last = [_plain(" ".join([*p.prelast_names, *p.last_names])) for p in entry.persons["author"]]
             named = tuple(name for name in last if name != "others")
             venue = entry.fields.get("booktitle")
-            found[arxiv] = Reference(arxiv, _plain(entry.fields["title"]), named, len(named) == len(last), venue)
+            earlier = tuple(
+                title.strip() for title in _plain(entry.fields.get(_EARLIER, "")).split("|") if title.strip()
+            )
+            complete = len(named) == len(last)
+            found[arxiv] = Reference(arxiv, _plain(entry.fields["title"]), named, complete, venue, earlier)
     return found
 
 
@@ -78,6 +91,7 @@ def bibtex(cited: Sequence[str]) -> str:
 def _format(key: str, entry: Entry) -> str:
     names = " and ".join(str(person) for person in entry.persons["author"])
     fields = {"title": entry.fields["title"], "author": names, **entry.fields}
+    fields.pop(_EARLIER, None)
     body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"@{entry.type}{{{key},\n{body}\n}}"
 

@@ -350,7 +350,10 @@ def build(
     faults = warnings(manifest, reports, views) if head else []
     return {
         "release": manifest.release,
+        "target": manifest.target,
         "target_id": manifest.target.id,
+        "headings": {name: manifest.release.headings.get(name, name) for name in vocabulary.HEADINGS},
+        "we": int(manifest.release.voice == "we"),
         "front_matter": metadata.front_matter(manifest, runs, benchmarks, shown.digests or (), serves),
         "draft_tokens": manifest.speculative_tokens,
         "results": main,
@@ -374,6 +377,7 @@ def build(
         "head_size": readable_size(network.size_bytes) if network else "",
         "parameters": readable_count(head.num_parameters) if head else "",
         "training": training_rows(manifest),
+        "data_sets": manifest.training.data_sets,
         "about": manifest.about,
         "noted": noted,
         "subcards": [(vocabulary.SUBCARDS[name], facts) for name, facts in manifest.subcards],

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eagle3hub.address import parse_address
 from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import ImportedTable, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
+from eagle3hub.checkpoint.writer import parse_size
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions, made_for
+from eagle3hub.engines.base import EngineSettings
+from eagle3hub.engines.options import engine_options
+from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.layouts import get_layout
+from eagle3hub.head.target import TargetFacts
+from eagle3hub.layouts import get_layout, get_reader
+from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.system import resources
 from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
 from eagle3hub.validation.options import ValidateOptions
@@ -96,6 +104,9 @@ def _moved(places: Mapping[Location, Any], at: Location) -> dict[Location, Any]:
 # The file is checked against ``schemas/manifest.schema.json``; every error names file, line and field.
 
 
+Facts = tuple[tuple[str, str], ...]
+"""(label, text as typed), in the file's order."""
+Voice = Literal["makers", "we"]
 DEFAULT_REPORTS = ("reports/*.json",)
 """Where to look for reports if the manifest names none, relative to the manifest."""
 
@@ -111,18 +122,28 @@ class License:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The model the head drafts for; ``path`` is a local folder used for measuring."""
+    """The model the head drafts for.
+
+    ``path`` is a local folder used for measuring. ``also`` are further models by their Hub ids; ``gated``: readers
+    must ask for access.
+    """
 
     id: str
     license: License
     revision: str | None = None
     path: Path | None = None
     weights_digest: str | None = None
+    also: tuple[str, ...] = ()
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The public repository, and what its card says about it."""
+    """The public repository, and what its card says about it.
+
+    ``links`` are (title, address); ``headings`` are by the card's own heading; ``voice`` is who speaks in what the
+    card repeats.
+    """
 
     repo: str
     title: str
@@ -133,6 +154,10 @@ class Release:
     tags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     authors: tuple[str, ...] = ()
+    pipeline_tag: str | None = None
+    links: Facts = ()
+    voice: Voice = "makers"
+    headings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +174,14 @@ class Layouts:
 
     def __iter__(self) -> Iterator[str]:
         return iter((self.main, *self.also) if self.main else ())
+
+    def only(self, layout: str) -> Layouts:
+        """Return these layouts without all others. Raises UsageError (``usage-layout``) for one that is not here."""
+        if layout not in self:
+            raise UsageError(
+                f"the manifest has no layout {layout!r}", hint=f"it has: {', '.join(self)}", code="usage-layout"
+            )
+        return replace(self, main=layout, also=())
 
     def folder(self, layout: str) -> str:
         """Return the folder of a layout in the repository; empty for the root."""
@@ -167,8 +200,6 @@ class PublishSettings:
     tag: str | None = None
 
 
-Facts = tuple[tuple[str, str], ...]
-"""(label, text as typed), in the file's order."""
 _GRAMS = {"g": 1.0, "kg": 1e3, "t": 1e6}
 
 
@@ -191,10 +222,28 @@ class Emissions:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set of the training; texts are as typed, and empty where nothing was said.
+
+    ``synthetic`` is yes, no or a share in percent; ``share`` is in percent.
+    """
+
+    name: str
+    id: str = ""
+    size: str = ""
+    share: str = ""
+    synthetic: str = ""
+    made_by: str = ""
+    license: License | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
-    """Facts about training as (label, text as typed), in the file's order, and the license of the data."""
+    """Facts about training as (label, text as typed), in the file's order, the license of the data, and its sets."""
 
     facts: Facts = ()
+    data_sets: tuple[DataSet, ...] = ()
     data_license: License | None = None
     emissions: Emissions | None = None
 
@@ -203,7 +252,8 @@ class Training:
 class EngineNote:
     """The makers' note on an engine that the head was not tested on here. Texts may be empty.
 
-    ``tensor_parallel``, ``dtype`` and ``aux_layers`` go into the printed recipe.
+    All but ``version``, ``requires``, ``requires_link``, ``note``, ``settings`` and ``install`` goes into the printed
+    recipe; ``install`` is shell lines of the makers.
     """
 
     engine: str
@@ -215,19 +265,41 @@ class EngineNote:
     tensor_parallel: int | None = None
     dtype: str | None = None
     aux_layers: tuple[int, ...] | None = None
+    draft_tokens: int | None = None
+    topk: int = 1
+    num_draft_tokens: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    install: str = ""
+
+    def serving(self, target: str, head: str, draft_tokens: int) -> Serving:
+        """Return what the printed recipe serves; ``draft_tokens`` is the release's K."""
+        return Serving(
+            target,
+            head,
+            draft_tokens=self.draft_tokens or draft_tokens,
+            topk=self.topk,
+            num_draft_tokens=self.num_draft_tokens,
+            tensor_parallel=self.tensor_parallel,
+            dtype=self.dtype,
+            aux_layers=self.aux_layers,
+            extra=self.flags,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One release.yaml, or one head of it; ``name`` is that head's name, else None.
 
-    Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to ``path``'s folder.
+    Local sources are absolute; ``conversion`` is what ``head`` says besides its source. ``reports`` and
+    ``benchmarks`` are glob patterns relative to ``path``'s folder.
     ``sections`` are the makers' own, as (title, Markdown). On a card that has only imported results, ``head_source``
     is None and ``architecture`` may be given.
     """
 
     path: Path
     head_source: str | None
+    conversion: ConvertOptions
     target: Target
     release: Release
     layouts: Layouts
@@ -252,6 +324,11 @@ class Manifest:
     def measured_target(self) -> str:
         """Where to read the target for measuring: the local folder if one is named, else the Hub id."""
         return str(self.target.path) if self.target.path else self.target.id
+
+    def conversion_to(self, layout: str, facts: TargetFacts) -> ConvertOptions:
+        """Return how a release converts its head to ``layout`` for a target with these facts."""
+        engines = made_for(layout, self.layouts.engines)
+        return replace(self.conversion, target=facts, engines=engines)
 
 
 def load_manifest(path: str | Path) -> Manifest:
@@ -316,7 +393,17 @@ def _load(document: Document, path: Path, name: str | None) -> Manifest:
 DEFAULT_ENGINES = "reference,vllm"
 """Settings of a release's measurement that apply where the manifest says nothing."""
 _VALIDATE = (
-    *("draft_tokens", "engine", "device", "dtype", "prompts", "num_prompts", "max_new_tokens"),
+    *(
+        "draft_tokens",
+        "engine",
+        "device",
+        "dtype",
+        "prompts",
+        "num_prompts",
+        "context",
+        "system_prompt",
+        "max_new_tokens",
+    ),
     *("min_acceptance_length", "target_name"),
 )
 """Options of a validation that a manifest can set."""
@@ -325,7 +412,7 @@ _VALIDATE = (
 def validation_settings(manifest: Manifest) -> dict[str, Any]:
     """Return the options of ``eagle3hub validate`` that the manifest sets, by name, its target among them."""
     options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
-    return {"target": manifest.measured_target, **options}
+    return {"target": manifest.measured_target, **options, **engine_options(manifest.validate.engine_settings)}
 
 
 def _check(document: Document) -> None:
@@ -360,13 +447,17 @@ def _check(document: Document) -> None:
 def _check_licenses(document: Document) -> None:
     data = document.data
     sections = {"target": "license", "release": "license", "training": "data_license"}
-    for section, field in sections.items():
-        given = data.get(section, {}).get(field, "unknown")
+    given_for: list[tuple[Location, str]] = [
+        ((section, name), data.get(section, {}).get(name, "unknown")) for section, name in sections.items()
+    ]
+    for i, one in enumerate(data.get("training", {}).get("data_sets", ())):
+        given_for.append((("training", "data_sets", i, "license"), one.get("license", "unknown")))
+    for at, given in given_for:
         if given not in HUB_IDS:
             meant = did_you_mean(given, sorted(HUB_IDS))
-            message = f"{section}.{field} is {given!r}, which is no license id of the Hub{meant}"
+            message = f"{'.'.join(map(str, at))} is {given!r}, which is no license id of the Hub{meant}"
             hint = "use an id of the Hub's list, unknown, or other with a name and a link"
-            raise document.error((section, field), message, hint)
+            raise document.error(at, message, hint)
 
 
 def _check_library(document: Document) -> None:
@@ -404,12 +495,15 @@ def _build(document: Document, path: Path) -> Manifest:
     return Manifest(
         path=path,
         head_source=_local(here, data["head"]["source"]) if "head" in data else None,
+        conversion=_conversion(document, here),
         target=Target(
             id=target["id"],
             license=_license(target),
             revision=target.get("revision"),
             path=here / Path(target["path"]).expanduser() if "path" in target else None,
             weights_digest=target.get("weights_digest"),
+            also=tuple(target.get("also", ())),
+            gated=target.get("gated", False),
         ),
         release=Release(
             repo=release["repo"],
@@ -417,6 +511,10 @@ def _build(document: Document, path: Path) -> Manifest:
             summary=release["summary"],
             license=_license(release),
             library_name=release.get("library_name"),
+            pipeline_tag=release.get("pipeline_tag"),
+            links=tuple((one["title"], one["url"]) for one in release.get("links", ())),
+            voice=release.get("voice", "makers"),
+            headings=release.get("headings", {}),
             **{key: tuple(release.get(key, ())) for key in ("language", "tags", "datasets", "authors")},
         ),
         layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ())), tuple(layouts.get("engines", ()))),
@@ -438,6 +536,45 @@ def _build(document: Document, path: Path) -> Manifest:
     )
 
 
+_READ = (
+    *("aux_convention", "num_target_layers", "norm_output", "norm_before_residual", "rope_theta", "mask_token_id"),
+    "allow_suspicious",
+)
+"""Fields of ``head`` that are options of reading, under the same name."""
+_CHANGES = ("resort_vocab", "sort_aux", "drop_embeddings", "dtype")
+"""Fields of ``head`` that are changes on the way, under the same name."""
+
+
+def _conversion(document: Document, here: Path) -> ConvertOptions:
+    """Return what ``head`` says about its conversion. Raises ManifestError for what a conversion refuses."""
+    data, k = document.data.get("head", {}), document.data["speculative_tokens"]
+    d2t, embeddings = data.get("d2t"), data.get("include_embeddings")
+    try:
+        if "from" in data:
+            get_reader(data["from"])
+        return ConvertOptions(
+            layout=data.get("from"),
+            speculative_tokens=k,
+            strict=data.get("strict", False),
+            read=ReadOptions(
+                aux_layers=tuple(data["aux_layers"]) if "aux_layers" in data else None,
+                drop=tuple(data.get("drop", ())),
+                **{key: data[key] for key in _READ if key in data},
+            ),
+            transforms=Transforms(
+                repair=tuple(data.get("repair", ())),
+                d2t=None if d2t is None else here / Path(d2t).expanduser(),
+                include_embeddings=None if embeddings is None else _local(here, embeddings),
+                **{key: data[key] for key in _CHANGES if key in data},
+            ),
+            settings=tuple(data.get("set", {}).items()),
+            max_shard_size=parse_size(data["max_shard_size"]) if "max_shard_size" in data else None,
+            digests=True,
+        )
+    except UsageError as error:
+        raise document.error(("head",), f"head: {error.message}", error.hint) from error
+
+
 def _facts(document: Document, at: Location) -> Facts:
     data = document.data
     for key in at:
@@ -450,7 +587,15 @@ def _engine(document: Document, index: int) -> EngineNote:
     data["settings"] = _facts(document, ("engines", index, "settings"))
     if "aux_layers" in data:
         data["aux_layers"] = tuple(data["aux_layers"])
-    return EngineNote(**data)
+    data["env"] = dict(_facts(document, ("engines", index, "env")))
+    data["flags"] = tuple(data.get("flags", ()))
+    data["install"] = data.get("install", "").strip("\n")
+    note = EngineNote(**data)
+    try:
+        make_recipe(note.engine, note.serving("target", "head", document.data["speculative_tokens"]))
+    except UsageError as error:
+        raise document.error(("engines", index), f"{note.engine}: {error.message}", error.hint) from error
+    return note
 
 
 def _settings(document: Document, here: Path) -> ValidateOptions:
@@ -460,6 +605,7 @@ def _settings(document: Document, here: Path) -> ValidateOptions:
     prompts = given.get("prompts", "smoke")
     if is_prompts_file(prompts):
         given["prompts"] = str(here / prompts)
+    given["engine_settings"] = EngineSettings.from_json(given.get("engine_settings", {}))
     try:
         return ValidateOptions(**given)
     except UsageError as error:
@@ -472,13 +618,25 @@ def _training(document: Document) -> Training:
     for key in section:
         if key == "facts":
             facts += [(label, document.texts[("training", "facts", label)]) for label in section["facts"]]
-        elif not key.startswith("data_license") and key != "emissions":
+        elif not key.startswith("data_license") and key not in ("emissions", "data_sets"):
             facts.append((_label(key), document.texts[("training", key)]))
     return Training(
         tuple(facts),
+        tuple(_data_set(document, i) for i in range(len(section.get("data_sets", ())))),
         _license(section, "data_") if "data_license" in section else None,
         _emissions(document) if "emissions" in section else None,
     )
+
+
+def _data_set(document: Document, index: int) -> DataSet:
+    at: Location = ("training", "data_sets", index)
+    data = document.data["training"]["data_sets"][index]
+    typed = {key: document.texts[(*at, key)] for key in data if not key.startswith("license")}
+    if isinstance(data.get("synthetic"), bool):
+        typed["synthetic"] = "yes" if data["synthetic"] else "no"
+    elif "synthetic" in data:
+        typed["synthetic"] += " %"
+    return DataSet(**typed, license=_license(data) if "license" in data else None)
 
 
 def _emissions(document: Document) -> Emissions:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from eagle3hub.benchmarking.results import CellPrompts
 
 TAGS = ("eagle3", "speculative-decoding", "draft-model")
-PIPELINE_TAG = "text-generation"
+TASK = "text-generation"
+"""The task of evaluation results, which the Hub asks for; `Release.pipeline_tag` is the repository's."""
 
 
 def model_card_data(
@@ -80,15 +81,16 @@ def model_card_data(
     emissions = manifest.training.emissions
     more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
     return ModelCardData(
-        base_model=manifest.target.id,
+        base_model=[manifest.target.id, *manifest.target.also] if manifest.target.also else manifest.target.id,
         language=list(release.language) or None,
         license=release.license.id,
         license_name=release.license.name,
         license_link=release.license.link,
         library_name=release.library_name,
-        pipeline_tag=PIPELINE_TAG,
+        pipeline_tag=release.pipeline_tag,
         tags=list(dict.fromkeys([*TAGS, *map(vocabulary.tag, engines), *release.tags])),
-        datasets=list(release.datasets) or None,
+        datasets=list(dict.fromkeys([*release.datasets, *(d.id for d in manifest.training.data_sets if d.id)]))
+        or None,
         model_name=visible(release.title) if results else None,
         eval_results=results or None,
         **more,
@@ -135,7 +137,7 @@ def _result(
         "ci95": [round(x, 3) for x in acceptance.ci95] if acceptance.ci95 else None,
     }
     return EvalResult(
-        task_type=PIPELINE_TAG,
+        task_type=TASK,
         dataset_type=visible(prompts.name),
         dataset_name=visible(f"{prompts.name} ({prompts.count} prompts)"),
         metric_type="acceptance_length",
@@ -165,7 +167,7 @@ def _imported(m: ImportedTable, row: Row) -> EvalResult:
     else:
         dataset, config = m.dataset or "not reported", row.name
     return EvalResult(
-        task_type=PIPELINE_TAG,
+        task_type=TASK,
         dataset_type=visible(dataset),
         dataset_name=visible(f"{dataset}, {config}" if config else dataset),
         dataset_config=visible(config) if config else None,

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from eagle3hub.card.reports import find_reports
 from eagle3hub.checkpoint.digest import file_digest, folder_digest
 from eagle3hub.checkpoint.source import PROVENANCE, parse_json_object, read_small
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.conversion.plan import ConvertOptions, made_for
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError, InputError, ManifestError, SourceError
 from eagle3hub.head.target import read_target
@@ -109,14 +108,11 @@ def _is_made_of(folder: Path, source: Path) -> bool:
 
 def _write(manifest: Manifest, work: Path) -> dict[str, Path] | None:
     """Write the layouts below ``work`` as a release writes them; None if they cannot be written."""
-    k = manifest.speculative_tokens
     try:
         facts = read_target(manifest.measured_target, manifest.target.id)
         for layout in manifest.layouts:
-            source, dest = str(manifest.head_source), work / layout
-            engines = made_for(layout, manifest.layouts.engines)
-            options = ConvertOptions(target=facts, speculative_tokens=k, engines=engines, digests=True, verify=False)
-            convert(source, dest, layout, options)
+            options = replace(manifest.conversion_to(layout, facts), verify=False)
+            convert(str(manifest.head_source), work / layout, layout, options)
     except Eagle3HubError:
         return None
     return {layout: work / layout for layout in manifest.layouts}

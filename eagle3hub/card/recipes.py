@@ -14,7 +14,7 @@ from eagle3hub.card.manifest import EngineNote, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.served import Choice, Prospect, Served, captured, choose, prospect
 from eagle3hub.engines.base import Verdict
-from eagle3hub.engines.recipes import Serving, make_recipe
+from eagle3hub.engines.recipes import make_recipe
 from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import assert_never
 from eagle3hub.validation.derive import head_name
@@ -271,6 +271,7 @@ class Noted:
     """One engine of the manifest's notes.
 
     Attributes:
+        install: shell lines of the makers, printed as code.
         engine, name: the engine's name in print, and eagle3hub's. heading: the engine, and how its run ended here.
         remarks: sentences about the recipe, or about why there is none. lead: the line before the recipe.
         command, yaml, python: the recipe; empty where none is printed.
@@ -283,6 +284,7 @@ class Noted:
     requires: str
     requires_link: str
     note: str
+    install: str
     settings: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
     lead: str
@@ -368,6 +370,7 @@ def _noted(
         requires=note.requires,
         requires_link=note.requires_link,
         note=note.note,
+        install=note.install,
         settings=note.settings,
         remarks=remarks,
         lead=lead,
@@ -386,16 +389,9 @@ def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) 
     repo = manifest.release.repo
     folder = chosen.folder.folder if chosen is not None and chosen.folder is not None else ""
     fetch, head = fetched(manifest, folder) if folder else ("", repo)
-    serving = Serving(
-        target=manifest.target.id,
-        head=head,
-        draft_tokens=manifest.speculative_tokens,
-        tensor_parallel=note.tensor_parallel,
-        dtype=note.dtype,
-        parallel_drafting=chosen is not None and chosen.folder is not None and _parallel(chosen.folder),
-        aux_layers=note.aux_layers,
-        on_hub=frozenset({manifest.target.id, repo}),
-    )
+    parallel = chosen is not None and chosen.folder is not None and _parallel(chosen.folder)
+    serving = replace(note.serving(manifest.target.id, head, manifest.speculative_tokens), parallel_drafting=parallel)
+    serving = replace(serving, on_hub=frozenset({manifest.target.id, repo}))
     made = make_recipe(note.engine, serving)
-    lines = [*([fetch] if fetch else []), *made.prepare, folded(made.server_command)]
+    lines = [*([fetch] if fetch else []), *made.prepare, folded(made.server_command, {**made.env, **note.env})]
     return "\n".join(lines), made.yaml or "", made.python

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle3hub.benchmarking import chart
+from eagle3hub.benchmarking.serving.table import any_charts
 from eagle3hub.card import context, markdown, results
 from eagle3hub.card.context import NOTHING_ELSE, Picture, Shown
 from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, Row, chart_name
@@ -42,7 +42,7 @@ def draw(
         if m.metric == LENGTH and len(m.rows) > 1:
             charts[chart_name(i, m)] = ("imported", reported(m))
     for i, benchmark in enumerate(benchmarks, 1):
-        for name, found in chart.charts(benchmark.results).items():
+        for name, found in any_charts(benchmark.results).items():
             charts[_name("benchmark", str(i), name)] = (f"benchmark-{i}", found)
     measured = [run for run in runs if run.layout == manifest.layouts.main and run.acceptance]
     if measured:

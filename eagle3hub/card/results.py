@@ -14,6 +14,7 @@ from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 from eagle3hub.engines.base import Verdict
+from eagle3hub.engines.options import engine_options
 from eagle3hub.errors import ManifestError, assert_never
 from eagle3hub.metrics import Acceptance
 from eagle3hub.validation.gates import Lossless
@@ -21,6 +22,7 @@ from eagle3hub.validation.report import Counted, Entry, Throughput
 
 if TYPE_CHECKING:
     from eagle3hub.benchmarking.results import CellRecord, Results
+    from eagle3hub.benchmarking.serving.results import ServingRecord, ServingResults
     from eagle3hub.benchmarking.table import Table
 
 # What the card prints about a benchmark: its tables and conditions. It must be of this target and this head.
@@ -30,11 +32,15 @@ if TYPE_CHECKING:
 class Benchmark:
     """Results of ``eagle3hub bench``; ``file`` is their path in the published repository, or empty."""
 
-    results: Results
+    results: Results | ServingResults
     file: str = ""
 
     def cells_of(self, digests: Collection[str]) -> list[CellRecord]:
-        """Return the cells that passed, of heads with one of these digests."""
+        """Return the cells that passed, of heads with one of these digests; a serving measurement has none."""
+        from eagle3hub.benchmarking.results import Results
+
+        if not isinstance(self.results, Results):
+            return []
         own = {head.name for head in self.results.heads if head.digest in digests}
         return [c for c in self.results.cells if c.head in own and c.acceptance and c.verdict == "pass"]
 
@@ -43,6 +49,7 @@ class Benchmark:
 class BenchView:
     """One benchmark as templates see it; ``number`` is its place on the card from 1, or empty if it is alone."""
 
+    title: str
     number: str
     file: str
     engines: str
@@ -52,9 +59,9 @@ class BenchView:
     conditions: tuple[str, ...]
 
 
-def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results]]:
+def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results | ServingResults]]:
     """Read the results that the manifest names. Raises ManifestError for a pattern without a file, SourceError."""
-    from eagle3hub.benchmarking.results import load_results
+    from eagle3hub.benchmarking.serving.results import load_any_results
 
     folder = manifest.path.parent
     for pattern in manifest.benchmarks:
@@ -64,7 +71,7 @@ def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results]]:
                 hint="write it with eagle3hub bench, or leave the pattern out",
                 code="bench-missing",
             )
-    return [(path, load_results(path)) for path in find(folder, manifest.benchmarks)]
+    return [(path, load_any_results(path)) for path in find(folder, manifest.benchmarks)]
 
 
 def check_benchmark(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | None) -> None:
@@ -97,23 +104,33 @@ def check_benchmark(benchmark: Benchmark, manifest: Manifest, digests: Collectio
 
 def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
     """Format benchmarks, in the order given."""
-    from eagle3hub.benchmarking.table import conditions, tables
+    from eagle3hub.benchmarking import table
+    from eagle3hub.benchmarking.results import Results
+    from eagle3hub.benchmarking.serving import table as serving
 
-    return [
-        BenchView(
-            number=str(i) if len(benchmarks) > 1 else "",
-            file=b.file,
-            engines=", ".join(dict.fromkeys(_engine(cell) for cell in b.results.cells)),
-            measured_at=b.results.measured_at,
-            tool=f"eagle3hub {b.results.tool_version}",
-            tables=tuple(tables(b.results)),
-            conditions=tuple(conditions(b.results)),
+    out = []
+    for i, b in enumerate(benchmarks, 1):
+        cells: Sequence[CellRecord | ServingRecord] = b.results.cells
+        if isinstance(b.results, Results):
+            title, tables, conditions = "Benchmark", table.tables(b.results), table.conditions(b.results)
+        else:
+            title, tables, conditions = "Speed under load", serving.tables(b.results), serving.conditions(b.results)
+        out.append(
+            BenchView(
+                title=title,
+                number=str(i) if len(benchmarks) > 1 else "",
+                file=b.file,
+                engines=", ".join(dict.fromkeys(map(_engine, cells))),
+                measured_at=b.results.measured_at,
+                tool=f"eagle3hub {b.results.tool_version}",
+                tables=tuple(tables),
+                conditions=tuple(conditions),
+            )
         )
-        for i, b in enumerate(benchmarks, 1)
-    ]
+    return out
 
 
-def _engine(cell: CellRecord) -> str:
+def _engine(cell: CellRecord | ServingRecord) -> str:
     return f"{vocabulary.engine(cell.engine)} {cell.engine_version}"
 
 
@@ -315,6 +332,9 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         options += [("--temperature", f"{settings.temperature:g}"), ("--seed", settings.seed)]
     if settings.min_acceptance_length is not None:
         options.append(("--min-acceptance-length", f"{settings.min_acceptance_length:g}"))
+    for option, given in engine_options(settings.engine_settings.of_run([run.entry.engine])).items():
+        values = given if isinstance(given, list) else [given]
+        options += [(f"--{option.replace('_', '-')}", value) for value in values if value is not None]
     lines = [f"eagle3hub validate {place}"]
     lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
     return f"{fetch}\n" + " \\\n  ".join(lines)
@@ -344,7 +364,10 @@ def conditions(run: Run) -> list[tuple[str, str]]:
         ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report.head.digest)}"),
         ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]
-    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in report.settings.to_json().items() if k != "device"]
+    shown = {k: v for k, v in report.settings.to_json().items() if k not in ("device", "engine_settings")}
+    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in shown.items()]
+    own = report.settings.engine_settings
+    rows += [("Tensor parallel size", own.tensor_parallel)] if own.tensor_parallel > 1 else []
     if entry.counted is not None:
         rows += [(_label(k), v) for k, v in entry.counted.environment.items()]
     rows += [(f"Engine flags, {k}" if isinstance(v, dict) else f"Engine flag {k}", v) for k, v in entry.flags.items()]

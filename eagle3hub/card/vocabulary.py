@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import assert_never
 from eagle3hub.layouts import READERS
+from eagle3hub.system import resources
 
 # Printed names of engines, layouts and licenses.
 
@@ -52,6 +53,8 @@ SPDX = {
 """Hub license id to SPDX id, for those that have one."""
 
 
+HEADINGS = tuple(resources.schema("manifest")["properties"]["release"]["properties"]["headings"]["properties"])
+"""Headings of the card that a manifest may replace."""
 SUBCARDS = {
     "explainability": "Explainability",
     "bias": "Bias",

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from eagle3hub.charts.data import Chart, Panel, Series
-from eagle3hub.charts.draw import acceptance_by_dataset, acceptance_by_draft_tokens, acceptance_by_position
+from eagle3hub.charts.draw import (
+    acceptance_by_context,
+    acceptance_by_dataset,
+    acceptance_by_draft_tokens,
+    acceptance_by_position,
+    throughput_by_concurrency,
+)
 
 __all__ = [
     "Chart",
     "Panel",
     "Series",
+    "acceptance_by_context",
     "acceptance_by_dataset",
     "acceptance_by_draft_tokens",
     "acceptance_by_position",
+    "throughput_by_concurrency",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -230,7 +231,7 @@ def _surround(
         figure.text(_MARGIN / _WIDTH, (_MARGIN + i * _LINE) / height, line, fontsize=7.5, va="bottom")
 
 
-# The three charts: tau by data set, acceptance by draft position, tau by number of draft tokens.
+# The charts: tau by data set, acceptance by draft position, tau by number of draft tokens and by length of prompts.
 #
 # Matplotlib is imported only when a chart is drawn. Pyplot is not used, so no window opens, no state is kept and the
 # user's backend does not matter.
@@ -316,6 +317,26 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
 
     Arguments and errors as for `acceptance_by_dataset`.
     """
+    return _lines(panels, title, note, ("draft tokens per round, K", "τ, tokens per round"), (_tau, "K = "))
+
+
+@_once
+def throughput_by_concurrency(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
+    """Draw new tokens per second by the requests under way at a time, which are the panels' labels.
+
+    Arguments and errors as for `acceptance_by_dataset`.
+    """
+    names = ("requests under way at a time", "new tokens per second")
+    return _lines(panels, title, note, names, (lambda value: f"{value:.1f}", ""))
+
+
+def _lines(
+    panels: Sequence[Panel],
+    title: str,
+    note: str,
+    axes_named: tuple[str, str],
+    told: tuple[Callable[[float], str], str],
+) -> Chart:
     names = series_names(panels)
     with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
@@ -329,8 +350,34 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
             axis.set_xticks(numbers, panel.labels)
             axis.margins(x=0.08, y=0.08)
             axis.grid(axis="y")
-        named(axes, "draft tokens per round, K", "τ, tokens per round")
-        return _finished(figure, panels, title, _tau, "K = ")
+        named(axes, *axes_named)
+        return _finished(figure, panels, title, *told)
+
+
+@_once
+def acceptance_by_context(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
+    """Draw acceptance lengths with intervals by the prompts' length, which the panels' labels name: 512, 1k, 16k.
+
+    Arguments and errors as for `acceptance_by_dataset`.
+    """
+    names = series_names(panels)
+    with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
+        for axis, panel in zip(axes, panels, strict=True):
+            numbers = [math.log2(_tokens(label)) for label in panel.labels]
+            step = (numbers[-1] - numbers[0] or 1.0) * 0.011 * min(len(panels), COLUMNS)
+            for one in panel.series:
+                index = names.index(one.name)
+                _line_of(axis, one, numbers, index, (index - (len(names) - 1) / 2) * step)
+            axis.set_xticks(numbers, panel.labels)
+            axis.margins(x=0.08, y=0.08)
+            axis.set_ylim(bottom=1)
+            axis.grid(axis="y")
+        named(axes, "length of the prompts, tokens", "τ, tokens per round")
+        return _finished(figure, panels, title, _tau, "")
+
+
+def _tokens(label: str) -> float:
+    return float(label.removesuffix("k")) * (1024 if label.endswith("k") else 1)
 
 
 def _rows_of(axis: Axes, one: Series, index: int, count: int) -> None:

@@ -256,12 +256,12 @@ def read_tensor(ref: TensorRef) -> bytes:
     return read_range(ref.path, ref.offset, ref.nbytes)
 
 
-def read_weights(reader: ByteReader) -> Header:
-    """The tensors of a weights file, in the format that its first bytes tell."""
+def read_weights(reader: ByteReader, *, views: bool = False) -> Header:
+    """The tensors of a weights file, in the format that its first bytes tell; ``views``: see `parse_pickle`."""
     start = reader.read(0, min(64, reader.size))
     refuse_pointer(start, reader.shown)
     if is_pickle(start):
-        return parse_pickle(reader)
+        return parse_pickle(reader, views=views)
     return parse_header(reader)
 
 

@@ -495,6 +495,16 @@ class _Tensor:
     special: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StridedRef(TensorRef):
+    """A tensor that is a view of a larger one: its elements lie ``stride`` apart, by dimension, from ``offset`` on.
+
+    ``nbytes`` is the length of the range from its first element to its last.
+    """
+
+    stride: tuple[int, ...] = ()
+
+
 def is_pickle(start: bytes) -> bool:
     """Whether a file that begins with these (nine or more) bytes is a pickle, whatever its name.
 
@@ -515,8 +525,8 @@ def read_pickle_tensors(path: Path) -> dict[str, TensorRef]:
         return parse_pickle(reader).tensors
 
 
-def parse_pickle(reader: ByteReader) -> Header:
-    """Find the tensors of a torch pickle.
+def parse_pickle(reader: ByteReader, *, views: bool = False) -> Header:
+    """Find the tensors of a torch pickle; with ``views``, one that is no range of its own is a `StridedRef`.
 
     Names: nested tables and lists are joined with dots (``layers.0.weight``). Where the outermost table holds no
     tensor itself and one of `STATE_DICTS` is a table in it, only the first such table counts, and names begin
@@ -527,7 +537,7 @@ def parse_pickle(reader: ByteReader) -> Header:
     """
     zipped = reader.read(0, min(reader.size, len(_ZIP))) == _ZIP
     root, place = _zipped(reader) if zipped else _legacy(reader)
-    refs = {name: _ref(reader, name, tensor, place) for name, tensor in _flatten(reader, _model_part(root))}
+    refs = {name: _ref(reader, name, tensor, place, views) for name, tensor in _flatten(reader, _model_part(root))}
     if not refs:
         raise _bad(reader, "is a torch pickle without a single tensor", "pickle")
     described = [[r.name, r.dtype, list(r.shape), r.offset, r.nbytes] for r in refs.values()]
@@ -709,12 +719,16 @@ def _flatten(reader: ByteReader, root: Any) -> Iterator[tuple[str, _Tensor]]:
             todo += [(f"{name}.{key}" if depth else str(key), depth + 1, v) for key, v in reversed(inner)]
 
 
-def _ref(reader: ByteReader, name: str, tensor: _Tensor, place: _Place) -> TensorRef:
+def _ref(reader: ByteReader, name: str, tensor: _Tensor, place: _Place, views: bool) -> TensorRef:
     dtype, shape = tensor.dtype.name, tensor.shape
     nbytes = num_bytes(dtype, shape)
     if tensor.special:
         raise _bad(reader, f"stores tensor {name!r} conjugated or negated, not as plain bytes", "strided")
-    if not _contiguous(shape, tensor.stride):
+    strided = not _contiguous(shape, tensor.stride)
+    if strided and views:
+        elements = 1 + sum((size - 1) * step for size, step in zip(shape, tensor.stride, strict=True))
+        nbytes = elements * BITS[dtype] // 8
+    elif strided:
         raise _bad(
             reader,
             f"stores tensor {name!r} {list(shape)} as a view with strides {list(tensor.stride)}, not as one range",
@@ -729,6 +743,8 @@ def _ref(reader: ByteReader, name: str, tensor: _Tensor, place: _Place) -> Tenso
         raise _bad(
             reader, f"has {max(size, 0)} bytes for the storage of {name!r}, not {tensor.storage.nbytes}", "offsets"
         )
+    if strided:
+        return StridedRef(name, dtype, shape, reader.path, at + start, nbytes, reader.remote, tensor.stride)
     return TensorRef(name, dtype, shape, reader.path, at + start, nbytes, reader.remote)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
 import signal
 import sys
 import traceback
@@ -20,33 +18,7 @@ from eagle3hub._version import __version__
 from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
-
-# Tracebacks without secrets: exceptions of other libraries quote headers, signed addresses and more.
-
-
-_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.I)
-_PLACES = ("_PATH", "_FILE", "_DIR")
-_SHORTEST = 6
-_PATTERNS = (
-    (re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"), r"\1***"),
-    (re.compile(r"\bhf_[A-Za-z0-9_-]{30,}"), "***"),
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), "***"),
-    (re.compile(r"(\bhttps?://)[^\s/@'\"]+@"), r"\1***@"),
-    (re.compile(r"(\bhttps?://[^\s?'\"]+\?)[^\s'\"]+"), r"\1***"),
-)
-
-
-def redacted(text: str) -> str:
-    """Return ``text`` without values of secret environment variables, tokens, and the query parts of addresses."""
-    secret = [name for name in os.environ if _NAMES.search(name) and not name.upper().endswith(_PLACES)]
-    values = {os.environ[name].strip() for name in secret}
-    for value in sorted(values, key=len, reverse=True):
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, "***")
-    for pattern, instead in _PATTERNS:
-        text = pattern.sub(instead, text)
-    return text
-
+from eagle3hub.system.text import redacted
 
 # The commands, and the exit status of each error.
 

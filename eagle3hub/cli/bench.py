@@ -4,27 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from eagle3hub.cli.jobs import (
+    ELSEWHERE,
+    DetachFlag,
+    OnSlurmOption,
+    RunFolderOption,
+    SlurmProfileOption,
+    finish_benchmark,
+    refuse_endpoints,
+    run_on_slurm,
+    wants_slurm,
+    words_of,
+)
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
     BatchTokensOption,
+    ChatTemplateArgOption,
     DeviceMapOption,
     DeviceOption,
     EndpointOption,
+    EngineArgOption,
+    EngineEnvOption,
     EnginePythonOption,
     MaxNewTokensOption,
     NumDraftTokensOption,
     NumPromptsOption,
     RunAnywayFlag,
+    SystemPromptOption,
     TargetNameOption,
     TargetOption,
+    TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
+    engine_settings,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 from eagle3hub.system.progress import Progress
@@ -33,6 +53,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eagle3hub.benchmarking import BenchOptions, BenchPlan, Runner
+    from eagle3hub.benchmarking.serving.plan import ServingOptions
+
+_OF_THE_WHOLE = (
+    "heads", "target", "device", "datasets", "draft_tokens", "temperature", "engine", "base", "output",
+    "resume", "list_datasets", *ELSEWHERE,
+)  # fmt: skip
+"""Parameters that the tasks of a run on Slurm share out or do not have."""
 
 MakeRunner = Callable[["BenchPlan", "BenchOptions", Progress], "Runner"]
 
@@ -41,11 +68,12 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
     """Make the command; it measures with the runner that ``make_runner`` makes from the plan and the options."""
 
     def bench(
+        ctx: typer.Context,
         heads: Annotated[
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
-        target: TargetOption = "",
+        target: TargetOption = None,
         datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
             "mt_bench,humaneval,gsm8k"
         ),
@@ -55,50 +83,109 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
         engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
         num_prompts: NumPromptsOption = None,
+        context: Annotated[
+            str | None,
+            typer.Option(
+                metavar="LENGTH,…",
+                help="Measure each set with prompts of these lengths in tokens, made of its own text: 1k,4k,16k.",
+                show_default="as is",
+            ),
+        ] = None,
+        system_prompt: SystemPromptOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
-        device: DeviceOption = "cpu",
+        device: DeviceOption = None,
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
         ] = None,
         target_name: TargetNameOption = None,
+        tensor_parallel: TensorParallelOption = 1,
+        engine_arg: EngineArgOption = None,
+        engine_env: EngineEnvOption = None,
+        chat_template_arg: ChatTemplateArgOption = None,
         engine_python: EnginePythonOption = None,
         endpoint: EndpointOption = None,
         timeout: TimeoutOption = 1800.0,
         device_map: DeviceMapOption = None,
         batch_tokens: BatchTokensOption = None,
         run_anyway: RunAnywayFlag = False,
+        concurrency: Annotated[
+            str | None,
+            typer.Option(
+                help="Measure servers: requests under way at a time, with commas.",
+                show_default="no server is measured",
+            ),
+        ] = None,
+        baseline: Annotated[
+            str | None,
+            typer.Option(
+                help="With --concurrency: none, mtp, ngram or heads, with commas; mtp:1 for K = 1.",
+                show_default="none",
+            ),
+        ] = None,
+        runs: Annotated[
+            int | None,
+            typer.Option(help="With --concurrency: how often each server answers all prompts.", show_default="3"),
+        ] = None,
+        warmup: Annotated[
+            int | None,
+            typer.Option(
+                help="With --concurrency: requests sent before each run.", show_default="as many as at a time"
+            ),
+        ] = None,
         output: Annotated[
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the results in the output folder.")] = False,
+        on: OnSlurmOption = None,
+        slurm_profile: SlurmProfileOption = None,
+        run_folder: RunFolderOption = None,
+        detach: DetachFlag = False,
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
 
+        With --on slurm each of these measurements is a task of a job array on the cluster.
+
         Exit status: 0 every cell passed; 1 one failed or is inconclusive; 3 something unreadable; 4 engine or device
-        unavailable; 5 a data set could not be fetched.
+        unavailable; 5 a data set could not be fetched. With --concurrency: how fast servers of the heads answer, under
+        load, and how much faster than baselines.
 
         Example: eagle3hub bench ./head --target ./target --datasets mt_bench --draft-tokens 3,5,7 --output results
+
+        Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
-        from eagle3hub.benchmarking.chart import write_all
-        from eagle3hub.benchmarking.plan import listing
-        from eagle3hub.benchmarking.terminal import render
+        from eagle3hub.benchmarking.plan import listed, listing, name_and_source
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.jobs import slurm
+        from eagle3hub.validation.options import engine_names
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
             return
-        if not heads or not target:
-            raise UsageError(
-                "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
-            )
+        if not heads:
+            raise UsageError("bench needs a head", hint="eagle3hub bench ./head --target ./target", code="usage-bench")
+        elsewhere = wants_slurm(on, {"slurm_profile": slurm_profile, "run_folder": run_folder, "detach": detach})
+        pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+        target = target_of(name_and_source(heads[0])[1], target, quiet=quiet)
+        profile = slurm.read_profile(slurm_profile) if elsewhere else slurm.Profile()
+        on_cluster = (device or profile.device) if elsewhere else None
+        settings = engine_settings(
+            ctx,
+            listed("--engine", engine, str, "names"),
+            tensor_parallel=tensor_parallel,
+            engine_arg=engine_arg,
+            engine_env=engine_env,
+            chat_template_arg=chat_template_arg,
+            pythons=pythons,
+            attached=endpoints,
+        )
         options = BenchOptions(
             datasets=datasets,
             draft_tokens=draft_tokens,
@@ -107,38 +194,114 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             temperature=temperature,
             engine=engine,
             num_prompts=num_prompts,
+            context=context,
+            system_prompt=system_prompt,
             max_new_tokens=max_new_tokens,
             drafting=drafting,
             seed=seed,
-            device=device,
+            device=on_cluster or device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
             dtype=dtype,
             min_acceptance_length=min_acceptance_length,
             base=base,
             target_name=target_name,
-            engine_python=engine_pythons(engine_python or []),
-            endpoints=endpoint_urls(endpoint or []),
+            engine_python=pythons,
+            endpoints=endpoints,
             timeout=timeout,
             device_map=device_map,
             batch_tokens=batch_tokens,
             run_anyway=run_anyway,
+            engine_settings=settings,
         )
         if not quiet:
             _tell_licences(datasets)
+        asked = _asked(concurrency, baseline, runs, warmup)
+        if asked is not None and elsewhere:
+            raise UsageError(
+                "--concurrency measures servers one after the other, which is no array",
+                hint="run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
+                code="usage-serving",
+            )
+        if asked is not None:
+            _serve(heads, target, options, asked, output, resume=resume, as_json=as_json, quiet=quiet)
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
+        if elsewhere:
+            refuse_endpoints(options.endpoints)
+            told = ["--target", target, "--device", options.device]
+            tasks, whole = slurm.bench_tasks(
+                plan, datasets, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
+            )
+            ran = run_on_slurm(
+                "bench",
+                tasks,
+                profile,
+                run_folder,
+                detach=detach,
+                as_json=as_json,
+                quiet=quiet,
+                whole=whole,
+            )
+            finish_benchmark(slurm.benchmark_of(ran), output, as_json=as_json)
+        with progress(quiet=quiet) as say:
             runner = make_runner(plan, options, say)
             results = run_bench(plan, runner, folder=output, resume=resume, progress=say)
-        written = write_all(results, output) if output is not None else []
-
-        def human(out: Console) -> None:
-            render(results, out)
-            for path in written[:2]:
-                out.print(f"written   {path}", markup=False)
-
-        emit(results.document, human, as_json=as_json)
-        raise typer.Exit(EXIT_OF[results.verdict])
+        finish_benchmark(results, output, as_json=as_json)
 
     return bench
+
+
+def _asked(
+    concurrency: str | None, baseline: str | None, runs: int | None, warmup: int | None
+) -> ServingOptions | None:
+    """Return what is asked of a serving measurement, or None if none is asked for."""
+    from eagle3hub.benchmarking.serving.plan import ServingOptions
+
+    if concurrency is None:
+        given = {"--baseline": baseline, "--runs": runs, "--warmup": warmup}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    f"{option} is of servers, which --concurrency measures",
+                    hint="say how many requests are under way at a time: --concurrency 1,4,16",
+                    code="usage-serving",
+                )
+        return None
+    standard = ServingOptions()
+    return ServingOptions(
+        concurrency,
+        standard.baseline if baseline is None else baseline,
+        standard.runs if runs is None else runs,
+        warmup,
+    )
+
+
+def _serve(
+    heads: list[str],
+    target: str,
+    options: BenchOptions,
+    asked: ServingOptions,
+    output: Path | None,
+    *,
+    resume: bool,
+    as_json: bool,
+    quiet: bool,
+) -> NoReturn:
+    """Measure servers, print the results, and end."""
+    from eagle3hub.benchmarking.serving.measure import serving
+    from eagle3hub.benchmarking.serving.table import conditions, tables, write_all
+    from eagle3hub.benchmarking.terminal import render_tables
+
+    with progress(quiet=quiet) as say:
+        results = serving(heads, target, options, asked, folder=output, resume=resume, progress=say)
+    written = write_all(results, output) if output is not None else []
+
+    def human(out: Console) -> None:
+        render_tables(tables(results), conditions(results), out)
+        for path in written:
+            out.print(f"written   {path}", markup=False)
+
+    emit(results.document, human, as_json=as_json)
+    raise typer.Exit(EXIT_OF[results.verdict])
 
 
 def _tell_licences(names: str) -> None:

@@ -36,10 +36,7 @@ CHANGE = "Changes, each only where it is asked for"
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=f"The draft head: {HEAD}.")],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
-    to: Annotated[
-        str,
-        typer.Option("--to", metavar="LAYOUT", help=TO),
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help=TO)] = "universal",
     layout: LayoutOption = None,
     target: AnyTargetOption = None,
     target_name: Annotated[

@@ -1,34 +1,64 @@
-"""``eagle3hub validate --on hf-jobs`` and ``eagle3hub jobs``: validations that run on Hugging Face."""
+"""``--on hf-jobs``, ``--on slurm`` and ``eagle3hub jobs``: measurements that run on other machines."""
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
+from eagle3hub.cli.output import EXIT_OF, Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
 from eagle3hub.errors import HubError, UsageError
-from eagle3hub.system.signals import stop_again
+from eagle3hub.system.signals import held, stop_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
+    from eagle3hub.benchmarking import Results
     from eagle3hub.jobs.api import Job
     from eagle3hub.jobs.plan import JobPlan
+    from eagle3hub.jobs.slurm import Kind, Profile, Run, Task
 
-app = typer.Typer(help="Validations that run as Hugging Face Jobs.", no_args_is_help=True)
+app = typer.Typer(help="Measurements that run as Hugging Face Jobs or on a Slurm cluster.", no_args_is_help=True)
 _PANEL = "On Hugging Face Jobs"
+_ELSEWHERE = "On other machines"
+_ON_SLURM = "On a Slurm cluster"
 
 OnOption = Annotated[
     str | None,
-    typer.Option("--on", metavar="hf-jobs", help="Run there instead.", show_default="here", rich_help_panel=_PANEL),
+    typer.Option(
+        "--on", metavar="hf-jobs|slurm", help="Run there instead.", show_default="here", rich_help_panel=_ELSEWHERE
+    ),
+]
+OnSlurmOption = Annotated[
+    str | None,
+    typer.Option("--on", metavar="slurm", help="Run there instead.", show_default="here", rich_help_panel=_ELSEWHERE),
+]
+SlurmProfileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="What the cluster wants to know (YAML).",
+        show_default="the cluster's defaults",
+        rich_help_panel=_ON_SLURM,
+    ),
+]
+RunFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of the run, which the nodes see too.",
+        show_default="in eagle3hub-runs",
+        rich_help_panel=_ON_SLURM,
+    ),
 ]
 FlavorOption = Annotated[
     str | None, typer.Option(help="Hardware of the job.", show_default="by engine", rich_help_panel=_PANEL)
@@ -55,35 +85,291 @@ PassTokenFlag = Annotated[
         "--pass-token", help="Give the job your access token as a secret, for private models.", rich_help_panel=_PANEL
     ),
 ]
-DetachFlag = Annotated[bool, typer.Option("--detach", help="Start the job and leave.", rich_help_panel=_PANEL)]
+DetachFlag = Annotated[bool, typer.Option("--detach", help="Start it and leave.", rich_help_panel=_ELSEWHERE)]
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="OWNER/ID of a Hugging Face Job, or the folder of a Slurm run.", show_default=False
+    ),
+]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask what it may cost.", rich_help_panel=_PANEL)]
 
 
 @app.command("collect")
 def collect_(
-    job: Annotated[str, typer.Argument(metavar="OWNER/ID", help="What --detach printed.", show_default=False)],
+    job: JobArgument,
     report: ReportOption = None,
     html: HtmlOption = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for results, tables and charts of a benchmark.")
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Wait for a validation that was started with --detach, and take its report.
+    """Wait for what --on started, show its logs, and take its report or its results.
 
-    Exit status: that of `validate`; 5 the Hub failed, or the job ended without a report.
+    Exit status: that of `validate` or `bench`; 4 tasks of a Slurm run gave no result; 5 the Hub failed, or the job
+    ended without a report.
 
     Example: eagle3hub jobs collect alice/687fb701029421ae5549d998 --report report.json
     """
-    from eagle3hub.jobs import api
+    from eagle3hub.jobs import api, slurm
     from eagle3hub.jobs.collect import collect, expected_of
     from eagle3hub.validation.options import writable_report
 
-    if job.count("/") != 1:
-        raise UsageError(f"{job!r} is not the name of a job", hint="give OWNER/ID, as --detach printed it")
     for file in (report, html):
         if file is not None:
             writable_report(file)
-    running = api.inspect(job)
-    finish(collect(running, expected_of(running), _log(quiet)), Destinations(report, html, as_json=as_json))
+    to = Destinations(report, html, as_json=as_json, quiet=quiet)
+    if slurm.is_run(job):
+        run = slurm.open_run(job)
+        _follow(run, quiet=quiet)
+        _finish_run(run, to, output)
+    running = api.inspect(_job_name(job))
+    finish(collect(running, expected_of(running), _log(quiet)), to)
+
+
+@app.command("status")
+def status_(job: JobArgument, as_json: JsonFlag = False) -> None:
+    """Show how far a job, or every task of a Slurm run, is.
+
+    Exit status: 0; 4 Slurm does not answer; 5 the Hub failed.
+
+    Example: eagle3hub jobs status eagle3hub-runs/bench-20261130-101500-1f2e
+    """
+    from eagle3hub.jobs import api, slurm
+
+    if not slurm.is_run(job):
+        found = api.inspect(_job_name(job))
+        document = {"job": {"name": found.name, "url": found.url, "stage": found.stage, "message": found.message}}
+        emit(document, lambda out: out.print(f"{found.name}: {found.stage}", markup=False), as_json=as_json)
+        return
+    run = slurm.open_run(job)
+    states, sealed = slurm.states(run), slurm.digests(run)
+    tasks = [{**one.to_json(), "sha256": digest or None} for one, digest in zip(states, sealed, strict=True)]
+
+    def human(out: Console) -> None:
+        for one, digest in zip(states, sealed, strict=True):
+            why = f" ({one.reason})" if one.reason else ""
+            detail = f"SHA-256 {digest}" if digest else f"job {one.job}: {one.slurm}{why}"
+            out.print(f"{one.number:>4}  {one.state:<8} {one.label}  {detail}", markup=False, soft_wrap=True)
+        out.print(slurm.summary(states), markup=False)
+
+    emit({"run": {"folder": run.folder, "kind": run.kind}, "tasks": tasks}, human, as_json=as_json)
+
+
+@app.command("cancel")
+def cancel_(job: JobArgument, as_json: JsonFlag = False) -> None:
+    """Stop a job, or every task of a Slurm run that is not done; results that are there stay.
+
+    Exit status: 0; 4 Slurm does not answer; 5 the Hub failed.
+
+    Example: eagle3hub jobs cancel eagle3hub-runs/bench-20261130-101500-1f2e
+    """
+    from eagle3hub.jobs import api, slurm
+
+    if slurm.is_run(job):
+        slurm.cancel(slurm.open_run(job))
+        said = f"the tasks of {job} that were not done are cancelled"
+    else:
+        api.cancel(_job_name(job))
+        said = f"the job {job} is cancelled"
+    emit({"cancelled": job}, lambda out: out.print(said, markup=False, soft_wrap=True), as_json=as_json)
+
+
+@app.command("resume")
+def resume_(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a Slurm run.", show_default=False)],
+    slurm_profile: SlurmProfileOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit again the tasks of a Slurm run that gave no result: preempted, cancelled, failed, out of time or memory.
+
+    What is done is not done again. A profile given here replaces the run's. `jobs collect` follows the run.
+
+    Exit status: 0 submitted; 2 nothing is left to run; 4 Slurm is not there.
+
+    Example: eagle3hub jobs resume eagle3hub-runs/bench-20261130-101500-1f2e
+    """
+    from eagle3hub.jobs import slurm
+
+    run = slurm.open_run(run_folder)
+    with held():
+        run = slurm.resume(run, slurm.read_profile(slurm_profile) if slurm_profile is not None else None)
+    _show_run(run, as_json=as_json)
+
+
+def _job_name(name: str) -> str:
+    if name.count("/") != 1:
+        raise UsageError(
+            f"{name!r} is not the name of a job",
+            hint="give OWNER/ID, or the folder of a Slurm run, as --on printed it",
+            code="usage-jobs-name",
+        )
+    return name
+
+
+# On a Slurm cluster.
+
+
+_OF_ENGINES = ("tensor_parallel", "engine_arg", "engine_env")
+
+
+def words_of(ctx: typer.Context, without: Collection[str], engine: str | None = None) -> list[str]:
+    """Return the options of a command line as words again, except for the parameters named in ``without``.
+
+    With ``engine``, options that are addressed to another engine are left out.
+    """
+    from eagle3hub.engines import ENGINES
+
+    def is_for(pair: str) -> bool:
+        named = pair.partition("=")[0].partition(".")[0].replace("-", "_")
+        return engine is None or named not in ENGINES or named == engine
+
+    if engine is not None and engine not in ENGINES:
+        without = (*without, *_OF_ENGINES)  # the reference
+    words: list[str] = []
+    for parameter in ctx.command.params:
+        name, value = parameter.name or "", ctx.params.get(parameter.name or "")
+        source = ctx.get_parameter_source(name)
+        if name in without or source is None or source.name != "COMMANDLINE" or not parameter.opts[0].startswith("-"):
+            continue
+        if getattr(parameter, "is_flag", False):
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if name not in ("engine_arg", "engine_env") or is_for(str(one)):
+                words += [parameter.opts[0], str(one)]
+    return words
+
+
+ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet")
+"""Parameters that say where a command runs and what it prints."""
+
+
+def wants_slurm(on: str | None, given: Mapping[str, object]) -> bool:
+    """Return whether to run on Slurm. Raises UsageError (``usage-jobs-on``) for another place, or options without it.
+
+    ``given`` are options that mean something on Slurm only, by name.
+    """
+    if on not in (None, "slurm"):
+        raise UsageError(f"--on {on!r} is not a place to run this", hint="--on slurm", code="usage-jobs-on")
+    for name, value in given.items():
+        if on is None and value:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is given, but nothing says to run elsewhere",
+                hint="--on slurm",
+                code="usage-jobs-on",
+            )
+    return on is not None
+
+
+def run_on_slurm(
+    kind: Kind,
+    tasks: Sequence[Task],
+    profile: Profile,
+    folder: Path | None,
+    *,
+    detach: bool,
+    as_json: bool,
+    quiet: bool,
+    whole: Mapping[str, Any] | None = None,
+    then: Sequence[str] = (),
+) -> Run:
+    """Submit tasks as an array and follow them to their end; with ``detach``, say where the run is and leave."""
+    from eagle3hub.jobs import slurm
+
+    with held():
+        run = slurm.start(kind, tasks, folder, profile, whole=whole, then=then)
+    if detach:
+        _show_run(run, as_json=as_json)
+        raise typer.Exit
+    tell(f"{_submitted(run)}\n")
+    _follow(run, quiet=quiet)
+    return run
+
+
+def refuse_endpoints(endpoints: Mapping[str, str]) -> None:
+    """Raise UsageError where a server that runs already was named for a run elsewhere."""
+    if endpoints:
+        raise UsageError(
+            "--endpoint is a server that runs already, and --on starts a job",
+            hint="leave one out",
+            code="usage-jobs-on",
+        )
+
+
+def _follow(run: Run, *, quiet: bool) -> None:
+    from eagle3hub.jobs import slurm
+
+    try:
+        slurm.follow(run, _log(quiet), lambda words: None if quiet else tell(f"{words}\n"))
+    except (KeyboardInterrupt, SystemExit):
+        place = shlex.quote(run.folder)
+        tell(
+            f"\nthe tasks go on; follow them again: eagle3hub jobs collect {place}\n"
+            f"or stop them: eagle3hub jobs cancel {place}\n"
+        )
+        raise
+
+
+def _submitted(run: Run) -> str:
+    last = run.submissions[-1]
+    count = f"{len(last.tasks)} task{'s' if len(last.tasks) > 1 else ''}"
+    return f"submitted {count} as job {last.job}; the run is in {run.folder}"
+
+
+def _show_run(run: Run, *, as_json: bool) -> None:
+    last, collect = run.submissions[-1], ["eagle3hub", "jobs", "collect", run.folder]
+    document = {"folder": run.folder, "kind": run.kind, "job": last.job, "tasks": list(last.tasks), "collect": collect}
+
+    def human(out: Console) -> None:
+        out.print(_submitted(run), markup=False, soft_wrap=True)
+        for name, verb in (("follow", "collect"), ("look", "status"), ("stop", "cancel")):
+            out.print(f"{name:<8} eagle3hub jobs {verb} {shlex.quote(run.folder)}", markup=False, soft_wrap=True)
+
+    emit({"run": document}, human, as_json=as_json)
+
+
+def _finish_run(run: Run, to: Destinations, output: Path | None) -> NoReturn:
+    from eagle3hub.jobs import slurm
+
+    if run.kind == "validate":
+        finish(slurm.validation_of(run), to)
+    if run.kind == "bench":
+        finish_benchmark(slurm.benchmark_of(run), output, as_json=to.as_json)
+    documents = slurm.documents(run)
+    line = shlex.join(["eagle3hub", *run.then])
+
+    def human(out: Console) -> None:
+        for task, document in zip(run.tasks, documents, strict=True):
+            out.print(f"{document['verdict']}  {task.label}: {document['reason']}", markup=False, soft_wrap=True)
+        out.print(f"go on with: {line}", markup=False, soft_wrap=True)
+
+    emit({"layouts": documents, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
+    raise typer.Exit(max(EXIT_OF[document["verdict"]] for document in documents))
+
+
+def finish_benchmark(results: Results, output: Path | None, *, as_json: bool) -> NoReturn:
+    """Save and print the results of a benchmark, then leave with the status of their verdict."""
+    from eagle3hub.benchmarking.chart import write_all
+    from eagle3hub.benchmarking.session import RESULTS
+    from eagle3hub.benchmarking.terminal import render
+
+    if output is not None:
+        results.save(output / RESULTS)
+    written = write_all(results, output) if output is not None else []
+
+    def human(out: Console) -> None:
+        render(results, out)
+        for path in written[:2]:
+            out.print(f"written   {path}", markup=False)
+
+    emit(results.document, human, as_json=as_json)
+    raise typer.Exit(EXIT_OF[results.verdict])
+
+
+# On Hugging Face Jobs.
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +383,6 @@ class JobRequest:
 
 
 def validate_on(
-    where: str,
     head: str,
     target: str,
     options: Mapping[str, Any],
@@ -112,8 +397,6 @@ def validate_on(
     from eagle3hub.jobs.collect import collect
     from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
 
-    if where != "hf-jobs":
-        raise UsageError(f"--on {where!r} is not a place to run", hint="--on hf-jobs", code="usage-jobs-on")
     refuse_local_files(local)
     if wanted.ask and not sys.stdin.isatty():
         raise UsageError(
@@ -126,9 +409,9 @@ def validate_on(
     if wanted.ask and not typer.confirm("start the job?", err=True):
         tell("no job was started\n")
         raise typer.Abort
-    held, job = _start(plan)
+    signals, job = _start(plan)
     with _watched(job):
-        for number in held:
+        for number in signals:
             signal.raise_signal(number)
         if wanted.detach:
             emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=to.as_json)
@@ -140,11 +423,11 @@ def validate_on(
 
 def _start(plan: JobPlan) -> tuple[list[int], Job]:
     """Start a job. Signals wait until its name is known, since a job without a name cannot be cancelled."""
-    held: list[int] = []
+    came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
     try:
-        return held, plan.start()
+        return came, plan.start()
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -21,6 +21,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from eagle3hub.errors import Hint, OutputError
+from eagle3hub.system import resources
 from eagle3hub.system.progress import Progress, silent, telling
 from eagle3hub.system.text import escaped_json, visible
 
@@ -290,10 +291,17 @@ class _Lines:
             tell(message + "\n")
 
 
+OF_MANIFESTS = ("release", "write")
+"""Names of the commands that read a head as a manifest says: release, and card's own."""
+
+
 def shown_for(hint: str, command: Any) -> str:
     """Return a hint for users of ``command``; if it names options of another command, it says so."""
-    own = {name for option in getattr(command, "params", ()) for name in option.opts}
-    return hint.for_command(own) if isinstance(hint, Hint) else hint
+    if not isinstance(hint, Hint):
+        return hint
+    params = getattr(command, "params", ())
+    fields = resources.schema("manifest")["properties"]["head"]["properties"] if command.name in OF_MANIFESTS else ()
+    return hint.for_command({name for param in params for name in param.opts}, fields)
 
 
 @dataclass(frozen=True, slots=True)

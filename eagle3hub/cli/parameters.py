@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from eagle3hub.cli.output import progress, tell
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
+    from eagle3hub.engines.base import EngineSettings
     from eagle3hub.layouts.base import ReadOptions
 
 HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
@@ -17,7 +20,14 @@ HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
 TARGET = "a folder, or owner/name@revision on the Hub"
 
 TargetOption = Annotated[
-    str, typer.Option("--target", "--verifier", help=f"Target model: {TARGET}.", show_default=False)
+    str | None,
+    typer.Option(
+        "--target",
+        "--verifier",
+        metavar="T",
+        help=f"Target model: {TARGET}.",
+        show_default="the one that the head names",
+    ),
 ]
 AnyTargetOption = Annotated[
     str | None, typer.Option("--target", "--verifier", metavar="T", help=f"Target model: {TARGET}.")
@@ -25,12 +35,17 @@ AnyTargetOption = Annotated[
 LayoutOption = Annotated[
     str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
+]
 NumPromptsOption = Annotated[
     int | None,
     typer.Option(
         help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
     ),
+]
+SystemPromptOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Put this before every prompt.", show_default="none")
 ]
 MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
 TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
@@ -55,6 +70,33 @@ EndpointOption = Annotated[
     list[str] | None,
     typer.Option(metavar="ENGINE=URL", help="Attach to this running server of vllm or sglang.", show_default="none"),
 ]
+TensorParallelOption = Annotated[
+    int, typer.Option(metavar="N", help="Devices (on cpu: processes) that each engine is split over.")
+]
+EngineArgOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[ENGINE.]KEY=VALUE",
+        help="Further argument of the engine, as in kv_cache_dtype=fp8.",
+        show_default="none",
+    ),
+]
+EngineEnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[ENGINE.]NAME=VALUE",
+        help="Environment variable of the engine; no secrets: reports hold it.",
+        show_default="none",
+    ),
+]
+ChatTemplateArgOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Argument of the target's chat template, as in enable_thinking=false.",
+        show_default="none",
+    ),
+]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
     bool, typer.Option("--run-anyway", help="Also start an engine that will refuse these files or read them wrong.")
@@ -63,6 +105,81 @@ ReportOption = Annotated[Path | None, typer.Option(help="Write the report to thi
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
 ]
+
+
+def target_of(head: str, given: str | None, *, quiet: bool) -> str:
+    """Return the target that was given, else the one that the head names, and say which that is.
+
+    Raises UsageError where the head names none.
+    """
+    if given:
+        return given
+    from eagle3hub.validation.target import named_target
+
+    with progress(quiet=quiet) as say:
+        named = named_target(head, say)
+    if not quiet:
+        tell(f"target {named.address}, which {named.file} of the head names\n")
+    return named.address
+
+
+def device_for(
+    given: str | None,
+    engines: Sequence[str],
+    pythons: Mapping[str, str | Path],
+    endpoints: Collection[str],
+    *,
+    quiet: bool,
+) -> str:
+    """Return the device that was given, else the one that all engines can use, and say so where there is a choice."""
+    if given is not None:
+        return given
+    from eagle3hub.validation.engine_runner import default_device
+
+    device, why = default_device(engines, pythons, endpoints)
+    if why is not None and not quiet:
+        tell(f"{why}\n")
+    return device
+
+
+def engine_settings(
+    ctx: typer.Context,
+    names: Sequence[str],
+    *,
+    tensor_parallel: int,
+    engine_arg: list[str] | None,
+    engine_env: list[str] | None,
+    chat_template_arg: list[str] | None,
+    pythons: Mapping[str, str | Path] | None = None,
+    attached: Iterable[str] = (),
+) -> EngineSettings:
+    """Read the four options for a run of the engines ``names``, of which ``attached`` are servers that run already.
+
+    What a manifest says of engines that this run does not start is left out. Raises UsageError as
+    `eagle3hub.engines.options.read_engine_settings` does.
+    """
+    from eagle3hub.engines import ENGINES
+    from eagle3hub.engines.environments import version_in
+    from eagle3hub.engines.options import read_engine_settings
+
+    started = [name for name in names if name in ENGINES and name not in attached]
+
+    def of_manifest(option: str) -> bool:
+        source = ctx.get_parameter_source(option)
+        return source is not None and source.name == "DEFAULT_MAP"
+
+    def told(option: str, pairs: list[str] | None) -> list[str]:
+        of_others = of_manifest(option)
+        return [pair for pair in pairs or [] if not of_others or pair.partition(".")[0] in started]
+
+    return read_engine_settings(
+        started,
+        tensor_parallel=1 if of_manifest("tensor_parallel") and not started else tensor_parallel,
+        engine_arg=told("engine_arg", engine_arg),
+        engine_env=told("engine_env", engine_env),
+        chat_template_arg=chat_template_arg or [],
+        versions={name: found for name in started if (found := version_in(name, pythons))},
+    )
 
 
 # Facts about a source that a user can state.
@@ -146,6 +263,16 @@ def read_options(
         drop=tuple(drop or ()),
         allow_suspicious=allow_suspicious,
     )
+
+
+def layer_numbers(option: str, text: str | None, convention: str, counted: str | None) -> tuple[int, ...] | None:
+    """Layers of the target, given in either numbering, as after-layer ids. Raises UsageError."""
+    if text is None:
+        if counted is not None:
+            raise UsageError(f"{convention} says how {option} counts, and there is none", hint=f"give {option}")
+        return None
+    given = _choice(convention, counted, _AFTER) or "after"
+    return tuple(number - (given == "boundary") for number in _numbers(option, text))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

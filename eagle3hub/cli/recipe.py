@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle3hub.cli.output import JsonFlag, emit
-from eagle3hub.cli.parameters import HEAD, TargetOption
+from eagle3hub.cli.parameters import (
+    HEAD,
+    ChatTemplateArgOption,
+    EngineArgOption,
+    EngineEnvOption,
+    TargetOption,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 
 def recipe(
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
     version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
     draft_tokens: Annotated[
@@ -32,10 +39,16 @@ def recipe(
         int | None, typer.Option(help="Nodes of the tree, its root included.", show_default="K + 1")
     ] = None,
     tensor_parallel: Annotated[
-        int | None, typer.Option("--tp", help="Devices the target is split over.", show_default="1")
+        int | None,
+        typer.Option(
+            "--tensor-parallel", "--tp", metavar="N", help="Devices the target is split over.", show_default="1"
+        ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Precision of the target.", show_default="the engine's")] = None,
     context: Annotated[int | None, typer.Option(help="Context in tokens.", show_default="the target's")] = None,
+    engine_arg: EngineArgOption = None,
+    engine_env: EngineEnvOption = None,
+    chat_template_arg: ChatTemplateArgOption = None,
     extra: Annotated[
         str | None, typer.Option(help="Further words of the server's command line.", show_default="none")
     ] = None,
@@ -55,6 +68,7 @@ def recipe(
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.engines import engine_name
     from eagle3hub.engines.base import PARALLEL_DRAFTING
+    from eagle3hub.engines.options import read_engine_settings
     from eagle3hub.engines.preflight import examine, preflight, runners_of, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe
     from eagle3hub.engines.specs import known_version
@@ -63,6 +77,14 @@ def recipe(
     from eagle3hub.layouts import open_head
 
     name = engine_name(engine)
+    target = target_of(head, target, quiet=as_json)
+    settings = read_engine_settings(
+        [name],
+        engine_arg=engine_arg or [],
+        engine_env=engine_env or [],
+        chat_template_arg=chat_template_arg or [],
+        versions={} if version is None else {name: version},
+    )
     at = parse_address(head)
     checkpoint = open_checkpoint(at, headers_only=True)
     facts = read_target(target)
@@ -79,7 +101,7 @@ def recipe(
         parallel_drafting=opened.semantics.parallel_drafting,
         aux_layers=_aux_layers(opened),
         extra=tuple(shlex.split(extra or "")),
-    )
+    ).with_settings(name, settings)
     made = make_recipe(name, serving, version)
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
     told = [

@@ -13,6 +13,17 @@ import typer
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.checkpoint.staging import append_file
 from eagle3hub.cli import publish as publishing
+from eagle3hub.cli.jobs import (
+    ELSEWHERE,
+    DetachFlag,
+    OnSlurmOption,
+    RunFolderOption,
+    SlurmProfileOption,
+    refuse_endpoints,
+    run_on_slurm,
+    wants_slurm,
+    words_of,
+)
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
@@ -21,10 +32,20 @@ from eagle3hub.system.text import readable_size, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eagle3hub.releasing.release import ReleaseOptions
+
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailable": "yellow"}
 
 
+_OF_THE_WHOLE = (
+    "manifest", "dry_run", "start", "until", "layout", "output", "templates", "force", "create_pr", "stage",
+    "branch_per_layout", "tag", "gated", "collection", "sign", "allow", "summary", *ELSEWHERE,
+)  # fmt: skip
+"""Parameters that measuring one layout on Slurm does not have."""
+
+
 def release(
+    ctx: typer.Context,
     manifest: Annotated[
         Path,
         typer.Argument(metavar="MANIFEST", help="release.yaml of the release, or one head of it: release.yaml#NAME."),
@@ -39,6 +60,10 @@ def release(
     until: Annotated[
         str | None,
         typer.Option("--until", metavar="STEP", help="convert, validate, card or publish.", show_default="publish"),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Measure only this layout: with --until validate.", show_default="all"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -73,6 +98,10 @@ def release(
         Path | None,
         typer.Option(metavar="FILE", help="Append a Markdown summary; default in GitHub Actions: the step's."),
     ] = None,
+    on: OnSlurmOption = None,
+    slurm_profile: SlurmProfileOption = None,
+    run_folder: RunFolderOption = None,
+    detach: DetachFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -81,6 +110,8 @@ def release(
     A release that does not pass makes no folder. Earlier measurements are used again, and files that the Hub already
     has are not sent again. Gates and access token are those of `eagle3hub publish`. If the manifest has several heads,
     none is published unless all pass; --output then holds a folder for each.
+
+    With --on slurm every layout is measured by a task of its own on the cluster; card and publishing follow here.
 
     Exit status: 0 released; 1 it did not pass, or a gate refused it; 3 manifest or head cannot be used; 4 engine or
     device unavailable; 5 the Hub failed.
@@ -119,7 +150,13 @@ def release(
             templates=templates,
             work=work,
             force=force,
+            layout=layout,
         )
+        if wants_slurm(on, {"slurm_profile": slurm_profile, "run_folder": run_folder, "detach": detach}):
+            refuse_endpoints(options.endpoints or {})
+            options = _measured_on_slurm(
+                ctx, manifest, options, slurm_profile, run_folder, detach=detach, as_json=as_json, quiet=quiet
+            )
         with progress(quiet=quiet) as report:
             made = run(manifest, options, progress=report)
     except Eagle3HubError as e:
@@ -136,6 +173,50 @@ def release(
     _append(place, "".join(markdown(document) for document in documents))
     statuses = [FoundWanting.exit_code if one.refused else EXIT_OF[one.verdict] for one in made]
     raise typer.Exit(next(filter(None, statuses), 0))
+
+
+def _measured_on_slurm(
+    ctx: typer.Context,
+    manifest: Path,
+    options: ReleaseOptions,
+    profile: Path | None,
+    folder: Path | None,
+    *,
+    detach: bool,
+    as_json: bool,
+    quiet: bool,
+) -> ReleaseOptions:
+    """Measure every layout on the cluster; returns the options with which the release goes on from there."""
+    from dataclasses import replace
+
+    from eagle3hub.card.manifest import load_manifests
+    from eagle3hub.jobs import slurm
+    from eagle3hub.publishing import check_access
+
+    if not options.measures or options.layout is not None:
+        raise UsageError(
+            "--on slurm measures every layout, and these steps do not",
+            hint="leave out --from, --layout and --until convert",
+            code="usage-step",
+        )
+    if options.until == "publish":
+        with progress(quiet=quiet) as say:
+            for one in load_manifests(manifest):
+                check_access(one.release.repo, options.publish.with_intent(one.publish), say)
+    tasks = slurm.release_tasks(manifest, words_of(ctx, _OF_THE_WHOLE))
+    then = ["release", str(manifest), *words_of(ctx, ("manifest", "start", *ELSEWHERE))]
+    after = "convert" if options.until == "validate" else "card"
+    run_on_slurm(
+        "release",
+        tasks,
+        slurm.read_profile(profile),
+        folder,
+        detach=detach,
+        as_json=as_json,
+        quiet=quiet,
+        then=[*then, "--from", after],
+    )
+    return replace(options, start=after)  # type: ignore[arg-type]  # a step
 
 
 def show(doc: dict[str, Any], console: Console) -> None:

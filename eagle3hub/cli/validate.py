@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.jobs import (
+    ELSEWHERE,
     DetachFlag,
     FlavorOption,
     JobRequest,
@@ -15,17 +16,26 @@ from eagle3hub.cli.jobs import (
     OnOption,
     PackageOption,
     PassTokenFlag,
+    RunFolderOption,
+    SlurmProfileOption,
     TimeLimitOption,
     YesFlag,
+    refuse_endpoints,
+    run_on_slurm,
     validate_on,
+    words_of,
 )
 from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, finish, progress
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
     BatchTokensOption,
+    ChatTemplateArgOption,
     DeviceMapOption,
+    DeviceOption,
     EndpointOption,
+    EngineArgOption,
+    EngineEnvOption,
     EnginePythonOption,
     HtmlOption,
     MaxNewTokensOption,
@@ -33,10 +43,16 @@ from eagle3hub.cli.parameters import (
     NumPromptsOption,
     ReportOption,
     RunAnywayFlag,
+    SystemPromptOption,
     TargetNameOption,
     TargetOption,
+    TensorParallelOption,
     TimeoutOption,
     TopKOption,
+    device_for,
+    engine_settings,
+    layer_numbers,
+    target_of,
 )
 from eagle3hub.errors import UsageError
 
@@ -54,9 +70,29 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
     return manifest
 
 
+_OF_THE_WHOLE = ("head", "target", "device", "layouts", "report", "html", "write_acceptance_reference", *ELSEWHERE)
+"""Parameters that the tasks of a run on Slurm share out or do not have."""
+
+
+def _of_one_place(on: str | None, of_jobs: bool, of_slurm: bool, detach: bool) -> None:
+    """Raise UsageError (``usage-jobs-on``) for an unknown place, and options of one where it does not run."""
+    if on not in (None, "hf-jobs", "slurm"):
+        raise UsageError(f"--on {on!r} is not a place to run", hint="--on hf-jobs, --on slurm", code="usage-jobs-on")
+    for place, given in (("hf-jobs", of_jobs), ("slurm", of_slurm)):
+        if given and on not in (place, None):
+            raise UsageError(f"options of --on {place} are given with --on {on}", code="usage-jobs-on")
+        if given and on is None:
+            raise UsageError(
+                "options of a job are given, but nothing says to run one", hint=f"--on {place}", code="usage-jobs-on"
+            )
+    if detach and on is None:
+        raise UsageError("--detach is about a run elsewhere", hint="--on hf-jobs, --on slurm", code="usage-jobs-on")
+
+
 def validate(
+    ctx: typer.Context,
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
-    target: TargetOption,
+    target: TargetOption = None,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -78,12 +114,21 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
     num_prompts: NumPromptsOption = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Bring each prompt to so many tokens, with text of its set: 4k.",
+            show_default="as is",
+        ),
+    ] = None,
+    system_prompt: SystemPromptOption = None,
     max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
     topk: TopKOption = 1,
@@ -110,8 +155,27 @@ def validate(
     ] = None,
     hidden_states: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Replay saved hidden states; no target runs.", show_default="none"),
+        typer.Option(
+            metavar="DIR",
+            help="Replay these hidden states; no target runs. Of eagle3hub, vLLM, speculators, SpecForge or ModelOpt.",
+            show_default="none",
+        ),
     ] = None,
+    states_layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Target layers of these states, as in 1,14,26.", show_default="as they say"),
+    ] = None,
+    states_convention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="after|boundary",
+            help="after: 0-based layer whose output it is; boundary: number of layers that have run.",
+            show_default="after",
+        ),
+    ] = None,
+    own_texts: Annotated[
+        bool, typer.Option("--own-texts", help="The target wrote the texts of these states; nothing else shows it.")
+    ] = False,
     save_responses: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep what the target said.", show_default="none")
     ] = None,
@@ -121,6 +185,10 @@ def validate(
     device_map: DeviceMapOption = None,
     batch_tokens: BatchTokensOption = None,
     target_name: TargetNameOption = None,
+    tensor_parallel: TensorParallelOption = 1,
+    engine_arg: EngineArgOption = None,
+    engine_env: EngineEnvOption = None,
+    chat_template_arg: ChatTemplateArgOption = None,
     engine_python: EnginePythonOption = None,
     endpoint: EndpointOption = None,
     timeout: TimeoutOption = 1800.0,
@@ -128,6 +196,8 @@ def validate(
     report: ReportOption = None,
     html: HtmlOption = None,
     on: OnOption = None,
+    slurm_profile: SlurmProfileOption = None,
+    run_folder: RunFolderOption = None,
     flavor: FlavorOption = None,
     time_limit: TimeLimitOption = None,
     namespace: NamespaceOption = None,
@@ -144,6 +214,11 @@ def validate(
     The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
     here.
 
+    With --on slurm it runs on the cluster, with --layouts as an array of a task for each layout. Ctrl-C leaves the
+    tasks running.
+
+    Without --target the head says which it is: its config, its eagle3hub.json, or the card beside it.
+
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
 
@@ -152,9 +227,19 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, writable_report
+    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, engine_names, writable_report
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
+    settings = engine_settings(
+        ctx,
+        engine_names(engine, endpoints),
+        tensor_parallel=tensor_parallel,
+        engine_arg=engine_arg,
+        engine_env=engine_env,
+        chat_template_arg=chat_template_arg,
+        pythons=pythons,
+        attached=endpoints,
+    )
     for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
@@ -174,6 +259,8 @@ def validate(
         drafting=drafting,
         responses=responses,
         hidden_states=hidden_states,
+        states_layers=layer_numbers("--states-layers", states_layers, "--states-convention", states_convention),
+        own_texts=own_texts,
         save_responses=save_responses,
         save_hidden_states=save_hidden_states,
         device_map=device_map,
@@ -181,21 +268,16 @@ def validate(
     )
     job = {"flavor": flavor, "minutes": time_limit, "namespace": namespace, "package": job_package}
     wanted = {name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None}
-    if on is None and (wanted or detach or yes):
-        raise UsageError(
-            "options of a job are given, but nothing says to run one", hint="--on hf-jobs", code="usage-jobs-on"
-        )
-    if on is not None and endpoints:
-        raise UsageError(
-            "--endpoint is a server that runs already, and --on starts a job",
-            hint="leave one out",
-            code="usage-jobs-on",
-        )
+    _of_one_place(on, bool(wanted or yes), bool(slurm_profile or run_folder), detach)
+    if on is not None:
+        refuse_endpoints(endpoints)
     stated: dict[str, Any] = {
         "engine": engine,
         "dtype": dtype,
         "prompts": prompts,
         "num_prompts": num_prompts,
+        "context": context,
+        "system_prompt": system_prompt,
         "max_new_tokens": max_new_tokens,
         "draft_tokens": draft_tokens,
         "topk": topk,
@@ -205,8 +287,21 @@ def validate(
         "min_acceptance_length": min_acceptance_length,
         "timeout": timeout,
         "target_name": target_name,
+        "engine_settings": settings,
     }
+    target = target_of(head, target, quiet=quiet)
     to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
+    if on == "slurm":
+        from eagle3hub.jobs import slurm
+
+        profile = slurm.read_profile(slurm_profile)
+        words = ["--target", target, "--device", device or profile.device, *words_of(ctx, _OF_THE_WHOLE)]
+        with progress(quiet=quiet) as say:
+            tasks, whole = slurm.validate_tasks(head, words, target, target_name, layouts, say)
+        ran = run_on_slurm(
+            "validate", tasks, profile, run_folder, detach=detach, as_json=as_json, quiet=quiet, whole=whole
+        )
+        finish(slurm.validation_of(ran), to)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
         in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
@@ -214,10 +309,10 @@ def validate(
         local |= {"responses": responses, "save_responses": save_responses}
         local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
         request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
-        validate_on(on, head, target, {**stated, **in_words}, local, request, to)
+        validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
-        device=device or "cpu",
+        device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
         reference=reference,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 from eagle3hub.engines.base import Engine
 from eagle3hub.errors import UsageError
 
@@ -15,8 +18,19 @@ def engine_name(name: str) -> str:
     """
     found = name.replace("-", "_")
     if found not in ENGINES:
-        raise UsageError(f"no engine is called {name!r}", hint=f"engines: {', '.join(ENGINES)}", code="usage-engine")
+        raise no_such_engine(name, ENGINES)
     return found
+
+
+def no_such_engine(name: str, known: Sequence[str]) -> UsageError:
+    """The error for a name that none of the ``known`` has; it says which was meant where one is alike."""
+    from eagle3hub.engines.specs import engine_title
+
+    spelt = {engine_title(engine).lower(): engine for engine in known if engine in ENGINES}
+    spelt |= {engine: engine for engine in known}
+    close = get_close_matches(name.lower(), spelt, n=1)
+    meant = f"; did you mean {spelt[close[0]]!r}?" if close else ""
+    return UsageError(f"no engine is called {name!r}{meant}", hint=f"engines: {', '.join(known)}", code="usage-engine")
 
 
 def get_engine(name: str, version: str | None = None) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,11 @@ Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
 Device = Literal["cpu", "cuda", "tpu"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
+Method = Literal["none", "eagle3", "mtp", "ngram"]
+"""How an engine drafts: not at all, with a head, with the target's own MTP layers, or from the text so far."""
+
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "tpu")
+METHODS: tuple[Method, ...] = ("none", "eagle3", "mtp", "ngram")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
@@ -104,7 +109,20 @@ class EngineSettings:
 
     def __bool__(self) -> bool:
         """Whether anything is set."""
-        return self != EngineSettings()
+        return bool(self.to_json())
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json(), sort_keys=True))
+
+    def of_run(self, started: Iterable[str]) -> EngineSettings:
+        """Return what of them applies to a run that starts these engines, none of them a server or the reference."""
+        names = list(started)
+        return EngineSettings(
+            self.tensor_parallel if names else 1,
+            {engine: given for engine, given in self.arguments.items() if engine in names},
+            {engine: given for engine, given in self.environment.items() if engine in names},
+            self.chat_template,
+        )
 
     def arguments_of(self, engine: str, own: Mapping[str, Any], *, drafts: bool) -> dict[str, Any]:
         """Return ``own``, the arguments of a run, with those given for ``engine``.
@@ -112,7 +130,7 @@ class EngineSettings:
         A run of the target alone (``drafts`` is false) takes none about speculation.
         """
         given = self.arguments.get(engine, {})
-        return _merged(own, {k: v for k, v in given.items() if drafts or not k.startswith("speculative")})
+        return merged(own, {k: v for k, v in given.items() if drafts or not k.startswith("speculative")})
 
     def environment_of(self, engine: str, own: Mapping[str, str]) -> dict[str, str]:
         """Return ``own``, the variables of a run, with those given for ``engine``."""
@@ -132,12 +150,15 @@ class EngineSettings:
         return cls(**data)
 
 
-def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+NO_SETTINGS = EngineSettings()
+
+
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``own`` with ``given`` over it; objects are merged key by key."""
     out = dict(own)
     for key, value in given.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = _merged(out[key], value) if both else value
+        out[key] = merged(out[key], value) if both else value
     return out
 
 
@@ -147,7 +168,7 @@ PARALLEL_DRAFTING = "parallel_drafting"
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What to run on an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
+    """What to run on an engine: a target, with a head or alone, over a set of prompts.
 
     Attributes:
         target: a local folder or a Hub id.
@@ -163,6 +184,9 @@ class RunSpec:
         aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``(-1,)`` for the final
             hidden state. TensorRT-LLM must be told them; other engines read them in the head's files.
         engine_settings: how engines are started and prompts are rendered beyond that.
+        baseline: what a run without a head drafts with, if anything: ``mtp`` or ``ngram``.
+        concurrency: how many sequences may run at a time.
+        serves: whether speed matters, so that what makes a run slow and repeatable is left out.
     """
 
     target: str
@@ -181,6 +205,14 @@ class RunSpec:
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
     engine_settings: EngineSettings = field(default_factory=EngineSettings)
+    baseline: Method = "none"
+    concurrency: int = 1
+    serves: bool = False
+
+    @property
+    def method(self) -> Method:
+        """How the engine drafts."""
+        return self.baseline if self.head is None else "eagle3"
 
     @property
     def verified_tokens(self) -> int:
@@ -288,11 +320,19 @@ class Engine(Protocol):
     runs_alone: bool
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them).
 
         ``parallel_drafting``: whether it is a P-EAGLE head, which an engine that can draft so must be told.
+        ``settings``: how a run started the engine beyond that.
         """
 
     def unable(self, spec: RunSpec) -> str | None:

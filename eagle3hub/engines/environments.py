@@ -397,10 +397,21 @@ def installed_version(engine: str, python: Path) -> str | None:
 
     The engine is not imported, unless it lies there without being installed.
     """
-    command = [str(python), "-s", "-c", _TELL_VERSION, engine_module(engine)]
+    said = _ask(python, "-s", "-c", _TELL_VERSION, engine_module(engine))
+    told = re.search(rb"^version ([\w.!-]+)", said or b"", re.MULTILINE)
+    return told[1].decode() if told else None
+
+
+def sees_cuda(python: Path) -> bool:
+    """Whether PyTorch of an interpreter sees a CUDA device; False where it has no PyTorch."""
+    return b"cuda True" in (_ask(python, "-c", "import torch; print('cuda', torch.cuda.is_available())") or b"")
+
+
+def _ask(python: Path, *words: str) -> bytes | None:
+    """What an interpreter prints; None where it does not run, fails, or takes too long."""
     try:
         done = subprocess.run(
-            command,
+            [str(python), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -410,8 +421,13 @@ def installed_version(engine: str, python: Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    told = re.search(rb"^version ([\w.!-]+)", done.stdout, re.MULTILINE)
-    return told[1].decode() if done.returncode == 0 and told else None
+    return done.stdout if done.returncode == 0 else None
+
+
+def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
+    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
+    given = (pythons or {}).get(name)
+    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
 
 
 # Check each engine on this machine: interpreter, versions, device, memory, and how to fix what is missing

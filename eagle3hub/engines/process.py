@@ -28,7 +28,7 @@ from eagle3hub.system.signals import held
 # Run a program that ends, with everything it started, when this process ends for any reason
 
 
-_LEASH = """
+LEASH = """
 import os, signal, subprocess, sys, threading
 def watch():
     while os.read(0, 4096):
@@ -54,7 +54,7 @@ def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callabl
     try:
         with held():
             process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _LEASH, *command],
+                [sys.executable, "-I", "-c", LEASH, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -68,10 +68,11 @@ def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callabl
     finally:
         if process is not None:
             with held():
-                _end_group(process)
+                end_group(process)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process group that ``process`` leads, and wait for it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -156,7 +157,7 @@ def run_worker(
             detail = {"message": _exit_phrase(process.returncode)}
         elif status == "timeout":
             detail = {"message": f"it did not finish within {timeout:g} seconds"}
-        return WorkerOutcome(status, detail, _tail(log))
+        return WorkerOutcome(status, detail, log_tail(log))
 
 
 def _converse(
@@ -278,7 +279,8 @@ def _exit_phrase(code: int) -> str:
     return f"it was ended by {name}{more}"
 
 
-def _tail(log: IO[bytes]) -> tuple[str, ...]:
+def log_tail(log: IO[bytes]) -> tuple[str, ...]:
+    """Return the last lines of a program's output that are not empty, without colours."""
     size = log.seek(0, os.SEEK_END)
     log.seek(max(0, size - _TAIL_BYTES))
     text = _ANSI.sub("", log.read().decode("utf-8", "replace").replace("\r", "\n"))
@@ -312,11 +314,11 @@ def run_engine(
 ) -> EngineRun | EngineFailure:
     """Run ``worker`` (a file in ``workers/``) with ``python`` for the engine called ``title``; see `Engine.run`.
 
-    The worker gets ``request`` with the device, the texts of the prompts and the chat template's arguments added. Its
+    The worker gets ``request`` with the device, the prompts' messages and the chat template's arguments added. Its
     environment is this process's, without the variables that belong to this Python, and with ``env`` added.
     """
     listener = _Listener(title, spec, progress)
-    asked = {**request, "device": spec.device, "prompts": [prompt.text for prompt in spec.prompts.prompts]}
+    asked = {**request, "device": spec.device, "prompts": [prompt.messages for prompt in spec.prompts.prompts]}
     asked["chat_template"] = dict(spec.engine_settings.chat_template)
     command, environment = _called(worker, python, env)
     outcome = run_worker(command, asked, env=environment, timeout=timeout, on_event=listener)

@@ -9,12 +9,20 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from eagle3hub.engines.base import PARALLEL_DRAFTING, Recipe
-from eagle3hub.engines.specs import Setting, VersionData, default_version, engine_title, version_data
+from eagle3hub.engines.base import PARALLEL_DRAFTING, EngineSettings, Recipe, merged
+from eagle3hub.engines.specs import (
+    Interface,
+    Setting,
+    VersionData,
+    default_version,
+    engine_title,
+    interface,
+    version_data,
+)
 from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
@@ -36,6 +44,8 @@ class Serving:
         parallel_drafting: whether the head drafts all tokens at once (P-EAGLE), which vLLM must be told.
         aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``[-1]`` for the final
             hidden state. Only TensorRT-LLM needs them.
+        arguments, environment: further arguments of the engine's constructor, and environment variables.
+        chat_template: arguments of the target's chat template.
         extra: further words for the server's command line.
         on_hub: names that are always Hub ids; any other name may be a folder on this machine.
     """
@@ -50,8 +60,21 @@ class Serving:
     context: int | None = None
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    chat_template: Mapping[str, Any] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     on_hub: frozenset[str] = frozenset()
+
+    def with_settings(self, engine: str, settings: EngineSettings) -> Serving:
+        """Return this with the settings of a run of ``engine``."""
+        return replace(
+            self,
+            tensor_parallel=settings.tensor_parallel if settings.tensor_parallel > 1 else self.tensor_parallel,
+            arguments=settings.arguments.get(engine, {}),
+            environment=settings.environment.get(engine, {}),
+            chat_template=settings.chat_template,
+        )
 
     @property
     def depth(self) -> int:
@@ -73,11 +96,12 @@ def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Re
     data = version_data(engine, version)
     build = _BUILDERS[engine]
     argv, yaml, python = build(serving, data)
+    argv += _given(engine, serving, interface(engine, version))
     return Recipe(
         engine=engine,
         version=(version or default_version(engine)).partition("+")[0],
         argv=(*data.command, *argv, *serving.extra),
-        env={},
+        env=serving.environment,
         python=python,
         yaml=yaml,
         prepare=_conversions(serving, data) if data.convert else (),
@@ -123,19 +147,24 @@ def vllm_config(head: str, draft_tokens: int, parallel_drafting: bool) -> dict[s
 
 
 def _vllm(serving: Serving, data: VersionData) -> _Built:
-    config = vllm_config(serving.head, serving.depth, serving.parallel_drafting)
+    own = {"speculative_config": vllm_config(serving.head, serving.depth, serving.parallel_drafting)}
+    given = merged(own, serving.arguments)
+    config = given.pop("speculative_config")
     common = _common(serving, data.flags)
     argv = [serving.target, data.flags["config"], json.dumps(config), *_words(common)]
-    keywords = {"model": serving.target, "speculative_config": config, **_keywords(common)}
+    keywords = {"model": serving.target, "speculative_config": config, **_keywords(common), **given}
     call = _call("llm", "LLM", keywords)
+    rendering = f", chat_template_kwargs={dict(serving.chat_template)!r}" if serving.chat_template else ""
     lines = f'from vllm import LLM, SamplingParams\n\n{call}messages = [{{"role": "user", "content": {_QUESTION}}}]\n'
-    lines += "print(llm.chat(messages, SamplingParams(temperature=0, max_tokens=128))[0].outputs[0].text)\n"
+    lines += (
+        f"print(llm.chat(messages, SamplingParams(temperature=0, max_tokens=128){rendering})[0].outputs[0].text)\n"
+    )
     return argv, None, lines
 
 
 def _sglang(serving: Serving, data: VersionData) -> _Built:
     options = _sglang_options(serving, data.flags, numbers=serving.draft_tokens is not None)
-    call = _call("engine", "sgl.Engine", _keywords(options))
+    call = _call("engine", "sgl.Engine", {**_keywords(options), **serving.arguments})
     return _words(options), None, _sglang_script("import sglang as sgl", call)
 
 
@@ -145,6 +174,7 @@ def _sglang_jax(serving: Serving, data: VersionData) -> _Built:
     if serving.topk > 1:
         argv.append(data.flags["no_overlap"])
         keywords |= _keywords({data.flags["no_overlap"]: True})
+    keywords |= serving.arguments
     imports = "from sgl_jax.srt.entrypoints.engine import Engine"
     return argv, None, _sglang_script(imports, _call("engine", "Engine", keywords))
 
@@ -182,7 +212,8 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
     }
     if serving.aux_layers is not None:
         speculative[AUX_CAPTURE] = list(serving.aux_layers)
-    document: dict[str, Any] = {"speculative_config": speculative}
+    document = merged({"speculative_config": speculative}, serving.arguments)
+    speculative = document["speculative_config"]
     if serving.dtype:
         document = {"dtype": serving.dtype, **document}
     common = {k: v for k, v in _common(serving, data.flags).items() if v != serving.dtype}
@@ -195,6 +226,7 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
     arguments += [f"tensor_parallel_size={serving.tensor_parallel}"] if serving.tensor_parallel else []
     arguments += [f"max_seq_len={serving.context}"] if serving.context else []
     arguments += [f"dtype={serving.dtype!r}"] if serving.dtype else []
+    arguments += [f"{k}={v!r}" for k, v in serving.arguments.items() if k != "speculative_config"]
     llm = "llm = LLM(\n" + "".join(f"    {a},\n" for a in arguments) + ")\n"
     python = f"from tensorrt_llm import LLM\nfrom tensorrt_llm.llmapi import {name}\n\n{config}{llm}"
     python += f"print(llm.generate({_QUESTION}).outputs[0].text)\n"
@@ -212,6 +244,7 @@ def _llamacpp(serving: Serving, data: VersionData) -> _Built:
     }
     if serving.context:
         options[flags["context"]] = serving.context
+    rendering = f', "chat_template_kwargs": {dict(serving.chat_template)!r}' if serving.chat_template else ""
     python = f"""import xllamacpp
 
 params = xllamacpp.CommonParams()
@@ -221,7 +254,7 @@ params.speculative.draft.mparams.path = {head!r}
 params.speculative.draft.n_max = {serving.depth}
 server = xllamacpp.Server(params)
 messages = [{{"role": "user", "content": {_QUESTION}}}]
-answer = server.handle_chat_completions({{"messages": messages, "temperature": 0, "max_tokens": 128}})
+answer = server.handle_chat_completions({{"messages": messages, "temperature": 0, "max_tokens": 128{rendering}}})
 print(answer["choices"][0]["message"]["content"])
 """
     return _words(options), None, python
@@ -262,6 +295,32 @@ def _common(serving: Serving, flags: Mapping[Setting, str]) -> dict[str, Any]:
         "context": serving.context,
     }
     return {flags[name]: value for name, value in asked.items() if value is not None and name in flags}
+
+
+_TEMPLATE_FLAGS = ("--default-chat-template-kwargs", "--chat-template-kwargs")
+
+
+def _given(engine: str, serving: Serving, own: Interface | None) -> list[str]:
+    """Return further arguments as words of the server's command, as far as it has flags for them.
+
+    TensorRT-LLM takes them in its YAML, and vLLM what concerns the draft in one flag.
+    """
+    known = own.flags if own is not None else ()
+    words: list[str] = []
+    for name, value in () if engine == "trtllm" else serving.arguments.items():
+        flag = "--" + name.replace("_", "-")
+        if name == "speculative_config" or value is None:
+            continue
+        if isinstance(value, bool):
+            written = flag if value else f"--no-{name.replace('_', '-')}"
+            words += [written] if value or written in known else []
+        elif isinstance(value, list) and not any(isinstance(one, list | dict) for one in value):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, value if isinstance(value, str) else json.dumps(value)]
+    if serving.chat_template:
+        words += next(([f, json.dumps(dict(serving.chat_template))] for f in _TEMPLATE_FLAGS if f in known), [])
+    return words
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -188,7 +188,8 @@ class Interface:
         version: as the package states it. flags: of its server. environment: variables it reads.
         choices: by flag, the values it is limited to. arity: by flag, how many values follow it as argparse writes it
         (``0``, ``?``, ``*``, ``+``), if that is not one; empty if that is not known of any flag.
-        names: exports of its top-level module. keywords: by constructor, the keywords it takes.
+        names: exports of its top-level module. keywords: by constructor, the keywords it takes. types: by keyword, the
+        JSON types it takes, for those that take nothing else.
         speculative_config: keys of vLLM's speculative config; speculative_values: by key, the values it is limited to.
         algorithms, chat_templates: values of SGLang's flags.
     """
@@ -200,6 +201,7 @@ class Interface:
     arity: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
     keywords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     speculative_config: tuple[str, ...] = ()
     speculative_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     algorithms: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.source import parse_json_object
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -29,11 +29,18 @@ class TensorRTLLM:
         self.version = version or default_version("trtllm")
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return the server's command, YAML and an offline snippet, for a head with default aux layers."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
-        return make_recipe(self.name, serving, self.version)
+        return make_recipe(self.name, serving.with_settings(self.name, settings), self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`."""
@@ -107,4 +114,6 @@ def _arguments(spec: RunSpec) -> dict[str, Any]:
     if spec.engine_settings.tensor_parallel > 1:
         llm["tensor_parallel_size"] = spec.engine_settings.tensor_parallel
     llm = spec.engine_settings.arguments_of("trtllm", llm, drafts=draft is not None)
+    if draft is not None:
+        draft |= llm.pop("speculative_config", {})
     return {"llm": llm, "draft": draft, "sampling": sampling}

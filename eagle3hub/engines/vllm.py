@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe, vllm_config
+from eagle3hub.engines.servers import options
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
 
@@ -22,14 +23,21 @@ class VLLM:
         self.version = version or default_version("vllm")
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return the server's command and an offline snippet.
 
         Both always state ``method``, because vLLM cannot infer it for every layout.
         """
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
-        return make_recipe(self.name, serving, self.version)
+        return make_recipe(self.name, serving.with_settings(self.name, settings), self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`; ``engine.toml`` holds the facts."""
@@ -45,6 +53,13 @@ class VLLM:
         """Return what a run of ``spec`` passes to ``vllm.LLM``, to ``SamplingParams`` and in the environment."""
         return {"llm": _llm_arguments(spec), "sampling": _sampling(spec), "env": _environment(spec)}
 
+    def server(self, spec: RunSpec, python: Path, port: int) -> tuple[list[str], dict[str, str]]:
+        """Return the command of a server of ``spec`` on this machine, and its environment variables."""
+        arguments = {k: v for k, v in _llm_arguments(spec).items() if k != "disable_log_stats"}
+        command = [str(python), "-s", "-m", "vllm.entrypoints.openai.api_server"]
+        words = [*command, *options(arguments, negated=("enable_prefix_caching",))]
+        return [*words, "--host", "127.0.0.1", "--port", str(port)], _environment(spec)
+
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
         request = {"llm": _llm_arguments(spec), "sampling": _sampling(spec)}
@@ -59,8 +74,8 @@ def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
         "dtype": spec.dtype,
         "seed": spec.seed,
         "max_model_len": spec.max_model_len,
-        "max_num_seqs": 1,
-        "enforce_eager": True,
+        "max_num_seqs": spec.concurrency,
+        "enforce_eager": not spec.serves or spec.device == "cpu",
         "enable_prefix_caching": False,
         "disable_log_stats": False,
         "trust_remote_code": False,
@@ -70,6 +85,10 @@ def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
         arguments["tensor_parallel_size"] = devices
     if spec.head is not None:
         arguments["speculative_config"] = vllm_config(str(spec.head), spec.draft_tokens, spec.parallel_drafting)
+    elif spec.method != "none":
+        arguments["speculative_config"] = {"method": spec.method, "num_speculative_tokens": spec.draft_tokens}
+    if spec.serves and spec.method != "none":
+        arguments["per_request_spec_decode_metrics"] = "summary"
     return spec.engine_settings.arguments_of("vllm", arguments, drafts=spec.head is not None)
 
 
@@ -81,7 +100,9 @@ def _sampling(spec: RunSpec) -> dict[str, Any]:
 
 
 def _environment(spec: RunSpec) -> dict[str, str]:
-    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", **base_environment(spec)}
+    environment = {"VLLM_NO_USAGE_STATS": "1", **base_environment(spec)}
+    if not spec.serves:
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if spec.device == "cpu":
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(spec.kv_cache_gib)
         if spec.engine_settings.tensor_parallel > 1:

@@ -32,13 +32,17 @@ _ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """Hardware that a Job can run on. ``accelerator`` names it and its memory; None if there is none."""
+    """Hardware that a Job can run on. ``accelerator`` names it and its memory; None if there is none.
+
+    ``accelerators`` is how many there are; 0 also where the Hub states no number.
+    """
 
     name: str
     cpu: str
     memory: str
     accelerator: str | None
     usd_per_hour: float
+    accelerators: int = 0
 
     @property
     def device(self) -> str:
@@ -228,6 +232,7 @@ def _flavor(hardware: Any) -> Flavor:
         memory=_text(hardware.ram),
         accelerator=f"{_text(a.quantity)} x {_text(a.model)} ({_text(a.vram)})" if a else None,
         usd_per_hour=cost * factor / 1e6,
+        accelerators=int(a.quantity) if a and str(a.quantity).isdecimal() else 0,
     )
 
 

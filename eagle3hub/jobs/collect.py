@@ -189,17 +189,18 @@ def _read(raw: bytes, job: api.Job, expected: Expected) -> Report | Matrix:
     if not isinstance(document, dict):
         raise HubError(f"the job {job.name} made no report but something else", code="job-report-damaged")
     if isinstance(document.get("error"), dict):
-        raise _error_inside(document["error"])
+        raise error_inside(document["error"])
     found = Matrix.from_json(document) if document.get("schema") == MATRIX_SCHEMA else Report.from_json(document)
     check_bound(found.document, expected)
     return found
 
 
-def _error_inside(error: dict[str, Any]) -> Eagle3HubError:
+def error_inside(error: dict[str, Any], where: str = "in the job") -> Eagle3HubError:
+    """Return the error that stopped a command elsewhere, from its ``error`` object; the message says where."""
     kind = _ERRORS.get(error.get("exit_code", 0), HubError)
     hint = error.get("hint")
     return kind(
-        f"in the job: {error.get('message')}",
+        f"{where}: {error.get('message')}",
         hint=None if hint is None else str(hint),
         code=str(error.get("code") or kind.default_code),
     )

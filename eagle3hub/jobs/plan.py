@@ -19,6 +19,7 @@ from eagle3hub.checkpoint.hub import download_file
 from eagle3hub.checkpoint.source_tree import published_commit
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, Device
+from eagle3hub.engines.options import engine_options
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.errors import FoundWanting, ManifestError, SourceError, UnavailableError, UsageError
 from eagle3hub.jobs import api
@@ -30,6 +31,7 @@ from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import preflight_check, stops
 from eagle3hub.validation.matrix import layout_names
 from eagle3hub.validation.options import REFERENCE, ValidateOptions, engine_names
+from eagle3hub.validation.target import Target, check_rendering
 
 # The command that a Job's container runs.
 
@@ -412,8 +414,16 @@ def plan_job(
     progress("asking the Hub for hardware and access")
     flavor = _flavor(job.flavor or image.flavor)
     device = _device(options["device"], flavor, image)
+    devices = options["engine_settings"].tensor_parallel
+    if device == "cuda" and flavor.accelerators < devices:
+        raise UsageError(
+            f"--tensor-parallel {devices} needs {devices} GPUs, and {flavor.name} has {flavor.accelerators}",
+            hint="choose another --flavor",
+            code="usage-jobs-device",
+        )
+    check_rendering(Target(target, at.repo_id, None, None, None), options["engine_settings"].chat_template)
     if image.version is not None and options["layouts"] is None and not run_anyway:
-        reason = stops(preflight_check(checkpoint, opened, target)(image.engine, image.version, device))
+        reason = stops(preflight_check(checkpoint, opened, target, devices)(image.engine, image.version, device))
         if reason is not None:
             raise FoundWanting(
                 f"no job was started: {reason}",
@@ -425,7 +435,9 @@ def plan_job(
     if not job.pass_token:
         _open_to_all(at.repo_id, *(parse_hub_address(one.source).repo_id for one in heads))
     pinned = {"engine": ",".join(engines), "device": device, "reference_head": original and heads[-1].source}
-    words = _words({"target": target, **options, **pinned})
+    started = engine_options(options["engine_settings"])
+    plain = {name: value for name, value in options.items() if name != "engine_settings"}
+    words = _words({"target": target, **plain, **pinned, **started})
     return JobPlan(
         layout=opened.layout,
         target=target,
@@ -543,7 +555,15 @@ def _open_to_all(*repos: str) -> None:
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
-    return [word for name, value in options.items() if value is not None for word in (f"--{_long(name)}", str(value))]
+    """Return options as words; one that is a list is given once for each of its items."""
+    given = {name: value if isinstance(value, list) else [value] for name, value in options.items()}
+    return [
+        word
+        for name, values in given.items()
+        for v in values
+        if v is not None
+        for word in (f"--{_long(name)}", str(v))
+    ]
 
 
 def _long(name: str) -> str:

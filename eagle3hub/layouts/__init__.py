@@ -26,6 +26,7 @@ from eagle3hub.layouts.speculators import Speculators
 from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
+from eagle3hub.system.documents import did_you_mean
 
 # Checkpoints that are recognised and refused, each with its own message.
 
@@ -83,7 +84,9 @@ def get_reader(name: str) -> Reader:
     """The codec called ``name``, which may be one that only reads. Raises UsageError listing the names there are."""
     if name not in READERS:
         raise UsageError(
-            f"there is no layout called {name}", hint=f"choose one of {', '.join(READERS)}", code="usage-layout"
+            f"there is no layout called {name}{did_you_mean(name, list(READERS))}",
+            hint=f"choose one of {', '.join(READERS)}",
+            code="usage-layout",
         )
     return READERS[name]
 
@@ -98,7 +101,7 @@ def get_layout(name: str) -> Layout:
         )
     if name not in LAYOUTS:
         raise UsageError(
-            f"there is no layout called {name}",
+            f"there is no layout called {name}{did_you_mean(name, list(LAYOUTS))}",
             hint=f"choose one of {', '.join(LAYOUTS)}; vLLM, SGLang and TensorRT-LLM all serve universal",
             code="usage-layout",
         )

@@ -1,59 +1,167 @@
-"""C1: rules on citations, compared with the bibliography by arXiv id."""
+"""C1: rules on citations, compared with the bibliography: title, arXiv id and authors must be those of one work.
+
+BibTeX, links and sentences are read. A work that the bibliography does not hold is not checked.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+from functools import cache
 
 from eagle3hub.card import bibliography
 from eagle3hub.card.bibliography import Reference
+from eagle3hub.errors import Severity
 from eagle3hub.lint.model import Card, Entry, Violation, rule
 
-_ARXIV_URL = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)|huggingface\.co/papers|hf\.co/papers)/(\d{4}\.\d{4,5})")
+_ID = r"\d{4}\.\d{4,5}"
+_ARXIV_URL = re.compile(rf"(?:arxiv\.org/(?:abs|pdf|html)|huggingface\.co/papers|hf\.co/papers)/({_ID})")
 _SAME_TITLE = 0.9
 _SHORTENED = 0.75
-_EARLIER = {"2312.07104": ("efficientlyprogramminglargelanguagemodelsusingsglang",)}
-"""Titles of earlier versions on arXiv, as `_normal` writes them."""
+_ABOUT = re.compile(r"speculat|draft|decod|sampl|accelerat|inference|token|llm|language model", re.I)
+_FEW_AUTHORS = 6
+"""A list of so few authors is printed whole."""
+_SOME_AUTHORS = 3
 
 
 @rule(
     "C101",
     "error",
     "Title is not the title of the cited work",
-    why="The arXiv id leads to another title than the one printed. Invented titles of EAGLE-3 are copied from card to "
-    "card; the Hub checks ids, nobody checks titles.",
+    why="The arXiv id, or the name before the colon, leads to another title than the one printed. Invented titles of "
+    "EAGLE-3 are copied from card to card; the Hub checks ids, nobody checks titles.",
     fix="Copy the entry from arXiv, or give the bibliography's key in release.yaml.",
 )
 def wrong_title(card: Card) -> Iterator[Violation]:
-    """Report BibTeX titles that differ from the bibliography's, and link texts that are another work's title."""
-    for entry, known in _known(card):
-        printed = entry.fields.get("title", "")
-        if printed and _normal(printed) not in {_normal(known.title), *_EARLIER.get(known.arxiv, ())}:
-            yield Violation(
-                entry.lines.get("title", entry.line),
-                f"arXiv {known.arxiv} is “{known.title}”, not “{printed}”",
-                f"title = {{{known.title}}}",
-            )
+    """Report titles in BibTeX, links and quotation marks that differ from the bibliography's.
+
+    A title belongs to a work by the arXiv id beside it, or by the work's name and a subtitle on speculative decoding.
+    """
     by_id = bibliography.references()
+    for entry in card.bibtex:
+        printed = entry.fields.get("title", "")
+        line = entry.lines.get("title", entry.line)
+        known = by_id.get(entry.arxiv or "")
+        if printed and known is not None and not _is_titled(printed, known) and _by_title(printed) in {None, known}:
+            yield _other_title(line, known, printed)
+        elif printed and known is None and (meant := _meant(printed)) is not None:
+            authors = {_letters(last) for _, last in entry.authors} & set(map(_letters, meant.last_names))
+            if authors or _ABOUT.search(printed):
+                yield _other_title(line, meant, printed)
     for link in card.links:
         m = _ARXIV_URL.search(link.target)
-        if m is None or m[1] not in by_id:
+        known = by_id.get(m[1]) if m else None
+        if known is not None and (_is_other_subtitle(link.text, known.title) and not _is_titled(link.text, known)):
+            yield _other_title(link.line, known, link.text)
+    for hit in card.search(r"[\"“«](?P<title>[A-Z][^\"“”»]{12,160})[\"”»]", tables=False):
+        meant = _meant(hit.match["title"])
+        around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 80]
+        if meant is not None and (meant.arxiv in around or _ABOUT.search(hit.match["title"])):
+            yield _other_title(hit.line, meant, hit.match["title"])
+
+
+def _other_title(line: int, known: Reference, printed: str) -> Violation:
+    return Violation(line, f"arXiv {known.arxiv} is “{known.title}”, not “{printed}”", f"title = {{{known.title}}}")
+
+
+@rule(
+    "C106",
+    "error",
+    "arXiv id is not that of the cited work",
+    why="The title or the name is one work's, the id another's: readers land on a paper about something else, and the "
+    "Hub lists the head under it.",
+    fix="Give the id of the work that is named.",
+)
+def wrong_id(card: Card) -> Iterator[Violation]:
+    """Report ids beside a known work's title or name that are not the work's, in BibTeX, links and sentences."""
+    for entry in card.bibtex:
+        known = _by_title(entry.fields.get("title", ""))
+        if known is not None and entry.arxiv not in {None, known.arxiv}:
+            yield _other_id(entry.lines.get("eprint", entry.line), entry.fields["title"], entry.arxiv or "", known)
+    for link in card.links:
+        m = _ARXIV_URL.search(link.target)
+        if m is None:
             continue
-        for other in by_id.values():
-            if other.arxiv == m[1] and _is_other_subtitle(link.text, other.title):
-                yield Violation(link.line, f"arXiv {m[1]} is “{other.title}”, not “{link.text}”", other.title)
-            elif other.arxiv != m[1] and _is_title(link.text, other.title):
-                message = f"the link “{link.text}” leads to arXiv {m[1]}, which is “{by_id[m[1]].title}”"
-                yield Violation(link.line, message, f"https://arxiv.org/abs/{other.arxiv}")
+        known = _by_title(link.text)
+        if known is not None and m[1] != known.arxiv:
+            yield _other_id(link.line, link.text, m[1], known)
+        elif known is None:
+            yield from _by_name(link.line, link.text, m[1])
+    names = "|".join(sorted((_pattern(name) for name in _names()), key=len, reverse=True))
+    beside = rf"(?<![A-Za-z0-9-])(?P<name>{names})(?: paper)?[^.;\w]{{0,4}}\s?(?:arXiv[: ]{{1,2}})(?P<id>{_ID})"
+    for hit in card.search(beside):
+        yield from _by_name(hit.line, hit.match["name"], hit.match["id"])
 
 
-def _is_title(text: str, title: str) -> bool:
-    """Return whether a text is a work's title but for a few characters."""
-    both = SequenceMatcher(None, _normal(text), _normal(title))
-    # the first two are upper bounds of the third, and cheap
-    return all(ratio() > _SAME_TITLE for ratio in (both.real_quick_ratio, both.quick_ratio, both.ratio))
+def _by_name(line: int, text: str, arxiv: str) -> Iterator[Violation]:
+    """Yield the violation of an id that stands for a work's name and is of no work of that name.
+
+    An id that the bibliography does not know may be of a work that it does not hold: then it is an error only if it is
+    a slip of the right one.
+    """
+    named = _names().get(_normal(re.sub(r"\s+paper$", "", text.strip(), flags=re.I)))
+    if named is None or arxiv == named.arxiv:
+        return
+    other = bibliography.references().get(arxiv)
+    if other is not None and _normal(other.name)[:5] == _normal(named.name)[:5]:
+        return  # EAGLE for EAGLE-3
+    slip = sum(a != b for a, b in zip(arxiv, named.arxiv, strict=False)) <= 2
+    yield _other_id(line, text, arxiv, named, None if other is not None or slip else "warning")
+
+
+def _other_id(line: int, text: str, arxiv: str, known: Reference, severity: Severity | None = None) -> Violation:
+    other = bibliography.references().get(arxiv)
+    what = f"which is “{other.title}”" if other is not None else f"and not {known.arxiv}"
+    address = f"https://arxiv.org/abs/{known.arxiv}"
+    return Violation(line, f"“{text}” is given arXiv {arxiv}, {what}", address, severity)
+
+
+def _is_titled(text: str, known: Reference) -> bool:
+    return _normal(text) in {_normal(title) for title in (known.title, *known.earlier)}
+
+
+@cache
+def _titles() -> dict[str, Reference]:
+    works = bibliography.references().values()
+    return {_normal(title): work for work in works for title in (work.title, *work.earlier)}
+
+
+@cache
+def _names() -> dict[str, Reference]:
+    return {_normal(work.name): work for work in bibliography.references().values() if work.name}
+
+
+def _pattern(name: str) -> str:
+    """Return a pattern of a name in lower case without punctuation, with a hyphen or a space before its digits."""
+    return re.sub(r"(?<=[a-z])(?=\d)", r"[- ]?", re.escape(name))
+
+
+def _by_title(text: str) -> Reference | None:
+    """Return the work whose title a text is, but for a few characters."""
+    normal = _normal(text)
+    if len(normal) < 12:
+        return None
+    if (exact := _titles().get(normal)) is not None:
+        return exact
+    for title, work in _titles().items():
+        both = SequenceMatcher(None, normal, title)
+        # the first two are upper bounds of the third, and cheap
+        if abs(len(normal) - len(title)) < 12 and all(
+            ratio() > _SAME_TITLE for ratio in (both.real_quick_ratio, both.quick_ratio, both.ratio)
+        ):
+            return work
+    return None
+
+
+def _meant(text: str) -> Reference | None:
+    """Return the work whose name a text begins with, if the text then has another subtitle than that work."""
+    name, colon, rest = text.partition(":")
+    work = _names().get(_normal(name)) if colon and len(rest.split()) > 2 else None
+    if work is None or _is_titled(text, work) or _by_title(text) is not None:
+        return None
+    return work
 
 
 def _is_other_subtitle(text: str, title: str) -> bool:
@@ -71,16 +179,34 @@ def _is_other_subtitle(text: str, title: str) -> bool:
     fix="Copy the authors from arXiv.",
 )
 def wrong_authors(card: Card) -> Iterator[Violation]:
-    """Report authors whose last names differ in order, as far as both sides list them."""
+    """Report people who did not write the work, and the authors that a short list leaves out. The order is free."""
     for entry, known in _known(card):
-        printed = [_letters(last) for _, last in entry.authors if last.lower() != "others"]
-        right = [_letters(name) for name in known.last_names]
-        cut = any(last.lower() == "others" for _, last in entry.authors) or not known.complete
-        both = min(len(printed), len(right)) if cut else max(len(printed), len(right))
-        if printed and printed[:both] != right[:both]:
+        right = {word for name in known.last_names for word in _name_words("", name)}
+        people = [
+            (first, last) for first, last in entry.authors if last.lower() not in {"others", ":", "et al", "al."}
+        ]
+        cut = len(people) < len(entry.authors) or re.search(r"\bet al", " ".join(last for _, last in people))
+        found = [right & _name_words(first, last) for first, last in people]
+        strangers = [last for (_, last), known_as in zip(people, found, strict=True) if not known_as]
+        named = set().union(*found)
+        few = known.complete and len(known.last_names) <= _FEW_AUTHORS and not cut
+        short = few and people and any(not named & _name_words("", name) for name in known.last_names)
+        foreign: Sequence[object]
+        if len(known.last_names) == 1 and known.complete:  # a company's report, whose people may be listed too
+            foreign = [] if named else people
+        elif known.complete:
+            foreign = strangers
+        else:
+            foreign = people if not named and len(known.last_names) >= _SOME_AUTHORS else []
+        if people and (foreign or short):
             names = ", ".join(known.last_names) + ("" if known.complete else " and others")
-            message = f"the authors of arXiv {known.arxiv} are {names}"
-            yield Violation(entry.lines.get("author", entry.line), message)
+            yield Violation(entry.lines.get("author", entry.line), f"the authors of arXiv {known.arxiv} are {names}")
+
+
+def _name_words(first: str, last: str) -> set[str]:
+    """Return the words that may be a person's last name: people change their order, and some have two."""
+    words = {_letters(word) for word in re.split(r"[\s-]+", f"{first} {last}") if len(word.strip(".")) > 1}
+    return words | {_letters(last), _letters(first)}
 
 
 @rule(
@@ -89,6 +215,7 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
     "Method is named, its paper is not cited",
     why="A draft head that uses a published method should cite it, and readers look for the paper's definitions.",
     fix="Cite the paper with its arXiv id.",
+    heads=True,
 )
 def missing_citation(card: Card) -> Iterator[Violation]:
     """Report a card that names EAGLE-3 and shows no sign of its paper."""
@@ -131,15 +258,19 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
 def cited_as_preprint(card: Card) -> Iterator[Violation]:
     """Report entries without a venue for works that have one."""
     for entry, known in _known(card):
-        if known.venue and entry.kind not in {"inproceedings", "conference", "proceedings"}:
+        place = f"{entry.fields.get('booktitle', '')} {entry.fields.get('journal', '')}"
+        stated = re.sub(rf"arxiv|preprint|corr|abs/|:|{_ID}", "", place, flags=re.I).strip(" ,.v")
+        if known.venue and not stated and entry.kind not in {"inproceedings", "conference", "proceedings"}:
             yield Violation(entry.line, f"arXiv {known.arxiv} was published: {known.venue}")
 
 
 def _known(card: Card) -> Iterator[tuple[Entry, Reference]]:
+    """Yield the entries of known works: by their arXiv id, else by their title."""
     by_id = bibliography.references()
     for entry in card.bibtex:
-        if entry.arxiv in by_id:
-            yield entry, by_id[entry.arxiv]
+        known = by_id.get(entry.arxiv or "") or _by_title(entry.fields.get("title", ""))
+        if known is not None:
+            yield entry, known
 
 
 def _normal(text: str) -> str:

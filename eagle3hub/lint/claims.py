@@ -8,71 +8,139 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TypeVar
 
-from eagle3hub.lint.model import Card, Heading, Number, Prose, Row, Section, Table, numbers
+from eagle3hub.lint.model import Card, Code, Heading, Number, Prose, Row, Section, Table, numbers
 
 T = TypeVar("T")
 
-TRAINING = r"\btrain"
+TRAINING = r"\btrain|训练"
 """A section is about training if a heading matches this; its hardware and batch sizes are not a measurement's."""
 
 HARDWARE = (
-    r"\b(?:[AHV]100|[AH]800|A10G?|A30|A40|A6000|H20|H200|B[123]00|G[BH][23]00|L4|L40S?|T4|P100|MI\d{3}[A-Z]?|"
-    r"RTX ?(?:PRO ?)?\w?\d{4}|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|Ascend \w+|"
-    r"CPUs?|DGX|Trainium\d?)\b"
+    r"\b(?:[AHV]100|[AH]800|A10G?|A30|A40|A6000|H20|H200|B[123]00|G[BH][123]0{1,2}|L4|L40S?|T4|P100|MI\d{3}[A-Z]?|"
+    r"RTX ?(?:PRO ?)?\w?\d{4}|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|M\d (?:Pro|Max|Ultra)|"
+    r"Ascend \w+|昇腾 ?\w+|CPUs?|DGX|Jetson|Thor|Orin|Trainium\d?|Trn\d|Inferentia\d?)\b"
 )
 """The names of accelerators and processors."""
 
+_STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward)"
 _LENGTH = re.compile(
-    r"accept\w*[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|tokens? (?:per|/) ?"
-    r"(?:\w+ ){0,2}(?:step|round|verification|pass)",
+    rf"acc(?:ept\w*)?[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
+    rf"|average accepted|tokens? (?:per|/) ?{_STEP}|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
     re.I,
 )
-_RATE = re.compile(r"accept\w*[ _-](?:rate|prob|ratio)|acc[_ ]?rate|\bα\b|marginal|conditional", re.I)
-_THROUGHPUT = re.compile(r"throughput|tok(?:en)?s?\s?(?:/|per)\s?s|\bTPS\b|\btok/s", re.I)
-_SPEEDUP = re.compile(r"speed-?\s?up|acceleration ratio|\bspeed\b.{0,30}\brelative", re.I | re.DOTALL)
-_DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative", re.I)
-_INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation", re.I)
-_K = re.compile(r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps)", re.I)
+_ACCEPTED_ALONE = re.compile(
+    r"(?:mean|average|avg\.?|num\w*(?: of)?) accepted|accepted (?:draft\w*|tokens?|(?:\w+ )?(?:per|/))"
+    r"|接[受收](?:的)?(?:token|词元)",
+    re.I,
+)
+"""A heading that names accepted drafts, and not a length: the target's own token may or may not be counted."""
+
+_RATE = re.compile(
+    r"accept\w*[ _-](?:rate|prob|ratio)|acc[_ ]?rate|\bacc@\d|\bα\b|marginal|conditional|接[受收]率|命中率", re.I
+)
+_THROUGHPUT = re.compile(
+    r"throughput|tok(?:en)?s?\s?(?:/|per)\s?s|\bTPS\b|\btok/s|吞吐|(?:req|sample)\w*\s?(?:/|per)\s?s(?:ec|\b)", re.I
+)
+_SPEEDUP = re.compile(
+    r"speed-?\s?up|acceleration ratio|\bspd\b|\bspeed\b.{0,30}\brelative|加速比|加速倍|提速|加速", re.I | re.DOTALL
+)
+_LATENCY = re.compile(r"latency|\bTTFT\b|\bTPOT\b|\bITL\b|\bE2EL?\b|\bms\b|时延|延迟|耗时", re.I)
+_DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative|提升|变化", re.I)
+_INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation|置信|标准差", re.I)
+_K = re.compile(
+    r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps|draft)|草稿(?:长度"
+    r"|token)|^步数$",
+    re.I,
+)
 _COUNT_OF = re.compile(r"\s*[\d,]+ (?:of|/) [\d,]+\b")
 """``6 of 22`` is a count, whatever the header of its column says."""
-_COUNT = re.compile(r"^n$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count", re.I)
-_TEMPERATURE = re.compile(r"^t$|^temp", re.I)
+_COUNT = re.compile(
+    r"^[n#]$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count|样本|题数|数量|concurren"
+    r"|\bconc\b|\bbs\b|batch|并发",
+    re.I,
+)
+_TEMPERATURE = re.compile(r"^t$|^temp|温度", re.I)
 _OTHER = re.compile(
-    r"latency|\bms\b|loss|accuracy|memory|\bGB\b|score|pass@|\bcost|epoch|\bstep\b|time|perplexity|hours", re.I
+    r"loss|accuracy|\bacc\b|memory|\bGB\b|score|pass@|\bcost|epoch|\bstep\b|time|perplexity|hours|layer"
+    r"|width|dim|hidden|"
+    r"heads|vocab|rank|license|params?\b|\blr\b|learning|tokens?$|length$|year|version|官方|参数|\bTP\b|\bDP\b"
+    r"|node|gpu",
+    re.I,
 )
 _DESCRIBED = (("difference", _DIFFERENCE), ("interval", _INTERVAL), ("k", _K), ("temperature", _TEMPERATURE))
-_MEASURED = (("speedup", _SPEEDUP), ("throughput", _THROUGHPUT), ("length", _LENGTH), ("rate", _RATE))
+_MEASURED = (
+    ("speedup", _SPEEDUP),
+    ("throughput", _THROUGHPUT),
+    ("latency", _LATENCY),
+    ("length", _LENGTH),
+    ("rate", _RATE),
+)
+_KEY_VALUE = re.compile(
+    r"^(?:value|values|details?|setting|settings|description|default|meaning|notes?|取值|说明|值|config\w*|item|field|"
+    r"parameters?|hyper-?parameters?|property|attribute|参数|配置项?|spec\w*)$",
+    re.I,
+)
 _POSITION = re.compile(r"^(?:position|pos|#)?[ .#]*\d+$|\bacc_?\d|\bpos(?:ition)?[ _-]?\d|^\d(?:st|nd|rd|th)\b", re.I)
+_K_IN_HEAD = re.compile(
+    r"\(?\bk\s*=\s*(\d{1,3})\b\)?|\(?(?:num[_ ])?(?:spec\w*|draft\w*)[_ ](?:tokens?|len\w*|steps?"
+    r"|depth)\s*[=:]?\s*(\d{1,3})\b\)?"
+    r"|\b(\d{1,3}) (?:spec\w*|draft\w*) tokens?|^(?:depth|steps?|γ|gamma)\s*[=:]?\s*(\d{1,3})$",
+    re.I,
+)
+"""The K of a column, in its own head."""
+_T_IN_HEAD = re.compile(r"\(?\b(?:T|temp(?:erature)?|温度)\s*[=:]?\s*(\d(?:\.\d+)?)\b\)?", re.I)
 
 MEASURED_K = re.compile(
-    r"\bK\s*=\s*(\d+)|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:)?\s*(\d+)"
-    r"|\b(\d+) (?:draft(?:ed)?|speculative) tokens|num[_ ]speculative[_ ]tokens\W+(\d+)"
-    r"|speculative[_-]num[_-]steps\W+(\d+)",
+    r"\bK\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:)?\s*(\d{1,3})\b"
+    r"|\b(\d{1,3}) (?:draft(?:ed)?|spec\w*) tokens\b|num[_ ]speculative[_ ]tokens\W+(\d{1,3})\b"
+    r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b|\bspec\w* tokens(?: per step)?\s*[:=]\s*(\d{1,3})\b"
+    r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
+    r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
+    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})",
     re.I,
 )
 EXAMPLE_K = re.compile(
     r"num_speculative_tokens[\"']?\s*[:=]\s*(\d+)|speculative[_-]num[_-]steps[\"']?\s*[ =:]\s*(\d+)"
     r"|max_draft_len\s*[:=]\s*(\d+)"
 )
+_STEPS_TOPK_TOKENS = re.compile(r"(?<![\d.-])(?:\d{1,3}-)?(\d{1,2})-(\d{1,2})-(\d{1,3})(?![\d.-])")
+"""How SGLang's users name a configuration: steps, top-k and draft tokens, with the batch size before them or not."""
+_OF_SGLANG = re.compile(r"num_steps|spec\w* steps|top-?k|config|steps", re.I)
+_DRAFT_TOKENS = re.compile(r"num[_ -]draft[_ -]tokens\W+(\d{1,3})\b", re.I)
+"""Not K: in SGLang's counting a chain of K steps has K + 1 of them. As a bound it will do."""
+
 MEASURED_T = re.compile(
-    r"\btemp(?:erature)?\s*(?:=|:|of|is)?\s*(\d(?:\.\d+)?)(?!\d)|\bT\s*=\s*(\d(?:\.\d+)?)(?!\d)", re.I
+    r"\btemp(?:erature)?\s*(?:=|:|of|is)?\s*(\d(?:\.\d+)?)(?!\d)|\bT\s*=\s*(\d(?:\.\d+)?)(?!\d)"
+    r"|温度\s*(?:为|[:：=])?\s*(\d(?:\.\d+)?)(?!\d)",
+    re.I,
 )
-_GREEDY = re.compile(r"\bgreed(?:y|ily) (?:decod|sampl|generat|output)|\bgreedy\b.{0,20}\btarget", re.I)
+_GREEDY = re.compile(r"\bgreed(?:y|ily) (?:decod|sampl|generat|output)|\bgreedy\b.{0,20}\btarget|贪[心婪]", re.I)
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceLength:
-    """An acceptance length in a table.
+    """An acceptance length in a table, a sentence or printed results.
 
-    ``ks`` are the values of K that it may have been measured with; empty if the card does not say.
+    Attributes:
+        line: the line of the number.
+        label: what was measured, for messages.
+        header: the words that name it.
+        place: the line of the table, paragraph or code block.
+        table: the table; None elsewhere. Likewise ``row``.
+        ks: the values of K that it may have been measured with; empty if the card does not say.
+        accepted_alone: whether its name is that of accepted drafts, so that the target's own token may be missing.
     """
 
-    row: Row
+    line: int
     number: Number
+    label: str
     header: str
-    table: Table
+    place: int
     section: Section
     ks: frozenset[int]
+    table: Table | None = None
+    row: Row | None = None
+    accepted_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,99 +168,272 @@ def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
     return cached
 
 
-def column_kind(table: Table, index: int, section: Section) -> str:
-    """Return what a column holds, from its header or else from the text around the table.
+# Tables: what each column holds
 
-    One of: length, rate, throughput, speedup, difference, interval, k, temperature, temperature_column, count, label,
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a column of a table holds, from its own head; ``k`` and ``temperature`` if the head names them.
+
+    ``kind`` is one of: length, rate, throughput, latency, speedup, difference, interval, k, temperature, count, label,
     other.
     """
-    if named := _by_header(table.header[index]):
-        return named
-    if index == 0 or not table.column(index):
-        return "label"
-    if _OTHER.search(table.header[index]):
-        return "other"
-    taken = {_by_header(header) for header in table.header}
-    around = text_before(table, section)
-    matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(around)]
-    return max(matches)[1] if matches else "other"
+
+    kind: str
+    k: int | None = None
+    temperature: float | None = None
 
 
-def _by_header(header: str) -> str | None:
+def columns(table: Table) -> tuple[Column, ...]:
+    """Return what each column holds: from its own head, else what the heading or caption of the table says."""
+    if "columns" not in table.cache:
+        named = [_by_header(header) for header in table.header]
+        taken = {column.kind for column in named}
+        said = _by_caption(table, taken)
+        out = []
+        for i, column in enumerate(named):
+            kind = column.kind
+            if kind == "none":
+                kind = said if i and said and _plausible(said, table, i) else "other"
+                if kind == "other" and column.k is not None and _plausible("length", table, i):
+                    kind = "length" if not said else "other"
+                if i == 0:
+                    kind = "label"
+            out.append(Column(kind, column.k, column.temperature))
+        table.cache["columns"] = tuple(out)
+    found: tuple[Column, ...] = table.cache["columns"]
+    return found
+
+
+def column_kind(table: Table, index: int) -> str:
+    """Return the kind of a column: `Column.kind`."""
+    return columns(table)[index].kind
+
+
+def _by_header(header: str) -> Column:
+    """Return what a head says; the kind is ``none`` if it says nothing of a kind."""
+    k = _K_IN_HEAD.search(header)
+    drafted = int(next(g for g in k.groups() if g)) if k else None
+    rest = header[: k.start()] + " " + header[k.end() :] if k else header
+    t = _T_IN_HEAD.search(rest)
+    temperature = float(t[1]) if t else None
+    rest = (rest[: t.start()] + " " + rest[t.end() :] if t else rest).strip(" ()[],:/@`*")
     for name, pattern in (*_DESCRIBED, *_MEASURED, ("count", _COUNT)):
-        if pattern.search(header):
-            return "temperature_column" if name == "temperature" and numbers(header) else name
-    return None
+        if pattern.search(rest):
+            return Column(name, drafted, temperature)
+    return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
 
 
-def text_before(table: Table, section: Section) -> str:
+def _by_caption(table: Table, taken: set[str]) -> str:
+    """Return the measurement that the heading or the paragraph before a table names last, or an empty text.
+
+    The words around a table of settings and their values are not about its numbers.
+    """
+    if any(_KEY_VALUE.match(header.strip(" *`")) for header in (table.header[0], table.header[-1])):
+        return ""
+    said = f"{table.heading}\n{_caption(table.before)}"
+    # a measurement that has a column of its own is not another column's
+    matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
+    return max(matches)[1] if matches else ""
+
+
+def _caption(paragraph: str) -> str:
+    """Return the part of a paragraph that can be the caption of what follows: all, if it is short, else its end."""
+    return paragraph if len(paragraph) < 300 else re.split(r"(?<=[.!?。])\s", paragraph)[-1]
+
+
+def _plausible(kind: str, table: Table, index: int) -> bool:
+    """Return whether the numbers of a column can be of a kind."""
+    values = [n for _, n in table.column(index)]
+    if not values or (kind in {"length", "rate"} and any(n.unit == "x" for n in values)):
+        return False
+    if kind == "length":
+        return all(n.unit == "" and 0 <= n.value <= 64 for n in values)
+    if kind == "rate":
+        return all(n.share <= 1 + n.slack or 1 < n.value <= 100 for n in values)
+    return all(n.unit in {"", "x"} for n in values) if kind in {"throughput", "speedup", "latency"} else True
+
+
+def text_before(table: Table) -> str:
     """Return the nearest heading and the paragraph before a table, which say what the table shows."""
-    before = [b for b in section.blocks if isinstance(b, Prose) and b.line < table.line]
-    heading = section.path[-1].text if section.path else ""
-    return "\n".join([heading, *(b.text for b in before[-1:])])
+    return f"{table.heading}\n{table.before}"
 
 
-def text_around(table: Table, section: Section) -> str:
+def text_around(table: Table) -> str:
     """Return `text_before`, the header, and the paragraph after the table."""
-    after = [b.text for b in section.blocks if isinstance(b, Prose) and b.line > table.line]
-    return "\n".join([text_before(table, section), " ".join(table.header), *after[:1]])
+    return "\n".join([text_before(table), " ".join(table.header), table.after])
 
 
 def columns_of_kind(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
     """Yield every column of a kind that holds numbers."""
+    yield from _by_kind(card).get(wanted, [])
+
+
+@_once
+def _by_kind(card: Card) -> dict[str, list[tuple[Section, Table, int]]]:
+    found: dict[str, list[tuple[Section, Table, int]]] = {}
     for section, table in card.tables:
-        for i in range(len(table.header)):
-            found = column_kind(table, i, section)
-            is_wanted = found == wanted or (wanted == "length" and _lengths_by_temperature(table, section, found))
-            if is_wanted and table.column(i):
-                yield section, table, i
+        for i, column in enumerate(columns(table)):
+            if column.kind not in {"label", "other"} and table.column(i):
+                found.setdefault(column.kind, []).append((section, table, i))
+    return found
 
 
-def _lengths_by_temperature(table: Table, section: Section, found: str) -> bool:
-    return found == "temperature_column" and bool(_LENGTH.search(text_before(table, section)))
+# Acceptance lengths
 
 
 @_once
 def acceptance_lengths(card: Card) -> list[AcceptanceLength]:
-    """Return every acceptance length in the card's tables, from a column or a row of that name.
+    """Return every acceptance length of the card: in columns or rows of that name, in sentences, in printed JSON.
 
     A rate above 1 without a unit counts as a length, unless the card calls it marginal or conditional.
     """
-    found = []
+    found: list[AcceptanceLength] = []
     for wanted in ("length", "rate"):
         for section, table, i in columns_of_kind(card, wanted):
-            values = table.column(i)
-            if wanted == "rate" and (_word(text_before(table, section)) or not _are_lengths(values)):
-                continue
-            if any(n.unit == "%" for _, n in values) or max(n.value for _, n in values) > 100:
-                continue
-            for row, number in values:
-                header = table.header[i]
-                if _COUNT_OF.match(row.cells[i].text):
-                    continue
-                found.append(AcceptanceLength(row, number, header, table, section, _ks(table, row, section)))
-    tables = {x.table.line for x in found}
+            found += _in_column(section, table, i, wanted)
+    tables = {id(x.table) for x in found}
     for section, table in card.tables:
-        for row in table.rows:
-            if table.line not in tables and _LENGTH.search(row.label) and not _COUNT.search(row.label):
-                values_ = [
-                    c.number for c in row.cells[1:] if c.number and c.number.unit == "" and c.number.value < 100
-                ]
-                found += [
-                    AcceptanceLength(row, n, row.label, table, section, _ks(table, row, section)) for n in values_
-                ]
+        if id(table) not in tables:
+            found += _in_rows(section, table)
+    for section, prose in card.blocks_of(Prose):
+        found += _in_prose(prose, section)
+    for section, code in card.blocks_of(Code):
+        found += _in_code(code, section)
     return found
+
+
+def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[AcceptanceLength]:
+    values = table.column(i)
+    if wanted == "rate" and (_word(text_before(table)) or not _are_lengths(values)):
+        return
+    if any(n.unit for _, n in values) or max(n.value for _, n in values) > 100:
+        return
+    header = table.header[i]
+    alone = bool(_ACCEPTED_ALONE.search(header)) and not re.search("len|长度", header, re.I)
+    own = columns(table)[i].k
+    rest = _text_ks(table)
+    k_column = next((j for j, column in enumerate(columns(table)) if column.kind == "k" and j != i), None)
+    for row, number in values:
+        if _COUNT_OF.match(row.cells[i].text):
+            continue
+        ks = rest
+        if own is not None:
+            ks = frozenset({own})
+        elif k_column is not None and (n := row.cells[k_column].number) and n.ulp == 1:
+            ks = frozenset({int(n.value)})
+        yield AcceptanceLength(row.line, number, row.label, header, table.line, section, ks, table, row, alone)
+
+
+def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
+    if (
+        _KEY_VALUE.match(table.header[-1].strip(" *`"))
+        and len(table.header) == 2
+        and not _RESULTS.search(table.heading)
+    ):
+        return
+    for row in table.rows:
+        if not _LENGTH.search(row.label) or _COUNT.search(row.label):
+            continue
+        alone = bool(_ACCEPTED_ALONE.search(row.label)) and not re.search("len|长度", row.label, re.I)
+        for column, cell in zip(columns(table)[1:], row.cells[1:], strict=True):
+            n = cell.number
+            if n and n.unit == "" and n.value < 100 and column.kind not in {"difference", "interval"}:
+                ks = _text_ks(table) if column.k is None else frozenset({column.k})
+                yield AcceptanceLength(row.line, n, row.label, row.label, table.line, section, ks, table, row, alone)
 
 
 def _are_lengths(values: Sequence[tuple[Row, Number]]) -> bool:
     return all(1 < n.value < 20 and n.unit == "" for _, n in values)
 
 
-def _ks(table: Table, row: Row, section: Section) -> frozenset[int]:
-    for i, name in enumerate(table.header):
-        if _K.search(name) and (n := row.cells[i].number) and n.ulp == 1:
-            return frozenset({int(n.value)})
-    return frozenset(found_numbers(MEASURED_K, text_around(table, section)))
+def _text_ks(table: Table) -> frozenset[int]:
+    if "ks" not in table.cache:
+        table.cache["ks"] = frozenset(_ks_of(text_around(table)))
+    found: frozenset[int] = table.cache["ks"]
+    return found
+
+
+_RESULTS = re.compile(
+    r"performance|evaluation|results|benchmark|acceptance|metrics|speed|性能|评测|结果|效果|实验", re.I
+)
+_LENGTH_NAME = r"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|τ|\btau\b|(?:平均)?接[受收]长度)"
+_VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/|ms\b|tokens?/s))"
+_IN_SENTENCE = re.compile(
+    rf"{_LENGTH_NAME}(?P<gap>(?:[^.!?。|;\d]|\d(?!\d?\.\d)){{0,80}}?){_VALUE.format('a')}"
+    rf"|{_VALUE.format('b')}\W{{0,4}}(?:mean |average |avg\.? )?(?:tokens (?:per|/) ?{_STEP}|acc(?:ept\w*)? len\w*)"
+    rf"|\b(?:mean|average) accepted (?:tokens|drafts)\W{{1,4}}{_VALUE.format('c')}",
+    re.I,
+)
+_NOT_ITS_VALUE = re.compile(
+    r"(?:temperature|\bT\s*=|top[_-]p|version|\bv|\bby|than|increase\w*|gain\w*|difference|margin|from"
+    r"|error|±|\+)\W*$",
+    re.I,
+)
+_OF_OTHERS = re.compile(
+    r"\bpaper|upper bound|at most|maximum|\bideal|theoretical|reported by|\boriginal\b|compared (?:to"
+    r"|with)|\bprior\b|previous|"
+    r"e\.g\.|for example|\bwould\b|\bcould\b|eagle-?[12]\b|medusa",
+    re.I,
+)
+
+
+def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
+    if not _LENGTH.search(prose.text):
+        return
+    plain = prose.text.replace("\n", " ")
+    line, seen = prose.line, 0
+    for m in _IN_SENTENCE.finditer(plain):
+        if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
+            continue
+        sentence = plain[max(0, m.start() - 200) : m.end() + 200]
+        if _OF_OTHERS.search(re.split(r"[.!?。]\s", plain[max(0, m.start() - 200) : m.start()])[-1] + m[0]):
+            continue
+        line, seen = line + prose.text.count("\n", seen, m.start()), m.start()
+        number = numbers(m["a"] or m["b"] or m["c"])[0]
+        header = m[0].strip()
+        alone = bool(m["c"])
+        ks = frozenset(_ks_of(sentence))
+        yield AcceptanceLength(line, number, "in a sentence", header, prose.line, section, ks, accepted_alone=alone)
+
+
+_IN_CODE = re.compile(
+    r"(?<![\w-])[\"']?(?P<name>(?:(?:mean|avg|average)[ _-])?accept\w*[ _-]len\w*)[\"']?\s*[:=]\s*"
+    r"(?P<value>\d+(?:\.\d+)?)",
+    re.I,
+)
+
+
+def _in_code(code: Code, section: Section) -> Iterator[AcceptanceLength]:
+    """Yield the acceptance lengths that a block of JSON or of a program's output prints."""
+    if code.language in {"bibtex", "python", "bash", "sh", "shell", "console", "toml"}:
+        return
+    line, seen = code.line, 0
+    for m in _IN_CODE.finditer(code.text):
+        line, seen = line + code.text.count("\n", seen, m.start()), m.start()
+        (number,) = numbers(m["value"])
+        if number.value < 100:
+            name = m["name"]
+            yield AcceptanceLength(line, number, name, name, code.line, section, frozenset())
+
+
+@_once
+def printed_throughput(card: Card) -> list[int]:
+    """Return the line of every throughput that blocks of JSON print."""
+    pattern = re.compile(r"[\"'](?:output_|total_)?throughput\w*[\"']\s*:\s*\d", re.I)
+    return [line for line, _ in _data_matches(card, pattern)]
+
+
+def _data_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re.Match[str]]]:
+    for block in card.code:
+        if block.is_data:
+            line, seen = block.line, 0
+            for m in pattern.finditer(block.text):
+                line, seen = line + block.text.count("\n", seen, m.start()), m.start()
+                yield line, m
+
+
+# K and temperature
 
 
 def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
@@ -200,16 +441,49 @@ def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
     return [int(float(next(g for g in m.groups() if g))) for m in pattern.finditer(text)]
 
 
+def _ks_of(text: str) -> set[int]:
+    """Return every K that a text names."""
+    steps = (
+        {int(m[1]) for m in _STEPS_TOPK_TOKENS.finditer(text) if _is_configuration(m)}
+        if _OF_SGLANG.search(text)
+        else set()
+    )
+    named = set(found_numbers(MEASURED_K, text))
+    if re.search(r"\bsteps\b|num[_-]steps", text, re.I):  # then the draft tokens are SGLang's, one more than K
+        named -= {int(n) for n in re.findall(r"\b(\d{1,3}) draft(?:ed)? tokens", text)} - steps
+        named |= {int(n) for n in re.findall(r"\b(\d{1,3}) spec\w*(?: decoding)? steps", text)}
+    return steps | named
+
+
+def _is_configuration(m: re.Match[str]) -> bool:
+    """Return whether three numbers with hyphens can be steps, top-k and draft tokens, and are no date."""
+    steps, topk, tokens = (int(g) for g in m.groups())
+    return 1 <= steps <= 16 and 1 <= topk <= 16 and steps < tokens + 1 and (topk > 1 or tokens <= steps + 1)
+
+
+_SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*)\b|用法|部署"
+
+
 @_once
 def measured_ks(card: Card) -> dict[int, int]:
     """Return every K in the card's text, outside code, with the first line that names it."""
     out: dict[int, int] = {}
-    for hit in card.search(MEASURED_K.pattern, outside=r"\b(?:usage|serve|serving|quick start|inference)\b"):
-        out.setdefault(int(next(g for g in hit.match.groups() if g)), hit.line)
+    any_k = f"{MEASURED_K.pattern}|{_STEPS_TOPK_TOKENS.pattern}"
+    for hit in card.search(any_k, outside=_SERVING):
+        around = hit.match.string[max(0, hit.match.start() - 120) : hit.match.end() + 120]
+        for k in _ks_of(around):
+            out.setdefault(k, hit.line)
     for length in acceptance_lengths(card):
         for k in length.ks:
-            out.setdefault(k, length.table.line)
+            out.setdefault(k, length.place)
     return out
+
+
+@_once
+def most_drafted(card: Card) -> int | None:
+    """Return the largest number of draft tokens that the text names beside its measurements, or None."""
+    named = [*measured_ks(card), *(int(h.match[1]) for h in card.search(_DRAFT_TOKENS.pattern, outside=_SERVING))]
+    return max(named, default=None)
 
 
 @_once
@@ -222,14 +496,44 @@ def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re
     """Yield every match of a pattern in code that is not BibTeX, with its line."""
     for block in card.code:
         if block.language != "bibtex":
+            line, seen = block.line, 0
             for m in pattern.finditer(block.text):
-                yield block.line + block.text.count("\n", 0, m.start()), m
+                line, seen = line + block.text.count("\n", seen, m.start()), m.start()
+                yield line, m
 
 
 def temperatures(text: str) -> set[float]:
     """Return the temperatures that a text names; greedy decoding is 0."""
     named = {float(next(g for g in m.groups() if g)) for m in MEASURED_T.finditer(text)}
     return named | ({0.0} if _GREEDY.search(text) else set())
+
+
+# Results that are there and were not read
+
+
+_CHART = re.compile(r"result|bench|perf|speed|throughput|accept|latency|eval|chart|plot|曲线", re.I)
+
+
+@_once
+def unread_results(card: Card) -> tuple[int, str] | None:
+    """Return (line, what) of results that the card shows in a form that is not read, or None.
+
+    That is a table of numbers under a heading about results whose columns say nothing of what they hold, or a picture.
+    """
+    for section, table in card.tables:
+        if _RESULTS.search(section.title) and not re.search(
+            TRAINING, section.path[-1].text if section.path else "", re.I
+        ):
+            kinds = {column.kind for i, column in enumerate(columns(table)) if i and table.column(i)}
+            if kinds and kinds <= {"other", "label"} and not _KEY_VALUE.match(table.header[-1].strip(" *`")):
+                return table.line, f"the table with the columns {', '.join(h for h in table.header if h)}"
+    for link in card.links:
+        if link.image and _CHART.search(f"{link.text} {link.target.rpartition('/')[2]}"):
+            return link.line, f"the picture {link.target[-60:]}"
+    return None
+
+
+# Rates by position
 
 
 @_once
@@ -246,31 +550,31 @@ def rate_series(card: Card) -> list[RateSeries]:
 
 def _down(table: Table, section: Section) -> Iterator[RateSeries]:
     rows = [row for row in table.rows if _POSITION.search(row.label)]
-    if len(rows) < 2 or len(rows) != len(table.rows):
+    if not 2 <= len(rows) <= 64 or len(rows) != len(table.rows):
         return
     for i, header in enumerate(table.header[1:], 1):
         values = [n for row in rows if (n := row.cells[i].number) is not None]
         said = bool(_RATE.search(header)) or all(n.share <= 1 + n.slack for n in values)
-        if said and column_kind(table, i, section) == "rate" and len(values) == len(rows):
+        if said and column_kind(table, i) == "rate" and len(values) == len(rows):
             accuracy = any(re.search(r"\bacc_?\d", row.label) for row in rows)
-            name = header if _RATE.search(header) else text_before(table, section).split("\n")[0]
+            name = header if _RATE.search(header) else text_before(table).split("\n")[0]
             yield RateSeries(
-                table.line, tuple(values), tuple(row.line for row in rows), name, _named(header, table, section),
+                table.line, tuple(values), tuple(row.line for row in rows), name, _named(header, table),
                 section, accuracy,
             )  # fmt: skip
 
 
 def _along(table: Table, section: Section) -> Iterator[RateSeries]:
     places = [i for i, h in enumerate(table.header) if _POSITION.search(h) and not re.fullmatch(r"\d{3,}", h.strip())]
-    if len(places) < 2 or places != list(range(places[0], places[-1] + 1)):
+    if not 2 <= len(places) <= 64 or places != list(range(places[0], places[-1] + 1)):
         return
+    accuracy = any(re.search(r"\bacc_?\d", table.header[i]) for i in places)
+    kind = _named(table.header[places[0]], table)
     for row in table.rows:
         values = [n for i in places if (n := row.cells[i].number) is not None]
         if len(values) == len(places) and all(n.share <= 1 + n.slack for n in values):
-            accuracy = any(re.search(r"\bacc_?\d", table.header[i]) for i in places)
-            kind_ = _named(table.header[places[0]], table, section)
             lines = (row.line,) * len(values)
-            yield RateSeries(row.line, tuple(values), lines, row.label, kind_, section, accuracy)
+            yield RateSeries(row.line, tuple(values), lines, row.label, kind, section, accuracy)
 
 
 _LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
@@ -278,19 +582,24 @@ _BY_POSITION = re.compile(r"(?:per|by|each)[- ](?:draft )?position|positions? \d
 
 
 def _in_sentence(prose: Prose, section: Section) -> Iterator[RateSeries]:
+    if not (_BY_POSITION.search(prose.text) and _RATE.search(prose.text)):
+        return
+    at, line = 0, prose.line
     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", prose.text):
+        start = prose.text.find(sentence, at)
+        line, at = line + prose.text.count("\n", at, start), start
         if not (_BY_POSITION.search(sentence) and _RATE.search(sentence)):
             continue
         for m in _LIST.finditer(sentence):
             values = tuple(n for n in numbers(m[0]) if n.share <= 1 + n.slack)
             if len(values) < 2:
                 continue
-            line = prose.line + prose.text.count("\n", 0, prose.text.find(m[0]))
-            yield RateSeries(line, values, (line,) * len(values), m[0], _word(sentence), section, False)
+            here = line + sentence.count("\n", 0, m.start())
+            yield RateSeries(here, values, (here,) * len(values), m[0], _word(sentence), section, False)
 
 
-def _named(header: str, table: Table, section: Section) -> str | None:
-    return _word(header) or _word(text_around(table, section))
+def _named(header: str, table: Table) -> str | None:
+    return _word(header) or _word(text_around(table))
 
 
 def _word(text: str) -> str | None:
@@ -302,10 +611,6 @@ def _word(text: str) -> str | None:
     return "marginal" if marginal else "conditional"
 
 
-def in_same_part(a: Section, b: Section) -> bool:
-    """Return whether two sections belong to the same level-2 part of the card."""
-    return _part(a) == _part(b)
-
-
-def _part(section: Section) -> Heading | None:
+def part_of(section: Section) -> Heading | None:
+    """Return the heading of the level-2 part of the card that a section belongs to, or None."""
     return next((h for h in section.path if h.level >= 2), None)

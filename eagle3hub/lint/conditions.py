@@ -9,26 +9,43 @@ from itertools import combinations
 from eagle3hub.engines.specs import default_version
 from eagle3hub.lint import claims
 from eagle3hub.lint.claims import TRAINING
-from eagle3hub.lint.model import Card, Heading, Number, Section, Table, Violation, rule
+from eagle3hub.lint.model import Card, Hit, Number, Table, Violation, rule
 
-UNIT = r"tok(?:en)?s?\s*(?:/|per)\s*s|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s"
+UNIT = (
+    r"tok(?:en)?s?\s*(?:/|per)\s*(?:s|GPU)|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s|\bit/s|每秒"
+)
 _BATCH = (
     r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"
-    r"\b(?:bs|batch(?:[ -]?size)?|concurren\w+)\W{0,3}(?:of |is )?\W?\d|\b\d+ concurrent|single (?:request|sequence)|"
-    r"one (?:request|sequence|prompt) at a time|batch of one"
+    r"\b(?:bs|batch(?:[ _-]?size)?|concurren\w+|conc\.?|max[_-]num[_-]seqs"
+    r"|max[_-]running[_-]requests)\W{0,3}(?:of |is )?\W?\d"
+    r"|\b\d+ concurrent|single (?:request|sequence|user)|one (?:request|sequence|prompt) at a time|batch of one"
+    r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发)|\bbatch[- ]?1\b"
 )
 _COUNT = (
-    r"\b\d[\d,]* (?:test |evaluation |benchmark )?(?:prompts|questions|problems|conversations|requests)\b|\bn\s*=\s*\d"
+    r"\b\d[\d,]* (?:\w+ ){0,2}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
+    r"|instances)\b"
+    r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|个)(?:样本|题|提示|问题|请求|对话)"
 )
-_COUNT_HEADER = re.compile(r"^n$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b", re.I)
-_TEMPERATURE = r"\btemperature\b|\bT\s*=\s*\d|\bgreed(?:y|ily)\b"
+_COUNT_HEADER = re.compile(
+    r"^\W*[n#]\W*$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b|样本|题数|条数|数量", re.I
+)
+_OF_TRAINING = r"\btrain|fine-?tun|distill|regenerat|训练|语料"
+_TEMPERATURE = r"\btemp(?:erature)?\b|\bT\s*=\s*\d|\bgreed(?:y|ily)\b|温度|贪[心婪]"
 _OUTPUT = (
     r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
-    r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?"
+    r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
+    r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
+    r"|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
 )
 _SPREAD = r"±|\binterval|confidence|\b95 ?%|\bstd\b|standard (?:deviation|error)|\bCI\b|\bspread\b|min\W+max"
 _ENGINE = (
-    r"\b(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|eagle3hub reference|llama\.cpp|LMDeploy|MLX)\b"
+    r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|TRTLLM|TensorRT[- ]Edge[- ]LLM|sglang-jax|sgl-jax"
+    r"|eagle3hub reference|llama\.cpp|LMDeploy|MLX|MNN|TGI|Hugging ?Face transformers|transformers|ATOM"
+    r"|xLLM|KTransformers|NeMo|"
+    r"EAGLE'?s? (?:own )?code|PyTorch|mlx-lm|exllama\w*|ollama)(?![A-Za-z0-9])"
+)
+_SERVERS = (
+    r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy)(?![A-Za-z0-9])"
 )
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
 _RELEASE = r"\s*(?:\(?v(?:ersion)? ?)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
@@ -44,7 +61,8 @@ _ESTIMATOR = (
 )
 _NOISE = 0.05
 _DATA_SETS = re.compile(
-    r"bench|eval|gsm|math|mmstar|alpaca|cnn|mbpp|aime|gpqa|mmlu|\bqa\b|writing|roleplay|reasoning|coding|extraction|stem|"
+    r"bench|eval|gsm|math|mmstar|alpaca|cnn|mbpp|aime|gpqa|mmlu|\bqa\b|writing|roleplay|reasoning|coding"
+    r"|extraction|stem|"
     r"humanities|summar|translat|rag|chat|average|mean|overall|english|chinese",
     re.I,
 )
@@ -53,7 +71,7 @@ _CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 def _acceptance_line(card: Card) -> int | None:
     """Return the line of the first acceptance length or series of rates, or None if the card has neither."""
-    lines = [x.table.line for x in claims.acceptance_lengths(card)] + [s.line for s in claims.rate_series(card)]
+    lines = [x.place for x in claims.acceptance_lengths(card)] + [s.line for s in claims.rate_series(card)]
     return min(lines, default=None)
 
 
@@ -68,7 +86,9 @@ def _absent(card: Card, line: int, message: str, what: str) -> Violation:
 
 def _throughput_line(card: Card) -> int | None:
     lines = [table.line for _, table, _ in claims.columns_of_kind(card, "throughput")]
-    lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False)]
+    lines += claims.printed_throughput(card)
+    # a rate of the training is no measurement of the head
+    lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False, outside=TRAINING)]
     return min(lines, default=None)
 
 
@@ -80,7 +100,8 @@ def _counted(card: Card) -> bool:
                 return True
         if any(_COUNT_HEADER.search(row.label) and any(c.number for c in row.cells[1:]) for row in table.rows):
             return True
-    return card.says(_COUNT, outside=TRAINING)
+    hits = card.search(_COUNT, outside=TRAINING + r"|\bdata\b")
+    return any(not re.search(_OF_TRAINING, hit.match.string, re.I) for hit in hits)
 
 
 @rule(
@@ -89,6 +110,7 @@ def _counted(card: Card) -> bool:
     "Throughput without a unit",
     why="224 tokens per second, requests per second or tokens per second per GPU are three different results.",
     fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
+    words=True,
 )
 def missing_unit(card: Card) -> Iterator[Violation]:
     """Report throughput columns if the card names no unit."""
@@ -97,17 +119,29 @@ def missing_unit(card: Card) -> Iterator[Violation]:
         yield _absent(card, tables[0].line, "the throughput has no unit", "unit")
 
 
+def _of_the_training(hit: Hit) -> bool:
+    """Return whether the sentence of a match is about the training, and not about a measurement too."""
+    text, at = hit.match.string, hit.match.start()
+    sentence = (
+        re.split(r"[.!?。;]\s", text[max(0, at - 160) : at])[-1] + re.split(r"[.!?。;]\s", text[at : at + 160])[0]
+    )
+    return bool(re.search(_OF_TRAINING, sentence, re.I)) and not re.search(
+        r"measur|bench|serv|infer|evaluat|decod|tok/s|faster|speed|latency|throughput", sentence, re.I
+    )
+
+
 @rule(
     "C402",
     "warning",
     "Throughput without hardware",
     why="Throughput depends on the machine more than on the draft head.",
     fix="Name the accelerator, how many, and the parallelism.",
+    words=True,
 )
 def missing_hardware(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names no accelerator outside its training section."""
     line = _throughput_line(card)
-    if line and not card.says(claims.HARDWARE, outside=TRAINING):
+    if line and all(_of_the_training(hit) for hit in card.search(claims.HARDWARE, outside=TRAINING)):
         yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
 
 
@@ -117,6 +151,7 @@ def missing_hardware(card: Card) -> Iterator[Violation]:
     "Throughput without batch size or concurrency",
     why="Speculation helps most at batch 1 and may slow a full server down.",
     fix="Give the number of concurrent requests.",
+    words=True,
 )
 def missing_batch(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names neither batch size nor concurrency."""
@@ -133,6 +168,7 @@ def missing_batch(card: Card) -> Iterator[Violation]:
     "Throughput without its prompts",
     why="Prompt and output length decide how much of the time is decoding.",
     fix="Give the number of prompts and the output length (or max_new_tokens).",
+    words=True,
 )
 def missing_prompts(card: Card) -> Iterator[Violation]:
     """Report throughput without the number of prompts or the output length.
@@ -154,6 +190,7 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
     "Acceptance without the number of prompts",
     why="Rounds of one prompt depend on each other, so the number of prompts decides how far a mean can be trusted.",
     fix="Give n, the number of prompts measured.",
+    words=True,
 )
 def missing_count(card: Card) -> Iterator[Violation]:
     """Report acceptance if the card does not give the number of prompts."""
@@ -168,6 +205,7 @@ def missing_count(card: Card) -> Iterator[Violation]:
     "Acceptance without the temperature",
     why="Acceptance at temperature 1 is clearly lower than at 0, and the sampling rule matters besides.",
     fix="Give the temperature, and how draft tokens are sampled.",
+    words=True,
 )
 def missing_temperature(card: Card) -> Iterator[Violation]:
     """Report acceptance if the text of the card names no temperature."""
@@ -178,16 +216,27 @@ def missing_temperature(card: Card) -> Iterator[Violation]:
 
 def _engine_hits(card: Card) -> bool:
     """Return whether the text says which engine measured, in a results section or in a sentence of its own."""
-    results = [x.section for x in claims.acceptance_lengths(card)] + [s.section for s in claims.rate_series(card)]
-    results += [section for section, _, _ in claims.columns_of_kind(card, "throughput")]
-    near = [h for h in card.search(_ENGINE) if any(h.section is r or _above(h.section, r) for r in results)]
-    return bool(near) or card.says(rf"{_MEASURED}[^.\n]{{0,80}}{_ENGINE}|{_ENGINE}[^.\n]{{0,60}}\bwas measured")
+    lengths = claims.acceptance_lengths(card)
+    places = {id(x.section): x.section for x in lengths} | {id(s.section): s.section for s in claims.rate_series(card)}
+    places |= {id(section): section for section, _, _ in claims.columns_of_kind(card, "throughput")}
+    above = {id(h) for section in places.values() for h in section.path}
+    engine = rf"{_ENGINE}|{own}" if (own := _own_engine(card)) else _ENGINE
+    for hit in card.search(engine):
+        path = hit.section.path
+        if id(hit.section) in places or (len(path) > 1 and id(path[-1]) in above):
+            return True
+    return card.says(rf"{_MEASURED}[^.\n]{{0,80}}(?:{engine})|(?:{engine})[^\n]{{0,60}}\bwas measured")
 
 
-def _above(section: Section, other: Section) -> bool:
-    """Return whether ``section`` has a heading below the title, and ``other`` belongs to that heading."""
-    path: tuple[Heading, ...] = section.path
-    return len(path) > 1 and other.path[: len(path)] == path
+def _own_engine(card: Card) -> str:
+    """Return a pattern of the programs that the card's commands serve with, which may be engines we do not know."""
+    names = {
+        m[1]
+        for _, m in claims.code_matches(
+            card, re.compile(r"^\s*([A-Za-z][\w.-]{3,30}) (?:serve|run|generate|chat)\b", re.M)
+        )
+    }
+    return r"\b(?:" + "|".join(sorted(map(re.escape, names))) + r")\b" if names else ""
 
 
 @rule(
@@ -196,11 +245,22 @@ def _above(section: Section, other: Section) -> bool:
     "Measurement without its engine",
     why="Engines count differently (prefill token, trees, per request or pooled) and run the head differently.",
     fix="Name engine and version beside the numbers.",
+    words=True,
 )
 def missing_engine(card: Card) -> Iterator[Violation]:
     """Report results without an engine beside them."""
     line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
-    if line and not _engine_hits(card):
+    if line is None or _engine_hits(card):
+        return
+    named = {hit.match[0].lower() for hit in card.search(_ENGINE)}
+    used = {
+        m[0].lower()
+        for _, m in claims.code_matches(card, re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm)\b"))
+    }
+    if len(used) == 1 and not named - used:
+        message = f"no engine is named beside the measurement; only the example's is ({next(iter(used))})"
+        yield Violation(line, message, severity="info")
+    else:
         yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
 
 
@@ -210,14 +270,22 @@ def missing_engine(card: Card) -> Iterator[Violation]:
     "Engine without a version",
     why="Flags are renamed and removed between releases; an engine without a version cannot be installed again.",
     fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
+    heads=True,
+    words=True,
 )
 def missing_version(card: Card) -> Iterator[Violation]:
     """Report engines if the card gives no version for any of them."""
-    named = card.search(_ENGINE, tables=False)
+    named = card.search(_SERVERS, tables=False)
     pinned = any(
-        re.search(r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*\d|:v\d+\.\d+", c.text) for c in card.code
+        re.search(
+            r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*v?\d|:v\d+\.\d+|release:\d|nightly|git\+https|"
+            r"git (?:checkout|clone -b)|pull/\d+",
+            c.text,
+        )
+        for c in card.code
     )
-    if named and not pinned and not card.says(rf"{_ENGINE}{_RELEASE}"):
+    released = rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:nightly|main|commit|branch|PR|>=|≥)"
+    if named and not pinned and not card.says(released):
         engines = ", ".join({hit.match[0].lower(): hit.match[0] for hit in reversed(named)}.values())
         yield Violation(named[0].line, f"no version of {engines} is given")
 
@@ -229,10 +297,11 @@ def missing_version(card: Card) -> Iterator[Violation]:
     why="In a simulation with 80 prompts and τ = 2.15 the standard error was 0.04, and the choice of estimator alone "
     "moved τ by 0.08.",
     fix="Give a 95 % interval over prompts, and name the estimator (pooled, or mean of requests).",
+    words=True,
 )
 def missing_interval(card: Card) -> Iterator[Violation]:
     """Report acceptance lengths if the card gives no sign of spread."""
-    line = min((x.table.line for x in claims.acceptance_lengths(card)), default=None)
+    line = min((x.place for x in claims.acceptance_lengths(card)), default=None)
     if line and not card.says(_SPREAD) and not any(_comparisons(card)):
         yield Violation(line, "no interval is given")
 
@@ -243,13 +312,14 @@ def missing_interval(card: Card) -> Iterator[Violation]:
     "Acceptance length without its estimator",
     why="The unweighted mean of requests sits above the value pooled over rounds, by more than the error of either.",
     fix="Say whether τ is pooled over all rounds or the mean of requests.",
+    words=True,
 )
 def missing_estimator(card: Card) -> Iterator[Violation]:
     """Report acceptance lengths if the card does not say how they were averaged."""
     lengths = claims.acceptance_lengths(card)
     if lengths and not card.says(_ESTIMATOR):
         message = "the card does not say whether τ is pooled over rounds or a mean of requests"
-        yield Violation(lengths[0].table.line, message)
+        yield Violation(lengths[0].place, message)
 
 
 @rule(
@@ -272,6 +342,8 @@ def difference_within_noise(card: Card) -> Iterator[Violation]:
 
 
 ComparedPairs = list[tuple[str, Number, Number]]
+_MOST_METHODS = 12
+"""No table of a card compares more methods than this."""
 
 
 def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
@@ -279,20 +351,41 @@ def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
     places: dict[int, tuple[Table, list[int]]] = {}
     for wanted in ("length", "throughput"):
         for _, table, i in claims.columns_of_kind(card, wanted):
-            places.setdefault(table.line, (table, []))[1].append(i)
+            places.setdefault(id(table), (table, []))[1].append(i)
     for table, columns in places.values():
         found: ComparedPairs = []
         if all(_DATA_SETS.search(row.label) for row in table.rows):
             headers = [table.header[i] for i in columns]
-            if len(columns) > 1 and not any(_DATA_SETS.search(h) or claims.temperatures(h) for h in headers):
+            known = [claims.columns(table)[i] for i in columns]
+            same = {c.kind for c in known} in ({"length"}, {"throughput"})
+            named = any(_DATA_SETS.search(h) or _CONDITION.search(h) for h in headers)
+            conditions = named or any(c.k is not None or c.temperature is not None for c in known)
+            if 1 < len(columns) <= _MOST_METHODS and same and not conditions:
                 for row in table.rows:
                     cells = [n for i in columns if (n := row.cells[i].number) is not None]
                     found += [(row.label, a, b) for a, b in combinations(cells, 2)]
-        elif len({row.label for row in table.rows}) == len(table.rows) > 1:
+        elif 1 < len({row.cells[0].text for row in table.rows}) == len(table.rows) <= _MOST_METHODS and _are_methods(
+            table
+        ):
             for i in columns:
                 found += [(table.header[i], a, b) for (_, a), (_, b) in combinations(table.column(i), 2)]
         if found:
             yield table, found
+
+
+_METHODS = re.compile(r"method|draft|head|algorithm|speculat|decod|variant|方法|算法", re.I)
+_METHOD = re.compile(
+    r"eagle|mtp|medusa|dflash|hass|ngram|draft|spec|vanilla|baseline|ours|this (?:model|head|work)|head", re.I
+)
+_CONDITION = re.compile(
+    r"\b(?:bs|batch|conc\w*|tp|dp|ctx|context|isl|osl|en|zh|h100|h200|b200|gpu|fp8|bf16|nvfp4|int4)\b|[=@]|\d+k\b",
+    re.I,
+)
+
+
+def _are_methods(table: Table) -> bool:
+    """Return whether the rows of a table are methods that are compared: by its head, or by their names."""
+    return bool(_METHODS.search(table.header[0])) or all(_METHOD.search(row.label) for row in table.rows)
 
 
 @rule(
@@ -301,14 +394,15 @@ def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
     "Acceptance length without K",
     why="τ grows with the number of drafted tokens; 3.1 at K = 3 and at K = 7 are different heads.",
     fix="Give the number of drafted tokens beside every τ.",
+    words=True,
 )
 def missing_draft_tokens(card: Card) -> Iterator[Violation]:
     """Report acceptance lengths if the text of the card names no K."""
     lengths = claims.acceptance_lengths(card)
-    if lengths and not claims.measured_ks(card):
+    if lengths and claims.most_drafted(card) is None:
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
-        yield _absent(card, lengths[0].table.line, f"the K of the measurement is not given{end}", "K")
+        yield _absent(card, lengths[0].place, f"the K of the measurement is not given{end}", "K")
 
 
 @rule(
@@ -367,10 +461,11 @@ def open_requirement(card: Card) -> Iterator[Violation]:
 )
 def one_temperature(card: Card) -> Iterator[Violation]:
     """Report tables of acceptance lengths at one temperature if the card has results at others."""
-    tables = {x.table.line: (x.table, x.section) for x in claims.acceptance_lengths(card)}
-    named = {line: claims.temperatures(claims.text_around(*pair)) for line, pair in tables.items()}
+    tables = {x.table.line: x.table for x in claims.acceptance_lengths(card) if x.table is not None}
+    named = {line: claims.temperatures(claims.text_around(table)) for line, table in tables.items()}
+    everywhere = set().union(*named.values())
     for line, own in named.items():
-        rest = set().union(*named.values()) - own
+        rest = everywhere - own
         if len(own) == 1 and rest:
             others = ", ".join(f"{t:g}" for t in sorted(rest))
             yield Violation(line, f"temperature {next(iter(own)):g} only; the card has results at {others} too")
@@ -382,16 +477,17 @@ def one_temperature(card: Card) -> Iterator[Violation]:
     "Categories without an overall value",
     why="Readers average the rows themselves, which gives every category the same weight; the pooled value differs.",
     fix="Give τ over all prompts, and say that it is pooled over rounds.",
+    words=True,
 )
 def missing_overall(card: Card) -> Iterator[Violation]:
     """Report acceptance by MT-Bench category if the card has no overall acceptance length."""
     lengths = claims.acceptance_lengths(card)
-    if any(x.row.label.strip().lower() not in _CATEGORIES for x in lengths):
+    if any(x.label.strip().lower() not in _CATEGORIES for x in lengths):
         return
-    if len({x.row.label.strip().lower() for x in lengths} & _CATEGORIES) >= 4 and not card.says(
+    if len({x.label.strip().lower() for x in lengths} & _CATEGORIES) >= 4 and not card.says(
         r"\b(?:overall|on average|average|pooled|mean) (?:acceptance|τ|tau)"
     ):
-        yield Violation(lengths[0].table.line, "τ is given by category only")
+        yield Violation(lengths[0].place, "τ is given by category only")
 
 
 @rule(
@@ -400,17 +496,36 @@ def missing_overall(card: Card) -> Iterator[Violation]:
     "No acceptance length",
     why="Readers choose a draft head by its τ on an engine; without it nobody knows what the head is worth.",
     fix="Measure it: eagle3hub validate.",
+    heads=True,
+    words=True,
 )
 def missing_length(card: Card) -> Iterator[Violation]:
-    """Report the card of a draft head without any acceptance length, in a table or in a sentence."""
-    if not card.says(r"\beagle|draft (?:head|model)|speculative decoding"):
+    """Report a head's card without any acceptance length; if it shows results that are not read, C418 does."""
+    if claims.acceptance_lengths(card) or card.says(_LENGTH_SAID) or claims.unread_results(card):
         return
-    if not claims.acceptance_lengths(card) and not card.says(_LENGTH_SAID):
-        titles = [s.path[-1] for s in card.sections if s.path]
-        line = next(
-            (h.line for h in titles if re.search(r"performance|evaluation|results|benchmark", h.text, re.I)), 1
-        )
-        admitted = card.says(r"(?:nothing|not|never)\b[^.]{0,40}\bmeasured")
-        yield Violation(
-            line, "no acceptance length measured on an engine is given", severity="info" if admitted else None
-        )
+    titles = [s.path[-1] for s in card.sections if s.path]
+    line = next(
+        (h.line for h in titles if re.search(r"performance|evaluation|results|benchmark|性能|评测", h.text, re.I)), 1
+    )
+    admitted = card.says(
+        r"(?:nothing|not|never)\b[^.]{0,40}\bmeasured|\bwill be (?:added|released|published)|coming soon"
+    )
+    yield Violation(line, "no acceptance length measured on an engine is given", severity="info" if admitted else None)
+
+
+@rule(
+    "C418",
+    "info",
+    "Results are there and were not read",
+    why="A picture, or a table whose heads do not say what the numbers are, cannot be checked here, and a reader may "
+    "not understand it either. Nothing is known of these results: neither that they are right, nor that "
+    "something is missing.",
+    fix="Say in each column's head what it holds, and print in a table what a picture shows.",
+    heads=True,
+)
+def results_not_read(card: Card) -> Iterator[Violation]:
+    """Report results that are shown in a form that is not read, on a card whose acceptance length was not found."""
+    unread = claims.unread_results(card)
+    if unread is not None and not claims.acceptance_lengths(card):
+        line, what = unread
+        yield Violation(line, f"{what} was not read")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Prose, Violation, rule
+from eagle3hub.lint.model import Card, Prose, Table, Violation, rule
 
 # C8: claims without support, and data sets that are not what the card says
 
@@ -19,9 +20,19 @@ _SPEED = (
     rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference)"
     rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|,;]|\.\d){{0,50}}?{_FACTOR.format('b')}"
 )
-_BASELINE = (
-    r"baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle)|no[- ]spec|\bAR\b|w/o|target alone"
+_OF_HARDWARE = re.compile(
+    rf"\s*(?:(?:AMD|NVIDIA|Nvidia|Google|Intel|Huawei|Instinct|Cloud|Tesla|GeForce|SXM|PCIe) ?)*"
+    rf"(?:{claims.HARDWARE}|(?:GPU|TPU|NPU|node|card|chip|accelerator|device|core|machine|server|host"
+    rf"|smaller|larger|fewer|more|"
+    r"parameter|token|step|epoch|batch|longer|memory|size)s?\b)",
+    re.I,
 )
+"""What follows a factor that counts devices, or is not of a speed."""
+_BASELINE = (
+    r"基线|baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle)|no[- ]spec|\bAR\b|w/o"
+    r"|target alone"
+)
+_ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
 _SIZES = {
     r"MT[- ]?Bench": (160, "80 questions of two turns"),
     r"HumanEval": (164, "164 problems"),
@@ -30,7 +41,14 @@ _SIZES = {
     r"Spec[- ]?Bench": (480, "480 questions"),
     r"MMStar": (1500, "1,500 questions"),
     r"C[- ]?Eval": (13948, "13,948 questions"),
+    r"MBPP": (974, "974 problems"),
+    r"AIME[ -]?(?:20)?2[456]": (30, "30 problems of that year"),
+    r"GPQA[ -]?Diamond": (198, "198 questions"),
 }
+
+
+def _is_training(table: Table) -> bool:
+    return bool(re.search(claims.TRAINING, f"{table.heading} {' '.join(table.header)}", re.I))
 
 
 @rule(
@@ -40,14 +58,23 @@ _SIZES = {
     why="A factor without table, engine, batch and baseline is advertising; other people's factors belong to their "
     "heads, targets and machines.",
     fix="Show throughput with and without the head, with its conditions, or leave the factor out.",
+    heads=True,
+    words=True,
 )
 def unsupported_speedup(card: Card) -> Iterator[Violation]:
     """Report speed-up factors if the card has no throughput table, or none with a baseline."""
-    tables = [t for wanted in ("throughput", "speedup") for _, t, _ in claims.columns_of_kind(card, wanted)]
-    if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (tables and card.says(_BASELINE)):
+    kinds = ("throughput", "speedup", "latency")
+    tables = [t for wanted in kinds for _, t, _ in claims.columns_of_kind(card, wanted)]
+    printed = tables or claims.printed_throughput(card)
+    if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (printed and card.says(_BASELINE)):
+        return
+    if claims.unread_results(card):
         return
     for hit in card.search(_SPEED, tables=False):
         factor = hit.match["a"] or hit.match["b"]
+        after = hit.match.string[hit.match.end("a" if hit.match["a"] else "b") :]
+        if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
+            continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
         yield Violation(hit.line, f"“{factor}”: {end}")
 
@@ -77,12 +104,21 @@ def judgments_as_questions(card: Card) -> Iterator[Violation]:
     fix="Name the set that was used, its split and the number of prompts.",
 )
 def too_many_items(card: Card) -> Iterator[Violation]:
-    """Report a number of items beside a data set's name that is larger than the data set."""
-    items = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
+    """Report a number of items beside a data set's name, or in its row, that is larger than the data set."""
+    for _, table, i in claims.columns_of_kind(card, "count"):
+        if not re.search(_ITEMS + r"|^\W*[n#]\W*$|样本|题|条数", table.header[i], re.I) or _is_training(table):
+            continue
+        for row, n in table.column(i):
+            for name, (size, what) in _SIZES.items():
+                if re.search(rf"(?<![A-Za-z]){name}(?![A-Za-z])", row.label, re.I) and n.value > size:
+                    yield Violation(row.line, f"{row.label}: {n.value:g} items; the set has {what}")
+    items = _ITEMS
     for name, (size, what) in _SIZES.items():
         number = r"(?P<{0}>\d[\d,]*)"
         beside = rf"{name}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}|{number.format('b')} {name} {items}"
         for hit in card.search(beside, outside=claims.TRAINING):
+            if re.search(r"repeat|times|samples per|runs", hit.match[0], re.I):
+                continue
             if int((hit.match["a"] or hit.match["b"]).replace(",", "")) > size:
                 yield Violation(hit.line, f"“{hit.match[0]}”: the set has {what}")
 
@@ -107,7 +143,8 @@ def contradictory_modality(card: Card) -> Iterator[Violation]:
 _RATE = r"accept\w*[ _-]rate"
 _DEFINED = (
     r"accepted\s*/\s*(?:drafted|proposed)|of (?:the |all )?(?:drafted|draft|proposed|speculative) tokens|"
-    r"drafted tokens accepted|\bmarginal|\bconditional|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"
+    r"drafted tokens accepted|accepted (?:out )?of|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
+    r"|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"
 )
 
 
@@ -121,13 +158,16 @@ _DEFINED = (
 )
 def length_called_rate(card: Card) -> Iterator[Violation]:
     """Report tables of “rates” above 1, and sentences that define the rate as tokens per step."""
-    seen: set[int] = set()
+    columns: dict[tuple[int, str], list[claims.AcceptanceLength]] = {}
     for length in claims.acceptance_lengths(card):
-        if re.search(_RATE, length.header, re.I) and length.table.line not in seen:
-            seen.add(length.table.line)
-            values = [x.number.value for x in claims.acceptance_lengths(card) if x.table is length.table]
-            message = f"“{length.header}” of {min(values):.2f} to {max(values):.2f}: no rate is above 1"
-            yield Violation(length.table.line, message)
+        if length.table is not None and re.search(_RATE, length.header, re.I):
+            columns.setdefault((length.place, length.header), []).append(length)
+    seen: set[int] = set()
+    for (line, header), lengths in columns.items():
+        if line not in seen:
+            seen.add(line)
+            values = [x.number.value for x in lengths]
+            yield Violation(line, f"“{header}” of {min(values):.2f} to {max(values):.2f}: no rate is above 1")
     per_step = r"tokens? (?:\w+ ){0,4}(?:in|per) (?:each |a |every )?(?:step|round)"
     defined = rf"{per_step}[^.]{{0,30}}\b(?:called|is the|=) {_RATE}"
     for hit in card.search(rf"{defined}|{_RATE} (?:is|means|=|\() ?(?:the )?(?:average )?(?:number of )?tokens per"):
@@ -162,13 +202,19 @@ def unnamed_rates(card: Card) -> Iterator[Violation]:
     "“Acceptance rate” without a definition",
     why="Per drafted token, per position, per step or per request: each gives another number for the same run.",
     fix="Give the formula, for example accepted / drafted tokens, pooled over all rounds.",
+    heads=True,
+    words=True,
 )
 def undefined_rate(card: Card) -> Iterator[Violation]:
     """Report tables and sentences with a rate that the card does not define."""
     if card.says(_DEFINED):
         return
     of_positions = {s.line for s in claims.rate_series(card)}
+    named: set[str] = set()
     for _, table, i in claims.columns_of_kind(card, "rate"):
+        if table.header[i] in named:
+            continue
+        named.add(table.header[i])
         if table.line not in of_positions and all(n.share <= 1 for _, n in table.column(i)):
             yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
     number = r"(?:0?\.\d+|\d+(?:\.\d+)?\s?%)"
@@ -207,15 +253,125 @@ def training_time_test(card: Card) -> Iterator[Violation]:
             yield Violation(hit.line, f"“{hit.match[0]}” is not what EAGLE-3 does")
 
 
+@rule(
+    "C306",
+    "warning",
+    "Accepted drafts, or all tokens of a step?",
+    why="Some count the drafted tokens that were accepted, others add the target's own token of each step. The two "
+    "differ by 1, as much as two good heads do, and a reader who takes one for the other compares wrongly.",
+    fix="Say which: accepted drafts per step, or all tokens emitted per step (τ, the target's own included).",
+)
+def which_tokens(card: Card) -> Iterator[Violation]:
+    """Report numbers below 1, or named after accepted drafts, if the card does not say what it counts."""
+    if card.says(_COUNTS_BONUS):
+        return
+    seen: set[int] = set()
+    for length in claims.acceptance_lengths(card):
+        below = length.number.value + length.number.slack < 1
+        of_steps = re.search(r"τ|\btau\b|tokens? (?:per|/)", length.header, re.I) and not length.accepted_alone
+        if (length.accepted_alone or below) and not of_steps and length.place not in seen:
+            seen.add(length.place)
+            shown = f"“{length.header}” of {length.number.value:g}"
+            end = (
+                "less than 1, so without the target's own token?"
+                if below
+                else "with or without the target's own token?"
+            )
+            yield Violation(length.line, f"{shown}: {end}")
+    meant = r"(?:average|mean) number of (?:accepted (?:draft(?:ed)? )?tokens|(?:draft(?:ed)? )?tokens accepted)"
+    if not seen and claims.acceptance_lengths(card):
+        for hit in card.search(meant, tables=False)[:1]:
+            yield Violation(hit.line, f"“{hit.match[0]}”: with or without the target's own token?", severity="info")
+
+
+_COUNTS_BONUS = (
+    r"bonus token|target(?: model)?['’]s own token|(?:in|ex)clud\w+ (?:the )?(?:bonus|target|verif|last|free|first)|"
+    r"not counting|drafts? accepted (?:in a row )?per|emitted per|plus (?:one|the)|\+ ?1\b"
+    r"|generated per (?:verification|target|decod)"
+    r"|accepted drafts? (?:tokens )?(?:only|alone)|committed per"
+)
+
+
+@rule(
+    "C307",
+    "error",
+    "EAGLE is spelled out wrongly",
+    why="EAGLE is “Extrapolation Algorithm for Greater Language-model Efficiency”. Other expansions are inventions, "
+    "copied from card to card.",
+    fix="Write EAGLE alone, or Extrapolation Algorithm for Greater Language-model Efficiency.",
+)
+def invented_expansion(card: Card) -> Iterator[Violation]:
+    """Report words in brackets after EAGLE, or before it, whose initials are EAGLE's and that are not its name."""
+    right = (
+        "extrapolationalgorithmforgreaterlanguagemodelefficiency",
+        "extrapolationalgorithmforgreaterlanguageefficiency",
+    )
+    after = r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?[\s*_]*\((?P<a>[A-Z][\w*\- ]{15,120})\)"
+    before = r"(?P<b>\b[A-Z][\w*-]*(?: [\w*-]+){3,10}) \(EAGLE(?:[- ]?[123])?\)"
+    for hit in card.search(rf"{after}|{before}"):
+        words = (hit.match["a"] or hit.match["b"]).strip(" *_")
+        plain = re.sub(r"[^a-z]", "", words.lower())
+        begins = re.match(r"e\w+", words, re.I) and re.search(r"\bA\S* |algorithm|auto", words, re.I)
+        if begins and _spells_eagle(words) and not plain.endswith(right):
+            yield Violation(hit.line, f"“{words}” is not what EAGLE stands for")
+
+
+def _spells_eagle(words: str) -> bool:
+    """Return whether the letters of EAGLE begin words of a text, in their order, and most of its words are so used."""
+    initials = [word[0].lower() for word in re.split(r"[ -]+", words) if word[:1].isalpha()]
+    at = 0
+    for letter in "eagle":
+        while at < len(initials) and initials[at] != letter:
+            at += 1
+        if at == len(initials):
+            return letter == "e" or letter == "l"  # a bold letter inside a word, or a word left out
+        at += 1
+    return True
+
+
+_METHODS_NAMED = {
+    "P-EAGLE": r"p-?eagle",
+    "DFlash": r"dflash",
+    "DSpark": r"dspark",
+    "Medusa": r"medusa",
+    "HASS": r"hass",
+    "MTP": r"mtp",
+    "EAGLE-3": r"eagle-?3",
+}
+
+
+@rule(
+    "C308",
+    "warning",
+    "The method is not that of the repository's name",
+    why="Methods need other files, other flags and other engines. Where the title and the first sentence name two, "
+    "one of them was copied from another card.",
+    fix="Name the method that the head has, in both places.",
+    heads=True,
+)
+def other_method(card: Card) -> Iterator[Violation]:
+    """Report “this is a X model” if the card's title names another method and not X."""
+    title = next((s.path[-1].text for s in card.sections if s.path), "")
+    named = [name for name, p in _METHODS_NAMED.items() if re.search(rf"(?<![A-Za-z]){p}(?![A-Za-z0-9])", title, re.I)]
+    if len(named) != 1:
+        return
+    kinds = "|".join(_METHODS_NAMED.values())
+    for hit in card.search(
+        rf"\bthis (?:model |repository |checkpoint )?(?:is"
+        rf"|contains) an? (?P<m>{kinds})[- ](?:\w+ )?(?:speculator|draft|head|model)",
+        tables=False,
+    ):
+        said = next(name for name, p in _METHODS_NAMED.items() if re.fullmatch(p, hit.match["m"], re.I))
+        if said != named[0]:
+            yield Violation(hit.line, f"“{hit.match[0]}”, and the title says {named[0]}")
+
+
 # C0 and C7: the file itself: links, images, HTML, hidden characters, pickles, empty sections
 
 
 _ACTIVE_TAGS = {"script", "iframe", "object", "embed", "form", "style", "link", "meta", "base", "svg", "input"}
 _BIDI = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 _HARMLESS = set("\u200c\u200d\u00ad\t")
-_OF_WEIGHTS = r"(?:model|eagle|head|draft|weights|checkpoint|adapter)"
-# the search tries each word once, from its start
-_PICKLE = rf"(?<![\w.-])(?=[\w.-]*{_OF_WEIGHTS})[\w.-]*\.(?:bin|pt|pth|ckpt|pkl)\b"
 _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -231,6 +387,34 @@ def page_text(card: Card) -> Iterator[Violation]:
     """Report a file that ends with the Hub's page footer."""
     if card.is_page_text:
         yield Violation(1, "metadata, links and images cannot be checked")
+
+
+@rule(
+    "C002",
+    "info",
+    "The text is in a language that is not read",
+    why="The rules know the words of English and Chinese cards. What such a card does not say in one of them is not "
+    "reported as missing, and what it says wrongly is not found.",
+    fix="Check conditions and claims by hand, or add the results in English.",
+)
+def unread_language(card: Card) -> Iterator[Violation]:
+    """Report prose in another language than English and Chinese."""
+    if card.unread_language:
+        yield Violation(1, f"the prose is in {card.unread_language}; rules about words were left out")
+
+
+@rule(
+    "C003",
+    "info",
+    "This is not the card of a draft head",
+    why="A language model, a tool or a page of a manual owes its readers other things than a draft head: rules about "
+    "what a head's card must say were left out.",
+    fix="If it is a draft head's, say so in the first paragraph and in the tags: eagle3, draft-model.",
+)
+def no_head(card: Card) -> Iterator[Violation]:
+    """Report a card whose tags, title and first paragraphs do not say that it is of a draft head."""
+    if not card.is_of_a_head and not card.unread_language:
+        yield Violation(1, "neither tags nor title nor the first paragraphs say that this is a draft head")
 
 
 @rule(
@@ -315,31 +499,16 @@ def invisible_characters(card: Card) -> Iterator[Violation]:
     fix="Publish safetensors, and delete the pickle.",
 )
 def pickles(card: Card) -> Iterator[Violation]:
-    """Report pickled weights that the card names or the repository holds.
-
-    Also report torch.load without weights_only.
-    """
+    """Report pickled weights that the repository holds, and torch.load without weights_only."""
     held = sorted(
         name for name in card.files or () if name.endswith(_PICKLE_NAMES) and not name.startswith("training_args")
     )
     held = held if "config.json" in (card.files or ()) else []
     if held:
         yield Violation(1, f"the repository holds {', '.join(held[:5])}{' …' if len(held) > 5 else ''}")
-    seen = set(held)
-    for hit in card.search(_PICKLE):
-        name = hit.match[0].lstrip(".-")
-        if name not in seen:
-            seen.add(name)
-            yield Violation(hit.line, f"{name} is a pickle")
-    for block in card.code:
-        for m in re.finditer(rf"torch\.load\((?![^)]*weights_only\s*=\s*True)|{_PICKLE}", block.text):
-            name = m[0].lstrip(".-")
-            if name not in seen:
-                seen.add(name)
-                line = block.line + block.text.count("\n", 0, m.start())
-                yield Violation(
-                    line, f"{name.rstrip('(')} reads a pickle" if "load" in name else f"{name} is a pickle"
-                )
+    loads = re.compile(r"torch\.load\((?![^)]*weights_only\s*=\s*True)")
+    for line, _ in claims.code_matches(card, loads):
+        yield Violation(line, "torch.load reads a pickle, and may run the code in it")
 
 
 @rule(
@@ -372,14 +541,14 @@ def empty_section(card: Card) -> Iterator[Violation]:
     """Report a heading that is followed by no text, table, code, picture or deeper heading."""
     if card.is_page_text:
         return
+    filled_lines = sorted({x.line for x in card.links} | {x.line for x in card.tags})
     for section, after in zip(card.sections, [*card.sections[1:], None], strict=True):
         if not section.path or section.blocks:
             continue
         here = section.path[-1]
         next_line = after.path[-1].line if after else card.text.count("\n") + 2
-        filled = any(
-            here.line < line < next_line for line in [x.line for x in card.links] + [x.line for x in card.tags]
-        )
+        at = bisect_right(filled_lines, here.line)
+        filled = at < len(filled_lines) and filled_lines[at] < next_line
         deeper = after is not None and after.path[-1].level > here.level
         if not filled and not deeper:
             yield Violation(here.line, f"nothing follows the heading “{here.text}”")
@@ -397,3 +566,151 @@ def undescribed_image(card: Card) -> Iterator[Violation]:
     for link in card.links:
         if link.image and not link.text.strip():
             yield Violation(link.line, f"the image {link.target} has no alternative text")
+
+
+_LEFT_OVER = (
+    (r"(?-i:\bTODO\b[^\n]{0,60}|\bFIXME\b[^\n]{0,60}|\bTBD\b)", "is still to be done"),
+    (r"\[?More Information Needed\]?", "is the Hub's template"),
+    (r"^Model Card for Model ID$", "is the Hub's template"),
+    (r"\[optional\]", "is the Hub's template"),
+    (r"\bLorem ipsum\b", "is a printer's text"),
+    (r"(?<![\w{$])\{\{? ?[a-z]+(?:_[a-z]+)+ ?\}?\}", "is a blank of a template"),
+    (r"(?-i:\b(?:XXX+|FILL (?:ME|IN)|CHANGE ?ME|REPLACE ?ME)\b)", "is a blank"),
+)
+_INTERNAL = re.compile(
+    r"\binternal\b|do not publish|not for release|confidential|/(?:home|Users|mnt|data|workspace|nfs"
+    r"|raid)/[\w.-]+/[\w./-]+|\bTODO\b",
+    re.I,
+)
+
+
+@rule(
+    "C708",
+    "warning",
+    "Something was left in the text",
+    why="A blank or a note of the author tells readers that nobody read the card before it was published, and they "
+    "trust the numbers less. A comment is not shown, but everybody can read it in the file.",
+    fix="Fill it, or delete it.",
+)
+def left_over(card: Card) -> Iterator[Violation]:
+    """Report words of templates, notes to oneself, blanks, and comments about internal matters."""
+    seen: set[tuple[str, int]] = set()
+    for pattern, what in _LEFT_OVER:
+        for hit in card.search(pattern):
+            found = hit.match[0].strip()
+            if (found, hit.line) not in seen and len(seen) < _MOST_LEFT:
+                seen.add((found, hit.line))
+                yield Violation(hit.line, f"“{found[:60]}” {what}")
+    for tag in card.tags:  # on the page such a blank is not even seen
+        if re.match(r"(?:your|the|path|insert|fill|owner|name|model|repo)[-_]\w", tag.name):
+            yield Violation(tag.line, f"“<{tag.name}>” is a blank")
+    for line, comment in _comments(card):
+        if m := _INTERNAL.search(comment):
+            yield Violation(line, f"the comment “{' '.join(comment.split())[:60]}” holds “{m[0][:40]}”")
+
+
+_MOST_LEFT = 50
+_COMMENT = re.compile(r"<!--(.*?)-->", re.S)
+
+
+def _comments(card: Card) -> Iterator[tuple[int, str]]:
+    """Yield the comments of the file outside code, each with its line."""
+    above = card.text.count("\n") - card.body.count("\n")
+    inside = [(c.line, c.line + c.text.count("\n")) for c in card.code]
+    starts = [start for start, _ in inside]
+    line, seen = 1 + above, 0
+    for m in _COMMENT.finditer(card.body) if "-->" in card.body else ():
+        line, seen = line + card.body.count("\n", seen, m.start()), m.start()
+        at = bisect_right(starts, line) - 1
+        if at < 0 or line > inside[at][1]:
+            yield line, m[1]
+
+
+# C806 and C807: names and sizes of models
+
+
+_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d+)?)B(?![A-Za-z])")
+_SAID_SIZE = re.compile(
+    r"(?P<n>\d+(?:\.\d+)?)[ -]?(?P<unit>B|T|billion|trillion)\b[ -]?(?:total[ -])?(?:param|total)"
+    r"|(?P<n2>\d+(?:\.\d+)?)[ -]?(?P<unit2>billion|trillion) (?:total )?param",
+    re.I,
+)
+
+
+@rule(
+    "C806",
+    "warning",
+    "Another size than the model's name says",
+    why="The size is part of the name of most models. A card that gives another one was copied from another card, or "
+    "speaks of another model.",
+    fix="Correct the size, or the name.",
+)
+def other_size(card: Card) -> Iterator[Violation]:
+    """Report “N parameters in total” in a sentence that links one model whose name has another size."""
+    addresses = _models_by_line(card)
+    for _, prose in card.blocks_of(Prose):
+        for m in _SAID_SIZE.finditer(prose.text) if "param" in prose.text or "total" in prose.text else ():
+            line = prose.line + prose.text.count("\n", 0, m.start())
+            names = {name for at in (line - 1, line) for name in addresses.get(at, ())}
+            sizes = {float(n) for name in names for n in _SIZE_IN_NAME.findall(name)}
+            unit = (m["unit"] or m["unit2"]).lower()
+            said = float(m["n"] or m["n2"]) * (1000 if unit.startswith("t") else 1)
+            total = re.search("total|trillion", m[0] + prose.text[m.end() : m.end() + 12], re.I)
+            if len(names) == 1 and len(sizes) == 1 and total and said > 2 * max(sizes):
+                yield Violation(line, f"“{m[0].strip()}”, and the name is {names.pop()}")
+
+
+_MODEL_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+/(?P<name>[\w.-]+))/?$")
+
+
+def _models_by_line(card: Card) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for link in card.links:
+        if (m := _MODEL_URL.match(link.target)) and not m["id"].startswith(
+            ("datasets/", "spaces/", "papers/", "blog/")
+        ):
+            found.setdefault(link.line, set()).add(m["name"])
+    return found
+
+
+@rule(
+    "C807",
+    "warning",
+    "A link named after one model leads to another",
+    why="Readers take the model that they read of, or the one they land on; a draft head works with only one.",
+    fix="Link the model that the text names.",
+)
+def other_model(card: Card) -> Iterator[Violation]:
+    """Report links whose text is the name of a model that is not the one of their address."""
+    for link in card.links:
+        m = _MODEL_URL.match(link.target)
+        text = link.text.strip(" `*").rpartition("/")[2]
+        if m is None or m["id"].startswith(("datasets/", "spaces/", "papers/", "collections/", "blog/")):
+            continue
+        if not re.fullmatch(r"[A-Za-z][\w.]*(?:-[\w.]+)+", text) or not re.search(r"\d", text):
+            continue
+        said, there = _words(text), _words(m["name"])
+        if said[0] == there[0] and not set(said) <= set(there) and not set(there) <= set(said):
+            yield Violation(link.line, f"“{link.text}” leads to {m['id']}")
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[-_ ]+", name.lower()) if word not in _FORMATS] or [name.lower()]
+
+
+_FORMATS = {
+    "instruct",
+    "it",
+    "chat",
+    "bf16",
+    "fp8",
+    "hf",
+    "nvfp4",
+    "fp4",
+    "int4",
+    "int8",
+    "awq",
+    "gptq",
+    "dynamic",
+    "mxfp4",
+}

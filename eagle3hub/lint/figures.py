@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import fmean, geometric_mean, harmonic_mean, median
 
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Number, Row, Section, Table, Violation, numbers, rule
+from eagle3hub.lint.model import Card, Number, Row, Table, Violation, numbers, rule
 
-_AVERAGE = re.compile(r"^\W*(?:overall|average|avg\.?|mean|total mean)\W*$", re.I)
+_AVERAGE = re.compile(r"^\W*(?:overall|average|avg\.?|mean|total mean|平均值?)\W*$", re.I)
 _NAMED_DIFFERENCE = re.compile(r"^\W*(?P<name>[A-Za-z][\w .+-]*?)\W*(?P<number>[+-−]?\d+(?:\.\d+)?)\s*%")
+_OF_DRAFTED = re.compile(r"drafted (?:tokens )?accept|draft acceptance", re.I)
 _OUTLIER = 3.0
+_MOST_ROWS = 60
+"""No table of a card compares more methods or data sets than this."""
 
 
 @rule(
@@ -24,16 +28,30 @@ _OUTLIER = 3.0
     fix="Check the number, its definition (drafted tokens only, or all emitted?) and the K it was measured with.",
 )
 def impossible_length(card: Card) -> Iterator[Violation]:
-    """Report τ below 1, and τ above K + 1 for every K that the card gives for it."""
-    everywhere = {*claims.measured_ks(card), *(k for k, _ in claims.example_ks(card))}
+    """Report τ below 1, and τ above K + 1 for every K that the card gives for it.
+
+    If only an example gives K, it is a warning: the measurement may have had another.
+    """
+    measured = claims.most_drafted(card)
+    example = max((k for k, _ in claims.example_ks(card)), default=None)
     for length in claims.acceptance_lengths(card):
-        tau, ks = length.number, length.ks or everywhere
-        if tau.value + tau.slack < 1:
-            message = f"τ = {tau.value:g} ({length.row.label}): less than 1 token per step cannot be"
-            yield Violation(length.row.line, message)
-        elif ks and tau.value - tau.slack > max(ks) + 1:
-            message = f"τ = {tau.value:g} ({length.row.label}) is more than K + 1 = {max(ks) + 1}"
-            yield Violation(length.row.line, message)
+        tau = length.number
+        k = max(length.ks) if length.ks else measured
+        if tau.value + tau.slack < 1 and not _may_lack_bonus(length):
+            yield Violation(length.line, f"τ = {tau.value:g} ({length.label}): less than 1 token per step cannot be")
+        elif k is not None and tau.value - tau.slack > k + 1:
+            yield Violation(length.line, f"τ = {tau.value:g} ({length.label}) is more than K + 1 = {k + 1}")
+        elif k is None and example is not None and tau.value - tau.slack > example + 1:
+            message = (
+                f"τ = {tau.value:g} ({length.label}) is more than the examples' K allows, {example + 1}; "
+                "the K of the measurement is not given"
+            )
+            yield Violation(length.line, message, severity="warning")
+
+
+def _may_lack_bonus(length: claims.AcceptanceLength) -> bool:
+    """Return whether a number below 1 may count accepted drafts alone; then C306 asks for the definition."""
+    return length.accepted_alone or not re.search(r"τ|\btau\b|tokens? (?:per|/)", length.header, re.I)
 
 
 @rule(
@@ -68,13 +86,16 @@ def impossible_rates(card: Card) -> Iterator[Violation]:
 )
 def length_and_rates(card: Card) -> Iterator[Violation]:
     """Report a τ that does not follow from the one series of rates in the same part, for the same K."""
-    for s in claims.rate_series(card):
+    series = claims.rate_series(card)
+    for s in series if len(series) <= 2 else ():
         near = [
             x
             for x in claims.acceptance_lengths(card)
-            if claims.in_same_part(x.section, s.section) and (not x.ks or len(s.rates) in x.ks)
+            if claims.part_of(x.section) == claims.part_of(s.section)
+            and (not x.ks or len(s.rates) in x.ks)
+            and not x.accepted_alone
         ]
-        if len({x.number.value for x in near}) != 1 or len(claims.rate_series(card)) > 2:
+        if len({x.number.value for x in near}) != 1 or s.is_training_accuracy:
             continue
         tau = near[0].number
         readings = {kind: _tau(s.rates, kind) for kind in ("marginal", "conditional") if s.kind in {kind, None}}
@@ -100,13 +121,20 @@ def _tau(rates: tuple[Number, ...], kind: str) -> float:
     fix="Compute it again, and say which column is the base.",
 )
 def wrong_difference(card: Card) -> Iterator[Violation]:
-    """Report percentages and ratios that no two numbers of the row give."""
-    for section, table in card.tables:
-        for row, cell, pairs in _differences(section, table):
-            if not any(_fits(cell, a, b) for a, b, _ in pairs):
-                a, b, _ = pairs[0]
-                best = f"{a.value:g} and {b.value:g} differ by {100 * (a.value / b.value - 1):+.1f}%"
-                yield Violation(row.line, f"{row.label}: “{_printed(row, cell)}” does not follow from the row; {best}")
+    """Report percentages and factors that no two numbers of the row, or of the cell, give."""
+    for found in _differences(card):
+        if not any(_fits(found.cell, a, b) for a, b, _ in found.pairs):
+            a, b, _ = found.pairs[0]
+            yield Violation(
+                found.row.line,
+                f"{found.row.label}: “{found.text}” does not follow from the row; {_relation(found.cell, a, b)}",
+            )
+
+
+def _relation(cell: Number, a: Number, b: Number) -> str:
+    if cell.unit == "x":
+        return f"{a.value:g} / {b.value:g} is {a.value / b.value:.2f}x"
+    return f"{a.value:g} and {b.value:g} differ by {100 * (a.value / b.value - 1):+.1f}%"
 
 
 @rule(
@@ -119,43 +147,145 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
 )
 def changing_base(card: Card) -> Iterator[Violation]:
     """Report a column of differences whose rows have different bases."""
-    for section, table in card.tables:
-        bases: dict[str, list[Row]] = {}
-        for row, cell, pairs in _differences(section, table):
-            fitting = {base for a, b, base in pairs if _fits(cell, a, b)}
-            if len(fitting) == 1:
-                bases.setdefault(fitting.pop(), []).append(row)
-        if len(bases) > 1:
-            parts = "; ".join(f"{base} in {', '.join(r.label for r in rows)}" for base, rows in bases.items())
+    bases: dict[int, tuple[Table, dict[str, list[Row]]]] = {}
+    for found in _differences(card):
+        fitting = {base for a, b, base in found.pairs if base and _fits(found.cell, a, b, exact=True)}
+        if len(fitting) == 1:
+            _, by_base = bases.setdefault(id(found.table), (found.table, {}))
+            by_base.setdefault(fitting.pop(), []).append(found.row)
+    for table, by_base in bases.values():
+        if len(by_base) > 1:
+            parts = "; ".join(f"{base} in {_some([r.label for r in rows])}" for base, rows in by_base.items())
             yield Violation(table.line, f"the percentages are taken of {parts}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 ValueAndBase = tuple[Number, Number, str]
 
 
-def _differences(section: Section, table: Table) -> Iterator[tuple[Row, Number, list[ValueAndBase]]]:
-    """Yield each difference of a table with the (value, base, base's name) triples that may have made it."""
-    places = [
-        i for i in range(len(table.header)) if claims.column_kind(table, i, section) in {"difference", "speedup"}
-    ]
-    values = [
-        i
-        for i in range(1, len(table.header))
-        if i not in places and claims.column_kind(table, i, section) not in {"k", "count", "interval", "temperature"}
-    ]
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """A percentage or a factor in a table, with the (value, base, base's name) triples that may have made it."""
+
+    table: Table
+    row: Row
+    cell: Number
+    text: str
+    pairs: list[ValueAndBase]
+
+
+_NOT_VALUES = {"k", "count", "interval", "temperature", "label", "difference", "speedup"}
+_CONDITION = re.compile(
+    r"\b(?:bs|batch(?: size)?|conc\w*|T|temp\w*|k|tp|dp|ctx|context|isl|osl|len\w*|tokens?)\s*[=:]?\s*\d", re.I
+)
+_BASELINE = re.compile(r"baseline|vanilla|auto-?regressive|\bAR\b|no[- ]spec|without|w/o|target only|基线|原始", re.I)
+_FACTOR_IN_CELL = re.compile(r"\((?:×\s?|x)?[+-]?\d[\d.,]*\s?(?:%|[x×])?\)")
+
+
+def _differences(card: Card) -> list[_Difference]:
+    if "differences" not in card.cache:
+        card.cache["differences"] = [d for _, table in card.tables for d in _of_table(table)]
+    found: list[_Difference] = card.cache["differences"]
+    return found
+
+
+def _of_table(table: Table) -> Iterator[_Difference]:
+    kinds = [claims.column_kind(table, i) for i in range(len(table.header))]
+    places = [i for i, kind in enumerate(kinds) if kind in {"difference", "speedup"}]
+    values = [i for i in range(1, len(kinds)) if kinds[i] not in _NOT_VALUES]
     for row in table.rows:
-        present = [(i, n) for i in values if (n := row.cells[i].number) is not None and n.value > 0]
-        for place in places:
-            text = row.cells[place].text
-            named = _NAMED_DIFFERENCE.match(text)
-            cell = next((n for n in numbers(text) if n.unit in {"%", "x"}), None)
-            if cell is None or len(present) != 2:
-                continue
-            pairs = [(a, b, table.header[j]) for i, a in present for j, b in present if i != j]
-            if named:
-                winner = [p for p in pairs if _names(named["name"], _other(table, present, p[2]))]
-                pairs = winner or pairs
-            yield row, cell, pairs
+        pair = next(((i, p) for i, c in enumerate(row.cells) if (p := c.pair) and p[0].value > 0 < p[1].value), None)
+        # a factor or a percentage in the cell of its value: of that value and the row's other one
+        for i in values:
+            if (m := _FACTOR_IN_CELL.search(row.cells[i].text)) and (n := row.cells[i].number) and n.unit == "":
+                cell = next((x for x in numbers(m[0]) if x.unit in {"%", "x"}), None)
+                own = row.cells[i].pair
+                if own and cell:
+                    yield _Difference(table, row, cell, row.cells[i].text, [(own[1], own[0], "")])
+                elif cell and n.value > 0 and (others := _others(table, row, values, i, kinds)):
+                    pairs = [(n, b, name) for b, name in others]
+                    yield _Difference(table, row, cell, row.cells[i].text, pairs)
+        # a difference of the two numbers of an arrow
+        if pair is not None:
+            at, (a, b) = pair
+            for i, c in enumerate(row.cells):
+                n = c.number
+                if i != at and n and (n.unit in {"%", "x"}) and (kinds[i] in {"difference", "speedup"} or n.signed):
+                    yield _Difference(table, row, n, c.text, [(b, a, "")])
+            continue
+        yield from _of_two_columns(table, row, places, values, kinds)
+    yield from _of_baseline_rows(table, kinds)
+
+
+def _of_baseline_rows(table: Table, kinds: list[str]) -> Iterator[_Difference]:
+    """Yield the factors beside a throughput that are of the throughput of the one baseline among the rows."""
+    beside = [
+        (i, j)
+        for i, kind in enumerate(kinds)
+        if kind == "speedup"
+        for j in (i - 1, i + 1)
+        if 0 < j < len(kinds) and kinds[j] == "throughput" and (kinds.count("throughput") == 1 or j == i - 1)
+    ]
+    if not beside or len(table.rows) > _MOST_ROWS * 4:
+        return
+    groups: dict[str, list[Row]] = {}
+    repeated = len({row.cells[0].text for row in table.rows}) < len(table.rows)
+    for row in table.rows:
+        groups.setdefault(row.cells[0].text if repeated else "", []).append(row)
+    for i, j in beside:
+        for rows in groups.values():
+            bases = [
+                r for r in rows if (n := r.cells[i].number) and n.value == 1 and n.unit == "x" and r.cells[j].number
+            ]
+            base = bases[0].cells[j].number if len(bases) == 1 else None
+            for row in rows if base is not None and base.value > 0 else ():
+                factor, value = row.cells[i].number, row.cells[j].number
+                averaged = re.search(r"avg|average|mean|平均", f"{table.header[i]} {row.label}", re.I)
+                if averaged:  # the mean of factors is not the factor of means
+                    continue
+                if base and row is not bases[0] and factor and factor.unit == "x" and value and value.value > 0:
+                    yield _Difference(table, row, factor, row.cells[i].text, [(value, base, "")])
+
+
+def _others(table: Table, row: Row, values: list[int], i: int, kinds: list[str]) -> list[tuple[Number, str]]:
+    """Return the numbers that a cell may be compared with: those of the columns of its kind, baselines first."""
+    found = [
+        (n, table.header[j])
+        for j in values
+        if j != i and kinds[j] == kinds[i] and (n := row.cells[j].number) and n.unit == "" and n.value > 0
+    ]
+    named = [one for one in found if _BASELINE.search(one[1])]
+    return named or (found if len(found) == 1 else [])
+
+
+def _of_two_columns(
+    table: Table, row: Row, places: list[int], values: list[int], kinds: list[str]
+) -> Iterator[_Difference]:
+    """Yield the differences of a row that can only be of its two numbers of one kind."""
+    present = [(i, n) for i in values if (n := row.cells[i].number) is not None and n.value > 0 and n.unit != "x"]
+    for wanted in ("throughput", "latency"):
+        if sum(kinds[i] == wanted for i, _ in present) == 2:
+            present = [(i, n) for i, n in present if kinds[i] == wanted]
+    if len(present) != 2 or len({kinds[i] for i, _ in present}) != 1:
+        return
+    headers = [table.header[i] for i, _ in present]
+    if any(_CONDITION.search(h) for h in headers) and not any(_BASELINE.search(h) for h in headers):
+        return  # two conditions of one method are not two methods
+    for place in places:
+        text = row.cells[place].text
+        cell = next((n for n in numbers(text) if n.unit in {"%", "x"}), None)
+        if cell is None:
+            continue
+        pairs = [(a, b, table.header[j]) for i, a in present for j, b in present if i != j]
+        if named := _NAMED_DIFFERENCE.match(text):
+            winner = [p for p in pairs if _names(named["name"], _other(table, present, p[2]))]
+            pairs = winner or pairs
+        elif any(_BASELINE.search(h) for h in headers):
+            pairs = [p for p in pairs if _BASELINE.search(p[2])] or pairs
+        yield _Difference(table, row, cell, text, pairs)
 
 
 def _other(table: Table, present: list[tuple[int, Number]], base: str) -> str:
@@ -166,16 +296,26 @@ def _names(name: str, header: str) -> bool:
     return name.strip().lower() in header.lower()
 
 
-def _fits(cell: Number, a: Number, b: Number) -> bool:
+def _fits(cell: Number, a: Number, b: Number, *, exact: bool = False) -> bool:
+    """Return whether a printed percentage or factor follows from a value and its base.
+
+    A percentage without a sign may also be the size of a decrease, the ratio itself, or percentage points; a factor
+    may be of a time that got shorter. With ``exact`` none of these.
+    """
     ratio = a.value / b.value
     slack = ratio * (a.slack / a.value + b.slack / b.value)
+    # whoever divides before rounding may be off by one in the last digit
+    room = slack + cell.ulp * (0.01 if cell.unit == "%" else 1) + 1e-9
     if cell.unit == "x":
-        return abs(ratio - cell.value) <= slack + cell.slack + 1e-9
-    return abs(100 * (ratio - 1) - cell.value) <= 100 * slack + cell.ulp / 2 + 1e-9
-
-
-def _printed(row: Row, cell: Number) -> str:
-    return next((c.text for c in row.cells if cell in numbers(c.text)), f"{cell.value:g}{cell.unit}")
+        return abs(ratio - cell.value) <= room or (
+            not exact and abs(ratio * cell.value - 1) <= room * (1 + cell.value)
+        )
+    percent = 100 * slack + cell.ulp + 1e-9
+    if abs(100 * (ratio - 1) - cell.value) <= percent:
+        return True
+    points = a.unit == b.unit == "%" and abs(a.value - b.value - cell.value) <= (a.ulp + b.ulp + cell.ulp) / 2 + 1e-9
+    other = not cell.signed and min(abs(100 * abs(ratio - 1) - cell.value), abs(100 * ratio - cell.value)) <= percent
+    return not exact and (points or other)
 
 
 @rule(
@@ -187,10 +327,16 @@ def _printed(row: Row, cell: Number) -> str:
 )
 def wrong_draft_rate(card: Card) -> Iterator[Violation]:
     """Report rows whose share of accepted drafted tokens does not follow from their τ and K."""
+    shares: dict[int, list[int]] = {}
     for length in claims.acceptance_lengths(card):
-        for i, header in enumerate(length.table.header):
-            share = length.row.cells[i].number
-            if not re.search(r"drafted (?:tokens )?accept|draft acceptance", header, re.I) or share is None:
+        table, row = length.table, length.row
+        if table is None or row is None:
+            continue
+        if id(table) not in shares:
+            shares[id(table)] = [i for i, h in enumerate(table.header) if _OF_DRAFTED.search(h)]
+        for i in shares[id(table)]:
+            share = row.cells[i].number
+            if share is None:
                 continue
             for k in length.ks if len(length.ks) == 1 else ():
                 right = (length.number.value - 1) / k
@@ -198,7 +344,7 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
                     message = (
                         f"τ = {length.number.value:g} at K = {k} means {right:.1%}, not {share.value:g}{share.unit}"
                     )
-                    yield Violation(length.row.line, message)
+                    yield Violation(length.line, message)
 
 
 @rule(
@@ -210,26 +356,47 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
     fix="Compute it again, or name the weights (pooled over rounds, mean of requests).",
 )
 def wrong_average(card: Card) -> Iterator[Violation]:
-    """Report rows called average, mean or overall that differ from the mean of the other rows."""
-    for section, table in card.tables:
-        if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table, section), re.I):
+    """Report rows called average, mean or overall that no mean of the rows above them gives.
+
+    A mean weighted by the number of prompts, or a geometric or harmonic one, is not reported.
+    """
+    for _, table in card.tables:
+        if not any(_AVERAGE.match(row.label) for row in table.rows):
             continue
+        if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table), re.I):
+            continue
+        kinds = [claims.column_kind(table, i) for i in range(len(table.header))]
+        weights = [i for i, kind in enumerate(kinds) if kind == "count"]
+        group: list[Row] = []
         for row in table.rows:
             if not _AVERAGE.match(row.label):
+                group.append(row)
                 continue
             for i in range(1, len(table.header)):
-                others = [n for r, n in table.column(i) if r is not row]
                 printed = row.cells[i].number
-                if (
-                    printed is None
-                    or len(others) < 2
-                    or claims.column_kind(table, i, section) in {"count", "k", "interval"}
-                ):
+                others = [n for r in group if (n := r.cells[i].number) is not None]
+                if printed is None or kinds[i] in {"count", "k", "interval", "temperature"}:
                     continue
-                mean = fmean(n.value for n in others)
-                if abs(mean - printed.value) > (printed.ulp + max(n.ulp for n in others)) / 2 + 1e-9:
+                if len(others) < 2 or len(others) != len(group):
+                    continue
+                room = (printed.ulp + max(n.ulp for n in others)) / 2 + 1e-9
+                if all(abs(mean - printed.value) > room for mean in _means(group, others, weights)):
+                    mean = fmean(n.value for n in others)
                     message = f"{table.header[i]}: the rows' mean is {mean:.4g}, “{row.label}” says {printed.value:g}"
                     yield Violation(row.line, message)
+            group = []
+
+
+def _means(group: list[Row], values: list[Number], weights: list[int]) -> Iterator[float]:
+    plain = [n.value for n in values]
+    yield fmean(plain)
+    if all(value > 0 for value in plain):
+        yield geometric_mean(plain)
+        yield harmonic_mean(plain)
+    for j in weights:
+        counts = [n.value for r in group if (n := r.cells[j].number) is not None]
+        if len(counts) == len(plain) and sum(counts) > 0:
+            yield sum(a * b for a, b in zip(plain, counts, strict=True)) / sum(counts)
 
 
 @rule(
@@ -241,15 +408,22 @@ def wrong_average(card: Card) -> Iterator[Violation]:
 )
 def interval_without_value(card: Card) -> Iterator[Violation]:
     """Report rows whose interval does not contain their acceptance length."""
+    places: dict[int, list[int]] = {}
     for length in claims.acceptance_lengths(card):
-        for i in range(len(length.table.header)):
-            if claims.column_kind(length.table, i, length.section) != "interval":
-                continue
-            ends = [n.value for n in numbers(re.sub(r"(?<=\d)\s*[–-]\s*(?=\d)", " ", length.row.cells[i].text))]
+        table, row = length.table, length.row
+        if table is None or row is None:
+            continue
+        if id(table) not in places:
+            kinds = [column.kind for column in claims.columns(table)]
+            places[id(table)] = (
+                [i for i, k in enumerate(kinds) if k == "interval"] if kinds.count("length") < 2 else []
+            )
+        for i in places[id(table)]:
+            ends = [n.value for n in numbers(re.sub(r"(?<=\d)\s*[–-]\s*(?=\d)", " ", row.cells[i].text))]
             slack = length.number.slack
             if len(ends) == 2 and not ends[0] - slack <= length.number.value <= ends[1] + slack:
-                message = f"τ = {length.number.value:g} is outside {ends[0]:g} … {ends[1]:g} ({length.row.label})"
-                yield Violation(length.row.line, message)
+                message = f"τ = {length.number.value:g} is outside {ends[0]:g} … {ends[1]:g} ({length.label})"
+                yield Violation(length.line, message)
 
 
 @rule(
@@ -261,16 +435,49 @@ def interval_without_value(card: Card) -> Iterator[Violation]:
 )
 def outlier(card: Card) -> Iterator[Violation]:
     """Report throughputs far from their column's median, by a factor above 3, that no sentence explains."""
-    for section, table, i in claims.columns_of_kind(card, "throughput"):
+    seen: set[int] = set()
+    for _, table, i in claims.columns_of_kind(card, "throughput"):
         values = table.column(i)
-        if len(values) < 4:
+        if not 4 <= len(values) <= _MOST_ROWS or id(table) in seen or _varies(table):
             continue
+        seen.add(id(table))
         middle = median(n.value for _, n in values)
         for row, n in values:
             far = n.value > 0 and max(n.value / middle, middle / n.value) > _OUTLIER
-            if far and not card.search(re.escape(row.label), tables=False) and i == _first(card, section, table):
+            if far and not card.search(re.escape(row.label), tables=False):
                 yield Violation(row.line, f"{row.label} is {n.value:g}, the others are around {middle:.4g}")
 
 
-def _first(card: Card, section: Section, table: Table) -> int:
-    return next(i for s, t, i in claims.columns_of_kind(card, "throughput") if t is table and s is section)
+def _varies(table: Table) -> bool:
+    """Return whether the rows differ in what makes throughput differ: model, concurrency, batch size, hardware."""
+    kinds = {column.kind for column in claims.columns(table)}
+    return bool({"count", "k"} & kinds) or bool(
+        re.search(r"model|target|模型|hardware|gpu|engine|\btp\b|setup|config", " ".join(table.header[:3]), re.I)
+    )
+
+
+@rule(
+    "C210",
+    "warning",
+    "Every drafted token is accepted",
+    why="No head predicts its target always. 100 % is what simulated acceptance, a target that drafts for itself, or "
+    "a counter that counts something else gives.",
+    fix="Measure again without simulated acceptance, or say what the number counts.",
+)
+def full_acceptance(card: Card) -> Iterator[Violation]:
+    """Report an acceptance rate of 100 %, in a sentence or in a whole column of more than one row."""
+    rate = r"(?:acceptance(?: rates?| ratio)?|接[受收]率)"
+    sure = r"100(?:\.0+)?\s?%"
+    for hit in card.search(
+        rf"{sure} (?:draft |token )?{rate}|{rate} (?:rate )?(?:of|is|was|=|:|reaches|为) ?{sure}", tables=False
+    ):
+        if not re.search(
+            r"\b(?:not|no|never|impossible|simulat|synthetic|cannot|upper)",
+            hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 40],
+            re.I,
+        ):
+            yield Violation(hit.line, f"“{hit.match[0].strip()}”")
+    for _, table, i in claims.columns_of_kind(card, "rate"):
+        values = [n for _, n in table.column(i)]
+        if len(values) > 1 and all(n.share >= 1 and n.unit == "%" for n in values):
+            yield Violation(table.line, f"“{table.header[i]}” is 100% in every row")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Violation, rule
+from eagle3hub.lint.model import Card, Hit, Violation, rule
 from eagle3hub.system.documents import did_you_mean
 
 # C60x: the license, in metadata and in prose
@@ -97,11 +98,14 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
     stated = set(card.listed("license"))
     if not stated or stated & {"other", "unknown"}:
         return
+    lines_of: dict[int, list[Hit]] = {}
+    for hit in card.search(r".+"):
+        lines_of.setdefault(id(hit.section), []).append(hit)
     for section in card.sections:
         here = section.path[-1] if section.path else None
         if here is None or here.level == 1 or not re.search(_SECTION, here.text, re.I):
             continue
-        lines = [h for h in card.search(r".+") if h.section is section]
+        lines = lines_of.get(id(section), [])
         named = set().union(*(vocabulary.printed(h.match[0]) for h in lines), set())
         if named and not named & stated:
             line = next(h.line for h in lines if vocabulary.printed(h.match[0]))
@@ -121,8 +125,10 @@ def license_without_link(card: Card) -> Iterator[Violation]:
     """Report license sections that hold a custom license's name and no link."""
     if card.listed("license_link"):
         return
+    linked_lines = {link.line for link in card.links}
+    texts = "\n".join(link.text for link in card.links)
     for hit in card.search(r"^\W*(?P<name>[a-z][\w.]*(?:-[\w.]+)*-(?:licen[cs]e|terms|agreement))\W*$"):
-        linked = any(hit.match["name"] in link.text or link.line == hit.line for link in card.links)
+        linked = hit.line in linked_lines or hit.match["name"] in texts
         if re.search(_SECTION, hit.section.title, re.I) and not linked:
             seen = "no address is visible" if card.is_page_text else "no address is given"
             yield Violation(hit.line, f"{hit.match['name']}: {seen}")
@@ -133,7 +139,18 @@ def license_without_link(card: Card) -> Iterator[Violation]:
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DATA_URL = re.compile(r"(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)")
-_TAGS = {"eagle3", "eagle-3", "eagle", "speculative-decoding", "draft-model", "speculator", "speculators"}
+_TAGS = {
+    "eagle3",
+    "eagle-3",
+    "eagle",
+    "speculative-decoding",
+    "draft-model",
+    "speculator",
+    "speculators",
+    "dflash",
+    "mtp",
+    "medusa",
+}
 _LANGUAGES = {"english": "en", "chinese": "zh", "japanese": "ja", "korean": "ko", "german": "de", "french": "fr"}
 _MASS = {"t": 1e6, "tonnes": 1e6, "tons": 1e6, "kg": 1e3, "g": 1.0, "grams": 1.0}
 _EMISSIONS = (
@@ -167,6 +184,7 @@ def missing_metadata(card: Card) -> Iterator[Violation]:
     "base_model is missing or is not a Hub id",
     why="It links the head to its target; a draft head without its target is of no use.",
     fix="Add base_model: owner/name of the target.",
+    heads=True,
 )
 def missing_base_model(card: Card) -> Iterator[Violation]:
     """Report a missing base_model, or one that is not ``owner/name``."""
@@ -186,6 +204,7 @@ def missing_base_model(card: Card) -> Iterator[Violation]:
     "base_model is not the model in the text",
     why="The Hub links the model in the metadata; people run the model in the text.",
     fix="Name the same model in both.",
+    heads=True,
 )
 def unmentioned_base_model(card: Card) -> Iterator[Violation]:
     """Report a base_model whose name is nowhere in the text."""
@@ -199,18 +218,14 @@ def unmentioned_base_model(card: Card) -> Iterator[Violation]:
     "warning",
     "The Hub cannot find the head by its tags",
     why="People search for draft heads by tag; the Hub has no relation “draft of”.",
-    fix="Add tags: [eagle3, speculative-decoding, draft-model] and pipeline_tag: text-generation.",
+    fix="Add tags: [eagle3, speculative-decoding, draft-model].",
+    heads=True,
 )
 def missing_tags(card: Card) -> Iterator[Violation]:
-    """Report a card without a tag that says what it is, or without the pipeline tag."""
-    if card.front is None:
-        return
+    """Report a card without a tag that says what it is. A draft head is no pipeline, and needs no pipeline_tag."""
     given = {tag.lower() for tag in card.listed("tags")}
-    if not given & _TAGS:
+    if card.front is not None and not given & _TAGS:
         yield Violation(card.metadata_line("tags"), "no tag says that this is a draft head")
-    if card.listed("pipeline_tag") != ["text-generation"]:
-        shown = ", ".join(card.listed("pipeline_tag")) or "missing"
-        yield Violation(card.metadata_line("pipeline_tag"), f"pipeline_tag is {shown}, not text-generation")
 
 
 @rule(
@@ -219,6 +234,7 @@ def missing_tags(card: Card) -> Iterator[Violation]:
     "Text and metadata name different data sets",
     why="The Hub links a data set to the models trained on it by the metadata alone, and by id alone.",
     fix="List the Hub ids of all training sets under datasets:, and name them in the text.",
+    heads=True,
 )
 def different_datasets(card: Card) -> Iterator[Violation]:
     """Report data sets that are no ids, that only the text links, or that only the metadata names."""
@@ -238,9 +254,11 @@ def different_datasets(card: Card) -> Iterator[Violation]:
         for s, start, end in zip(card.sections, starts, [*starts[1:], len(card.text)], strict=True)
         if re.search(claims.TRAINING + r"|\bdata", s.title, re.I)
     ]
+    begins = [a for a, _ in spans]
     for link in card.links:
         m = _DATA_URL.search(link.target)
-        if m and m[1].lower() not in lower and any(a <= link.line < b for a, b in spans):
+        at = bisect_right(begins, link.line) - 1
+        if m and m[1].lower() not in lower and at >= 0 and link.line < spans[at][1]:
             message = f"{m[1]} is linked here and not listed in the metadata"
             yield Violation(link.line, message, severity="info" if listed else None)
 
@@ -251,6 +269,7 @@ def different_datasets(card: Card) -> Iterator[Violation]:
     "Language is missing, malformed or differs from the text",
     why="Acceptance falls outside the languages a head was trained on; the Hub filters by code.",
     fix="Add language: with ISO 639 codes such as en.",
+    heads=True,
 )
 def missing_language(card: Card) -> Iterator[Violation]:
     """Report a missing language, invalid codes, and training languages that only the text names."""
@@ -276,10 +295,14 @@ def missing_language(card: Card) -> Iterator[Violation]:
     "Training data is not named",
     why="Acceptance depends on how near the prompts are to the training data, and its terms bound the head's license.",
     fix="Name the data sets, or say what the text is and who generated it.",
+    heads=True,
+    words=True,
 )
 def missing_training_data(card: Card) -> Iterator[Violation]:
     """Report a card that names no training data in text or metadata."""
-    known = r"\bdata(?:[- ]?sets?)?\b|ultrachat|magpie|sharegpt|perfectblend|corpus|synthetic"
+    known = (
+        r"\bdata(?:[- ]?sets?)?\b|数据|语料|ultrachat|magpie|sharegpt|perfectblend|corpus|synthetic|\d[kKM] samples"
+    )
     if not card.listed("datasets") and not card.says(known):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
         yield Violation(line, "neither text nor metadata names the training data")
@@ -291,6 +314,8 @@ def missing_training_data(card: Card) -> Iterator[Violation]:
     "Training hardware is not named",
     why="What a head costs to train is the first question of anybody who would train one for another target.",
     fix="Name accelerators, how many, and for how long.",
+    heads=True,
+    words=True,
 )
 def missing_training_hardware(card: Card) -> Iterator[Violation]:
     """Report a card that names no accelerator anywhere."""
@@ -374,6 +399,35 @@ def _mass(m: re.Match[str]) -> tuple[float, str, float]:
     printed = float((m["v1"] or m["v2"]).replace(",", ""))
     unit = (m["u1"] or m["u2"]).lower()
     return printed, unit, printed * _MASS[unit]
+
+
+@rule(
+    "C624",
+    "warning",
+    "new_version is somebody else's",
+    why="The Hub shows a notice on the page that sends readers to the newer model. To a repository of another owner "
+    "only a takeover or a copied metadata block sends them.",
+    fix="Name a repository of your own, or take the field out.",
+)
+def foreign_version(card: Card) -> Iterator[Violation]:
+    """Report a new_version of another owner than the repository's, or than that of the head in the examples."""
+    own = card.repo or _own_repo(card)
+    for value in card.listed("new_version"):
+        line = card.metadata_line("new_version")
+        if not _ID.fullmatch(value):
+            yield Violation(line, f"new_version {value!r} is not of the form owner/name")
+        elif own and own.split("/")[0].lower() != value.split("/")[0].lower():
+            yield Violation(line, f"new_version is {value}, and this repository is {own}")
+
+
+def _own_repo(card: Card) -> str:
+    """Return the repository that the card's examples draft with, if they name one, else an empty text."""
+    named = re.compile(
+        r"(?:speculative-draft-model(?:-path)?[ =]\s*|[\"']model[\"']\s*:\s*|speculative_model(?:_dir)?:\s*)"
+        r"[\"']?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    )
+    found = {m[1] for _, m in claims.code_matches(card, named)} - set(card.listed("base_model"))
+    return found.pop() if len(found) == 1 else ""
 
 
 @rule(

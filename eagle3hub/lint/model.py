@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,26 @@ if TYPE_CHECKING:
 
 
 _NUMBER = re.compile(
-    r"(?<![\w.])(?<!\w-)(?P<sign>[-+−]?)(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w))|(?!\w))"
+    r"(?<![\w.])(?<!\w-)(?:(?P<times>(?<!\d)(?<!\d\s)(?:×\s?|x(?=\d+\.\d)))|(?P<sign>[-+−]?))"
+    r"(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w)(?!\s?\d))|(?![A-Za-z_\d]))"
+)
+_NUMBER_FIRST = re.compile(r"[\s~≈*(]*(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d")
+_PAIR = re.compile(
+    r"(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[A-Za-z%/]{0,12})\s*(?:→|⇒|➜|⟶|-{1,2}>|=>)\s*(?P<b>\d[\d,]*(?:\.\d+)?)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number as printed. ``value`` of ``31.4%`` is 31.4; ``ulp`` is one unit of its last printed digit."""
+    """One number as printed. ``value`` of ``31.4%`` is 31.4; ``ulp`` is one unit of its last printed digit.
+
+    ``unit`` is ``%``, ``x`` (for a factor: ``1.35x``, ``×1.35``) or empty; ``signed`` says whether a sign is printed.
+    """
 
     value: float
     unit: str
     ulp: float
+    signed: bool = False
 
     @property
     def share(self) -> float:
@@ -43,14 +52,19 @@ class Number:
 
 
 def numbers(text: str) -> list[Number]:
-    """Return every number in a text, such as ``+2.8%``, ``1,866`` or ``1.35x``."""
+    """Return every number in a text, such as ``+2.8%``, ``1,866``, ``1.35x`` or ``×1.35``."""
     out = []
     for m in _NUMBER.finditer(text):
-        digits = m["digits"].replace(",", "")
-        decimals = len(digits.partition(".")[2])
         sign = -1 if m["sign"] in {"-", "−"} else 1
-        out.append(Number(sign * float(digits), (m["unit"] or "").replace("×", "x"), 10.0**-decimals))
+        unit = "x" if m["times"] else (m["unit"] or "").replace("×", "x")
+        value, ulp = _value(m["digits"])
+        out.append(Number(sign * value, unit, ulp, bool(m["sign"])))
     return out
+
+
+def _value(digits: str) -> tuple[float, float]:
+    plain = digits.replace(",", "")
+    return float(plain), 10.0 ** -len(plain.partition(".")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +77,50 @@ class Cell:
     @classmethod
     def of(cls, text: str) -> Cell:
         """Make a cell from its text."""
-        found = numbers(text)
-        rest = re.sub(r"^[\s~≈*]*", "", text)
-        return cls(text, found[0] if found and re.match(r"[-+−.]?\d", rest) else None)
+        found = numbers(text) if _NUMBER_FIRST.match(text) else []
+        return cls(text, found[0] if found else None)
+
+    @property
+    def pair(self) -> tuple[Number, Number] | None:
+        """The two numbers of a cell such as ``207.83 → 268.62``, or None."""
+        m = _PAIR.search(self.text)
+        return (Number(*_numbered(m["a"])), Number(*_numbered(m["b"]))) if m else None
+
+
+def _numbered(digits: str) -> tuple[float, str, float]:
+    value, ulp = _value(digits)
+    return value, "", ulp
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table's body."""
+    """One row of a table's body. ``label`` is the text of its first cells, up to the first that is a number."""
 
     line: int
     cells: tuple[Cell, ...]
-
-    @property
-    def label(self) -> str:
-        """The text of the first cell."""
-        return self.cells[0].text if self.cells else ""
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. Every row has as many cells as ``header``."""
+    """A table in Markdown or HTML. Every row has as many cells as ``header``.
+
+    A header of two rows is one here, with the words of both; a merged cell stands in every place that it covers.
+
+    Attributes:
+        heading: the nearest heading above the table.
+        before: the end of the paragraph before the table, in the same section.
+        after: the start of the paragraph after the table, in the same section.
+        cache: what rules found out about the table.
+    """
 
     line: int
     header: tuple[str, ...]
     rows: tuple[Row, ...]
+    heading: str = ""
+    before: str = ""
+    after: str = ""
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def column(self, index: int) -> list[tuple[Row, Number]]:
         """Return the numbers of one column with their rows. Cells that are not numbers are left out."""
@@ -95,8 +128,12 @@ class Table:
 
     @property
     def text(self) -> str:
-        """Header and cells as one text."""
-        return "\n".join([" ".join(self.header), *(" ".join(c.text for c in row.cells) for row in self.rows)])
+        """Header and cells as one text: a line for the header and one for each row."""
+        if "text" not in self.cache:
+            rows = (" | ".join(c.text for c in row.cells).replace("\n", " ") for row in self.rows)
+            self.cache["text"] = "\n".join([" | ".join(self.header).replace("\n", " "), *rows])
+        found: str = self.cache["text"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +165,11 @@ class Code:
     line: int
     language: str
     text: str
+
+    @property
+    def is_data(self) -> bool:
+        """Whether the block prints data as JSON."""
+        return self.language in {"json", "jsonc", ""} and self.text.lstrip()[:1] in {"{", "["}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +265,22 @@ class Card:
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def is_of_a_head(self) -> bool:
+        """Whether this is the card of a draft head."""
+        if "head" not in self.cache:
+            self.cache["head"] = is_of_a_head(self)
+        found: bool = self.cache["head"]
+        return found
+
+    @property
+    def unread_language(self) -> str:
+        """The language of the prose if the rules do not read it, else an empty text."""
+        if "language" not in self.cache:
+            self.cache["language"] = unread_language(self)
+        found: str = self.cache["language"]
+        return found
+
+    @property
     def metadata(self) -> Mapping[str, Any]:
         """The fields of the metadata block; empty if there is no block."""
         return self.front.data if self.front is not None and isinstance(self.front.data, dict) else {}
@@ -256,27 +314,39 @@ class Card:
         return list(self.blocks_of(Table))
 
     def search(self, pattern: str, *, outside: str | None = None, tables: bool = True) -> list[Hit]:
-        """Return every match of a pattern in headings, prose and tables, sorted by line.
+        """Return every match of a pattern in headings, prose, tables and printed results, sorted by line.
 
         The search ignores case, and a line break counts as a space.
 
         Args:
             outside: skip the sections whose headings match this pattern.
-            tables: also search tables.
+            tables: also search tables and results that are printed as JSON.
         """
-        found = []
-        wanted = re.compile(pattern, re.I)
-        for section in self.sections:
-            if outside and re.search(outside, section.title, re.I):
-                continue
-            for line, text in _texts(section, tables):
-                for m in wanted.finditer(text.replace("\n", " ")):
-                    found.append(Hit(line + text.count("\n", 0, m.start()), m, section))
-        return sorted(found, key=lambda hit: hit.line)
+        return sorted(self._matches(pattern, outside, tables), key=lambda hit: hit.line)
 
     def says(self, pattern: str, *, outside: str | None = None) -> bool:
         """Return whether `search` finds anything."""
-        return bool(self.search(pattern, outside=outside))
+        key = f"says {outside} {pattern}"
+        if key not in self.cache:
+            self.cache[key] = next(self._matches(pattern, outside, True), None) is not None
+        found: bool = self.cache[key]
+        return found
+
+    def _matches(self, pattern: str, outside: str | None, tables: bool) -> Iterator[Hit]:
+        wanted = re.compile(pattern, re.I)
+        for section, texts in self._texts:
+            if outside and re.search(outside, section.title, re.I):
+                continue
+            for text in texts:
+                if tables or not text.is_table:
+                    yield from text.matches(wanted, section)
+
+    @property
+    def _texts(self) -> list[tuple[Section, list[_Text]]]:
+        if "texts" not in self.cache:
+            self.cache["texts"] = [(section, list(_texts(section))) for section in self.sections]
+        found: list[tuple[Section, list[_Text]]] = self.cache["texts"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,16 +358,42 @@ class Hit:
     section: Section
 
 
-def _texts(section: Section, tables: bool) -> Iterator[tuple[int, str]]:
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text that is searched. ``lines`` are the pieces that no match may cross, each with its line in the file."""
+
+    text: str
+    lines: Sequence[tuple[int, str]]
+    breaks: str
+    is_table: bool
+
+    def matches(self, wanted: re.Pattern[str], section: Section) -> Iterator[Hit]:
+        # what matches in a piece has a match in the whole, which is found much sooner than in each piece
+        if len(self.lines) > 1 and not re.compile(wanted.pattern, wanted.flags | re.M).search(self.text):
+            return
+        for line, piece in self.lines:
+            at, seen = line, 0
+            for m in wanted.finditer(piece):
+                at, seen = at + self.breaks.count("\n", seen, m.start()), m.start()
+                yield Hit(at, m, section)
+
+
+def _texts(section: Section) -> Iterator[_Text]:
     if section.path:
-        yield section.path[-1].line, section.path[-1].text
+        heading = section.path[-1]
+        plain = heading.text.replace("\n", " ")
+        yield _Text(plain, [(heading.line, plain)], heading.text, False)
     for block in section.blocks:
         if isinstance(block, Prose):
-            yield block.line, block.text
-        elif isinstance(block, Table) and tables:
-            yield block.line, " | ".join(block.header)
-            for row in block.rows:
-                yield row.line, " | ".join(c.text for c in row.cells)
+            plain = block.text.replace("\n", " ")
+            yield _Text(plain, [(block.line, plain)], block.text, False)
+        elif isinstance(block, Table):
+            rows = block.text.split("\n")
+            yield _Text(
+                block.text, list(zip([block.line, *(r.line for r in block.rows)], rows, strict=True)), "", True
+            )
+        elif isinstance(block, Code) and block.is_data:
+            yield _Text(block.text, list(enumerate(block.text.split("\n"), block.line)), "", True)
 
 
 # Rules and findings
@@ -332,7 +428,11 @@ RuleFunction = Callable[[Card], Iterable[Violation]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its stable code, the severity of its findings, and the texts of its documentation."""
+    """A rule: its stable code, the severity of its findings, and the texts of its documentation.
+
+    ``heads``: the rule is about the cards of draft heads. ``words``: it looks for words, so that it says nothing of a
+    card in a language that is not read.
+    """
 
     code: str
     severity: Severity
@@ -340,6 +440,8 @@ class Rule:
     why: str
     fix: str
     check: RuleFunction
+    heads: bool = False
+    words: bool = False
 
     @property
     def family(self) -> str:
@@ -367,21 +469,112 @@ RULES: dict[str, Rule] = {}
 """Every rule by its code. A code is never reused for another rule."""
 
 
-def rule(code: str, severity: Severity, title: str, *, why: str, fix: str) -> Callable[[RuleFunction], RuleFunction]:
+def rule(
+    code: str, severity: Severity, title: str, *, why: str, fix: str, heads: bool = False, words: bool = False
+) -> Callable[[RuleFunction], RuleFunction]:
     """Register a function as a rule. Raises ValueError if the code is taken or belongs to no family."""
 
     def register(check: RuleFunction) -> RuleFunction:
         if code in RULES or code[:2] not in FAMILIES or len(code) != 4:
             raise ValueError(f"the code {code} is taken or belongs to no known family")
-        RULES[code] = Rule(code, severity, title, why, fix, check)
+        RULES[code] = Rule(code, severity, title, why, fix, check, heads, words)
         return check
 
     return register
 
 
 def run_rule(rule: Rule, card: Card) -> Iterable[Finding]:
-    """Yield the findings of one rule in a card."""
+    """Yield the findings of one rule in a card; none if the rule is not about this kind of card or its language."""
+    if (rule.heads and not card.is_of_a_head) or (rule.words and card.unread_language):
+        return
     for found in rule.check(card):
         yield Finding(
             rule.code, found.severity or rule.severity, found.line, found.message, rule.why, found.fix or rule.fix
         )
+
+
+# What kind of card it is, and in which language
+
+
+_HEAD_TAGS = {"eagle3", "eagle-3", "draft-model", "speculator", "speculators"}
+_DRAFT = (
+    r"(?:draft(?:er|ing)?(?:[ -](?:head|model|module|weights))?|speculator(?: model)?"
+    r"|eagle[ -]?3?(?:\.\d)?[ -](?:head|draft|model|module)|草稿模型)"
+)
+_HEAD_WORDS = re.compile(
+    rf"\b(?:this|the|an?|our|本)\b[^.\n]{{0,80}}\b{_DRAFT}|\b{_DRAFT}[^.\n]{{0,60}}\b(?:for|of)\b"
+    rf"|^{_DRAFT}\b|草稿模型|eagle-?3?$",
+    re.I | re.M,
+)
+_OWN_WORDS = re.compile(
+    rf"\b(?:this|the) (?:model|repo|repository|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}\b(?:is|contains"
+    rf"|was|holds)\b"
+    rf"[^.\n]{{0,80}}\b{_DRAFT}|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
+    rf"|\bthis is an?\b[^.\n]{{0,60}}\b{_DRAFT}"
+    rf"|\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d|^[^.\n]{{0,60}}{_DRAFT} (?:for"
+    rf"|of) \S*\d|\S-eagle-?3?$",
+    re.I | re.M,
+)
+_OTHER_WORDS = re.compile(
+    r"\b(?:toolkit|framework (?:for|that|to)|library (?:for|that|to)|codebase|runbook|recipes?|tutorial"
+    r"|guide|step by step|指南|教程|框架|工具包|"
+    r"implementation of|benchmark results of|this page|speculative decoding (?:method|algorithm|technique"
+    r"|framework))\b",
+    re.I,
+)
+_TITLE = re.compile(r"eagle|draft|speculator|dflash|mtp|head|草稿", re.I)
+
+
+def is_of_a_head(card: Card) -> bool:
+    """Return whether a card is of a draft head: by its tags, else by its title and its first paragraphs.
+
+    Toolkits and guides have no metadata block, and their first paragraphs speak of methods.
+    """
+    tags = {tag.lower() for tag in card.listed("tags")}
+    if tags & _HEAD_TAGS or card.listed("library_name") == ["speculators"]:
+        return True
+    titles = [s.path[-1].text for s in card.sections if s.path][:1]
+    opening = [b.text for s in card.sections[:4] for b in s.blocks if isinstance(b, Prose)][:5]
+    first = "\n".join([*titles, *(text[:800] for text in opening)])
+    if not _HEAD_WORDS.search(first):
+        return False
+    if card.front is not None:
+        return bool(_TITLE.search(" ".join(titles))) or not titles
+    return card.is_page_text or bool(_OWN_WORDS.search(first) and not _OTHER_WORDS.search(first[:700]))
+
+
+_SCRIPTS = (
+    ("Japanese", re.compile(r"[\u3040-\u30ff]")),
+    ("Korean", re.compile(r"[\uac00-\ud7af]")),
+    ("Cyrillic script", re.compile(r"[\u0400-\u04ff]")),
+    ("Arabic script", re.compile(r"[\u0600-\u06ff]")),
+    ("Devanagari", re.compile(r"[\u0900-\u097f]")),
+    ("Thai", re.compile(r"[\u0e00-\u0e7f]")),
+)
+_COMMON = {
+    "English": "the of and to is in for with this that on are was by from it as at be which we",
+    "German": "der die das und ist mit für nicht ein eine auf wird auch werden sich dem den von zu wir",
+    "French": "le la les des est et pour dans une sur avec que qui pas ce cette nous sont par du",
+    "Spanish": "el la los las de y es para en una con que por del se no este esta son más",
+    "Portuguese": "o os as de e é para em uma com que por do da não este esta são mais um",
+    "Italian": "il lo la gli di e è per in una con che non del della questo sono più un le",
+}
+_WORDS_OF = {name: frozenset(words.split()) for name, words in _COMMON.items()}
+
+
+def unread_language(card: Card) -> str:
+    """Return the language of a card's prose if it is one that the rules do not read, else an empty text.
+
+    English and Chinese are read. Short texts are taken for English.
+    """
+    prose = " ".join(b.text for s in card.sections for b in s.blocks if isinstance(b, Prose))[:20_000]
+    letters = sum(c.isalpha() for c in prose)
+    if letters < 80:
+        return ""
+    for name, script in _SCRIPTS:
+        if len(script.findall(prose)) > 0.15 * letters:
+            return name
+    words = [word for word in re.findall(r"[^\W\d_]+", prose.lower()) if word.isascii() or not word.isupper()]
+    counts = {name: sum(word in known for word in words) for name, known in _WORDS_OF.items()}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] > 0.12 * len(words) and counts[best] > 2 * counts["English"] else ""

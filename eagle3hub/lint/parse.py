@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from eagle3hub.errors import ManifestError
 from eagle3hub.lint.model import Block, Card, Cell, Code, Entry, Heading, Link, Prose, Row, Section, Table, Tag
-from eagle3hub.system.documents import Document, parse_yaml
+from eagle3hub.system.documents import front_matter
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -24,7 +23,12 @@ if TYPE_CHECKING:
 
 
 Line = tuple[int, str]
-_FOOTER = re.compile(r"\s*(?:-\s*)?Downloads last month\b")
+_FOOTER = re.compile(
+    r"\s*(?:-\s*)?(?:Downloads last month\b|Inference Providers\b|Files and versions\b|Model tree for \S+"
+    r"|View Code\W*Maximize"
+    r"|Instructions to use \S+/\S+ with libraries)"
+)
+"""What the Hub's page has around a card, and the source of a card never has on a line of its own."""
 _BIBTEX = re.compile(r"\s*@[A-Za-z]+\{")
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?%?"
 _ROW = re.compile(rf"(?P<label>\S.*?)(?P<cells>(?:\s+{_NUMBER})+)\s*$")
@@ -39,7 +43,7 @@ _NOT_HEADING = re.compile(r"[.,;!?\\]$|:.|\d\.\d")
 
 
 def is_page_text(lines: Sequence[str]) -> bool:
-    """Return whether the lines contain the Hub's page footer, which the source of a card never has."""
+    """Return whether the lines contain what the Hub's page has around a card."""
     return any(_FOOTER.match(line) for line in lines)
 
 
@@ -48,7 +52,7 @@ def to_markdown(lines: Sequence[Line]) -> list[Line]:
 
     A line that is added gets the number of its neighbour.
     """
-    end = next((i for i, (_, line) in enumerate(lines) if _FOOTER.match(line)), len(lines))
+    end = next((i for i, (_, line) in enumerate(lines) if i > 4 and _FOOTER.match(line)), len(lines))
     out: list[Line] = []
     i = 0
     while i < end:
@@ -176,7 +180,7 @@ def _is_heading(lines: Sequence[Line], i: int) -> bool:
 
 
 _START = re.compile(r"^[ \t]*@(?P<kind>[A-Za-z]+)\s*\{\s*(?P<key>[^\s,{}]*)\s*,", re.MULTILINE)
-_FIELD = re.compile(r"^\s*(?P<name>[A-Za-z][\w-]*)\s*=", re.MULTILINE)
+_FIELD = re.compile(r"(?:^|,)\s*(?P<name>[A-Za-z][\w-]*)\s*=", re.MULTILINE)
 _KINDS_TEXT = (
     "article book booklet conference dataset electronic inbook incollection inproceedings manual mastersthesis misc "
     "online phdthesis preprint proceedings report software techreport unpublished"
@@ -263,13 +267,13 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    front, error, body = _front_matter(lines, name)
+    front, error, body = front_matter(lines, name)
     is_page = front is None and error is None and is_page_text(lines)
     numbered = list(enumerate(lines[body:], body + 1))
     if is_page:
         numbered = to_markdown(numbered)
-    walk = _Walk([number for number, _ in numbered])
-    walk.blocks(_markdown().parse("\n".join(line for _, line in numbered)))
+    walk = _Walk([number for number, _ in numbered], [line for _, line in numbered])
+    walk.blocks(_markdown().parse("\n".join(walk.lines)))
     entries, bad = bibtex_entries([(line, text) for line, text in walk.bibtex()])
     return Card(
         name,
@@ -287,23 +291,6 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
     )
 
 
-def _front_matter(lines: Sequence[str], name: str) -> tuple[Document | None, tuple[int, str] | None, int]:
-    """Return the metadata block, the error that made it unreadable, and the number of its lines."""
-    if not lines or lines[0].rstrip() != "---":
-        return None, None, 0
-    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
-    if end is None:
-        return None, (1, "the metadata block has no closing line of three dashes"), 0
-    try:
-        document = parse_yaml("\n".join(["", *lines[1:end]]), name)
-    except ManifestError as fault:
-        where, _, why = fault.message.removeprefix(f"{name}:").partition(": ")
-        return None, (int(where) if where.isdigit() else 1, why or fault.message), end + 1
-    if document.data is not None and not isinstance(document.data, dict):
-        return None, (2, "the metadata block is not a mapping of fields"), end + 1
-    return document, None, end + 1
-
-
 @cache
 def _markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt
@@ -311,31 +298,173 @@ def _markdown() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
+_AROUND = 600
+"""The characters of the paragraphs around a table that say what it shows."""
+
+
 def _sections(found: Sequence[Block]) -> tuple[Section, ...]:
     sections, path, blocks = [], (), []  # type: list[Section], tuple[Heading, ...], list[Block]
     for block in found:
         if isinstance(block, Heading):
-            sections.append(Section(path, tuple(blocks)))
+            sections.append(Section(path, tuple(_placed(blocks, path))))
             path, blocks = (*(h for h in path if h.level < block.level), block), []
         else:
             blocks.append(block)
-    return (*sections, Section(path, tuple(blocks)))
+    return (*sections, Section(path, tuple(_placed(blocks, path))))
+
+
+def _placed(blocks: Sequence[Block], path: tuple[Heading, ...]) -> Iterator[Block]:
+    """Yield the blocks of a section, its tables with the heading and the paragraphs around them."""
+    heading = path[-1].text if path else ""
+    after, following = [""] * len(blocks), ""
+    for i in range(len(blocks) - 1, -1, -1):
+        after[i] = following
+        if isinstance(block := blocks[i], Prose):
+            following = block.text[:_AROUND]
+    before = ""
+    for block, later in zip(blocks, after, strict=True):
+        if isinstance(block, Table):
+            yield replace(block, heading=heading, before=before, after=later, cache={})
+        else:
+            before = block.text[-_AROUND:] if isinstance(block, Prose) else before
+            yield block
+
+
+# Tables: one header, every cell in its place
+
+
+_MOST_CELLS = 200_000
+_MOST_SPAN = 64
+_LABELS = 3
+
+
+def _table_of(rows: Sequence[tuple[int, list[str]]], heads: int) -> Table | None:
+    """Make a table of rows of texts, the first ``heads`` of which are its header. None if there is no row."""
+    if not rows:
+        return None
+    width = max(len(cells) for _, cells in rows)
+    full = [(line, [*cells, *[""] * (width - len(cells))]) for line, cells in rows]
+    heads = min(max(heads, 1), len(full)) if heads < 2 and not _has_second_header(full) else max(heads, 2)
+    header = _joined([cells for _, cells in full[:heads]])
+    body: list[Row] = []
+    above = ""
+    for line, cells in full[heads:]:
+        if len(set(cells)) == 1 and width > 2 and cells[0]:  # one cell over the whole table: a title between rows
+            continue
+        if not cells[0] and any(cells[1:]) and above:
+            cells = [above, *cells[1:]]
+        made = tuple(Cell.of(text) for text in cells)
+        above = "" if made[0].number else cells[0]
+        body.append(Row(line, made, _label(made)))
+    return Table(full[0][0], header, tuple(body))
+
+
+def _label(cells: Sequence[Cell]) -> str:
+    first = next((i for i, cell in enumerate(cells) if cell.number), len(cells))
+    if first in {0, len(cells)}:
+        return cells[0].text if cells else ""
+    return " ".join(cell.text for cell in cells[: min(first, _LABELS)] if cell.text)
+
+
+def _has_second_header(rows: Sequence[tuple[int, list[str]]]) -> bool:
+    """Return whether the first row of the body names columns: no number in it, and gaps in the row above it."""
+    if len(rows) < 3:
+        return False
+    (_, first), (_, second), *rest = rows
+    filled = [text for text in second if text]
+    gaps = any(not text for text in first[1:]) and (not second[0] or second[0] == first[0] or not any(first))
+    numeric = any(Cell.of(text).number for _, cells in rest[:20] for text in cells[1:])
+    return gaps and len(filled) > 1 and numeric and not any(Cell.of(text).number for text in filled)
+
+
+def _joined(header: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return the header of several rows as one: a gap in all but the last goes on with the name to its left."""
+    if len(header) == 1:
+        return tuple(header[0])
+    rows: list[Sequence[str]] = []
+    for row in header[:-1]:
+        filled, left = [], ""
+        for text, last in zip(row, header[-1], strict=True):
+            left = text or (left if last else "")
+            filled.append(left)
+        rows.append(filled)
+    columns = zip(*rows, header[-1], strict=True)
+    return tuple(" ".join(dict.fromkeys(text for text in names if text)) for names in columns)
+
+
+@dataclass
+class _Grid:
+    """The cells of an HTML table, with those that reach over several rows or columns in every place they cover."""
+
+    rows: list[tuple[int, list[str]]] = field(default_factory=list)
+    heads: int = 0
+    down: dict[int, tuple[int, str]] = field(default_factory=dict)
+    size: int = 0
+    only_heads: bool = True
+
+    def start_row(self, line: int) -> None:
+        self._close_row()
+        self.rows.append((line, []))
+        self.only_heads = True
+
+    def add(self, line: int, text: str, across: int, down: int, *, head: bool) -> None:
+        if not self.rows:
+            self.start_row(line)
+        cells = self.rows[-1][1]
+        self._from_above(cells)
+        for _ in range(min(across, _MOST_SPAN)):
+            if self.size >= _MOST_CELLS:
+                return
+            if down > 1:
+                self.down[len(cells)] = (min(down, _MOST_SPAN * 64) - 1, text)
+            cells.append(text)
+            self.size += 1
+        self.only_heads &= head
+
+    def _from_above(self, cells: list[str]) -> None:
+        while len(cells) in self.down and self.size < _MOST_CELLS:
+            left, text = self.down.pop(len(cells))
+            if left > 1:
+                self.below[len(cells)] = (left - 1, text)
+            cells.append(text)
+            self.size += 1
+
+    below: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+    def _close_row(self) -> None:
+        if not self.rows:
+            return
+        self._from_above(self.rows[-1][1])
+        if self.only_heads and self.rows[-1][1] and self.heads == len(self.rows) - 1:
+            self.heads = len(self.rows)
+        self.down = {**self.down, **self.below}
+        self.below = {}
+
+    def table(self) -> Table | None:
+        self._close_row()
+        rows = [(line, cells) for line, cells in self.rows if any(cells)]
+        return _table_of(rows, self.heads) if len(rows) > 1 else None
 
 
 @dataclass
 class _Walk:
-    """A walk over markdown-it's tokens. ``numbers`` maps each parsed line to its line in the file."""
+    """A walk over markdown-it's tokens. ``numbers`` maps each of the parsed ``lines`` to its line in the file."""
 
     numbers: Sequence[int]
+    lines: Sequence[str]
     found: list[Block] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
 
     def blocks(self, tokens: Sequence[Token]) -> None:
         """Collect the blocks that the tokens describe."""
-        i = 0
+        i = skip = 0
+        closed = True
         while i < len(tokens):
             token = tokens[i]
+            if token.map and token.map[0] < skip:
+                i += 1
+                continue
             if token.type == "heading_open":
                 self.found.append(Heading(self._line(token), int(token.tag[1]), self._inline(tokens[i + 1])))
             elif token.type == "inline" and tokens[i - 1].type == "paragraph_open":
@@ -351,7 +480,14 @@ class _Walk:
                     )
                 )
             elif token.type == "html_block":
-                self._html(token.content, self._line(token))
+                content = token.content
+                if closed and token.map and content.lower().count("<table") > content.lower().count("</table"):
+                    # a blank line ends the block, but not the table
+                    start, end = token.map[0], self._end_of_table(token.map[1])
+                    closed = end > 0
+                    if closed:
+                        content, skip = "\n".join(self.lines[start:end]), end
+                self._html(content, self._line(token))
             elif token.type == "table_open":
                 i = self._table(tokens, i)
             i += 1
@@ -365,6 +501,10 @@ class _Walk:
         at = (token.map[0] if token.map else 0) + offset
         return self.numbers[min(at, len(self.numbers) - 1)] if self.numbers else 1
 
+    def _end_of_table(self, start: int) -> int:
+        """Return the index after the line that closes a table, or 0 if no line does."""
+        return next((i + 1 for i in range(start, len(self.lines)) if "</table" in self.lines[i].lower()), 0)
+
     def _table(self, tokens: Sequence[Token], start: int) -> int:
         rows: list[tuple[int, list[str]]] = []
         i = start + 1
@@ -374,8 +514,8 @@ class _Walk:
             elif tokens[i].type == "inline":
                 rows[-1][1].append(self._inline(tokens[i], rows[-1][0]).strip())
             i += 1
-        body = [Row(line, tuple(Cell.of(text) for text in cells)) for line, cells in rows[1:]]
-        self.found.append(Table(rows[0][0], tuple(rows[0][1]), tuple(body)))
+        if (table := _table_of(rows, 1)) is not None:
+            self.found.append(table)
         return i
 
     def _inline(self, token: Token, line: int | None = None) -> str:
@@ -390,6 +530,7 @@ class _Walk:
                 out += "\n"
                 line += 1
             elif child.type == "html_inline":
+                out += " " if child.content.lower().startswith("<br") else ""
                 self._html(child.content, line)
             elif child.type == "link_open":
                 opened.append((str(child.attrs.get("href", "")), len(out)))
@@ -413,8 +554,7 @@ class _Walk:
         parser = _Tags(line, seen)
         parser.feed(text)
         parser.close()
-        if words := "".join(parser.words).strip():
-            self.found.append(Prose(line, _shortened(words)))
+        self.found += parser.finished()
 
 
 def _shortened(text: str) -> str:
@@ -446,13 +586,72 @@ def _without_comments(text: str) -> str:
 
 
 class _Tags(HTMLParser):
+    """Collects the start tags of HTML, its words, and its tables. A table inside a table is part of its cell."""
+
     def __init__(self, line: int, seen: Callable[[Tag], None]) -> None:
         super().__init__()
         self.first, self.seen = line, seen
         self.words: list[str] = []
+        self.found: list[Block] = []
+        self.grid: _Grid | None = None
+        self.depth = 0
+        self.cell: tuple[int, bool, int, int] | None = None
+        self.texts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen(Tag(self.first + self.getpos()[0] - 1, tag, {name: value or "" for name, value in attrs}))
+        line = self.first + self.getpos()[0] - 1
+        given = {name: value or "" for name, value in attrs}
+        self.seen(Tag(line, tag, given))
+        if tag == "table":
+            self.depth += 1
+            if self.depth == 1:
+                self._flush()
+                self.grid = _Grid()
+        elif self.grid is not None and self.depth == 1:
+            if tag in {"tr", "td", "th"}:
+                self._end_cell()
+            if tag == "tr":
+                self.grid.start_row(line)
+            elif tag in {"td", "th"}:
+                self.cell = (line, tag == "th", _span(given.get("colspan")), _span(given.get("rowspan")))
+            elif tag == "br":
+                self.texts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.grid is None:
+            return
+        if self.depth == 1 and tag in {"td", "th", "tr", "table"}:
+            self._end_cell()
+        if tag == "thead" and self.depth == 1:
+            self.grid.heads = len(self.grid.rows)
+        if tag == "table":
+            self.depth -= 1
+            if self.depth == 0:
+                self._flush()
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        (self.texts if self.cell else self.words).append(data)
+
+    def _end_cell(self) -> None:
+        if self.cell and self.grid is not None:
+            line, head, across, down = self.cell
+            text = _shortened(" ".join("".join(self.texts).replace("**", "").split()))
+            self.grid.add(line, text, across, down, head=head)
+        self.cell, self.texts = None, []
+
+    def _flush(self) -> None:
+        if words := "".join(self.words).strip():
+            self.found.append(Prose(self.first, _shortened(words)))
+        if self.grid is not None and (table := self.grid.table()) is not None:
+            self.found.append(table)
+        self.words, self.grid = [], None
+
+    def finished(self) -> list[Block]:
+        """Return what was found, in order."""
+        self._end_cell()
+        self._flush()
+        return self.found
+
+
+def _span(value: str | None) -> int:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 5 and int(value) else 1

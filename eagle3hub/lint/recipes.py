@@ -9,7 +9,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from eagle3hub.engines.check.commands import parse_flags
+from eagle3hub.engines.check.snippets import extract_snippets
 from eagle3hub.engines.specs import default_version
+from eagle3hub.errors import Severity
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Violation, rule
 
@@ -76,7 +80,7 @@ _LOCAL = re.compile(
 )
 def other_k(card: Card) -> Iterator[Violation]:
     """Report an example's K that no measurement on the card has."""
-    measured = claims.measured_ks(card)
+    measured = claims.measured_ks(card) if claims.acceptance_lengths(card) or claims.rate_series(card) else {}
     for k, line in claims.example_ks(card):
         if measured and k not in measured:
             shown = ", ".join(f"{known} (line {at})" for known, at in sorted(measured.items()))
@@ -112,6 +116,10 @@ def described_tree(card: Card) -> Iterator[Violation]:
     if chains and not any(True for _ in claims.code_matches(card, _WIDE)):
         for hit in card.search(_TREE, outside=r"\b(?:citation|reference|bibliograph)"):
             yield Violation(hit.line, f"“{hit.match[0]}”, but the example (line {chains[0][0]}) drafts a chain")
+
+
+_NO_REMOTE_CODE = re.compile(r"/(?:Llama|Meta-Llama|Qwen2|Qwen3|gpt-oss|gemma|Mistral|granite)", re.I)
+"""Targets that the engines load with code of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +163,12 @@ def outdated_remark(card: Card) -> Iterator[Violation]:
     fix="Leave it out, or say which repository needs it and pin its revision.",
 )
 def remote_code(card: Card) -> Iterator[Violation]:
-    """Report the flag in commands and the argument in Python."""
+    """Report the flag in commands and the argument in Python; an info if the target may need it."""
+    needless = any(_NO_REMOTE_CODE.search(name) for name in card.listed("base_model"))
+    severity: Severity | None = None if needless else "info"
     pattern = re.compile(r"--trust[-_]remote[-_]code\b|trust_remote_code\"?\s*[=:]\s*[Tt]rue")
     for line, m in claims.code_matches(card, pattern):
-        yield Violation(line, f"the example sets {m[0]}")
+        yield Violation(line, f"the example sets {m[0]}", severity=severity)
 
 
 @rule(
@@ -175,3 +185,154 @@ def local_paths(card: Card) -> Iterator[Violation]:
         if m["path"] not in seen:
             seen.add(m["path"])
             yield Violation(line, f"{m['path']} is not a name on the Hub")
+
+
+# C507: aux layers against the depth of the target
+
+
+_IDS = (
+    r"(?:layers?|layer[_ ]ids?|to_capture"
+    r"|indices)\b[^.\n\[{()\d]{0,40}(?:[\[{(]\s*(?P<a>\d{1,3}(?:\s*,\s*\d{1,3})+)\s*[\]})]"
+    r"|(?P<b>\d{1,3}(?:\s*/\s*\d{1,3})+))"
+)
+_DEPTH = r"(?P<d>\d{1,3})[ -](?:decoder |transformer |hidden )?layers?\b|num_hidden_layers\W{1,4}(?P<e>\d{1,3})"
+_FORMULA = re.compile(
+    r"[{\[(]\s*(\d+\s*,\s*(?:L\s*(?://|/)\s*2[^,]{0,6}|L[^,]{0,6}|\d+)(?:,\s*L[^,}\])]{0,6})*)\s*[}\])]"
+)
+_TERM = re.compile(r"(?P<half>L\s*//?\s*2)|(?P<all>L)|(?P<n>\d+)")
+_CAPTURE = re.compile(rf"{AUX_CAPTURE}[\"']?\s*[:=]\s*\[\s*(\d+(?:\s*,\s*\d+)+)\s*\]")
+
+
+@rule(
+    "C507",
+    "error",
+    "Aux layers do not fit the target",
+    why="The head reads the states of these layers. A number above the target's depth, or one that does not follow "
+    "from the formula beside it, is of another target or counts otherwise; a head fed with other layers drafts badly, "
+    "without an error.",
+    fix="Copy the layers of the run that trained the head, and say how they are counted.",
+)
+def aux_layers(card: Card) -> Iterator[Violation]:
+    """Report layers above the target's depth, or other than the formula beside them gives for that depth.
+
+    Under the key of TensorRT-LLM, which counts the layers whose output is taken from 0, also the usual three layers as
+    vLLM counts them.
+    """
+    depths: dict[int, set[int]] = {}
+    for hit in card.search(_DEPTH):
+        depth = int(hit.match["d"] or hit.match["e"])
+        around = hit.match.string[max(0, hit.match.start() - 40) : hit.match.end() + 20]
+        if depth >= _SHALLOWEST and not re.search(r"draft|head|speculator|first|last", around, re.I):
+            depths.setdefault(id(hit.section), set()).add(depth)
+    everywhere = set().union(*depths.values())
+    for hit in card.search(_IDS):
+        known = depths.get(id(hit.section), everywhere)
+        if len(known) != 1 or re.search(r"hidden size|heads|dims?\b", hit.match[0], re.I):
+            continue
+        (depth,) = known
+        ids = [int(n) for n in re.findall(r"\d+", hit.match["a"] or hit.match["b"])]
+        text = hit.match.string[hit.match.end() : hit.match.end() + 200]
+        right = _of_formula(text, depth)
+        if max(ids) > depth:
+            yield Violation(hit.line, f"layer {max(ids)} of a target that has {depth}")
+        elif right and right != ids:
+            yield Violation(hit.line, f"the formula gives {right} for {depth} layers, not {ids}")
+    if len(everywhere) == 1:
+        (depth,) = everywhere
+        for line, m in claims.code_matches(card, _CAPTURE):
+            ids = [int(n) for n in re.findall(r"\d+", m[1])]
+            if ids == [2, depth // 2, depth - 3]:
+                message = f"{AUX_CAPTURE} {ids} counts as vLLM does; here {[i - 1 for i in ids]} are the same layers"
+                yield Violation(line, message, severity="warning")
+
+
+_SHALLOWEST = 8
+"""No target has fewer layers; drafts have."""
+
+
+def _of_formula(text: str, depth: int) -> list[int] | None:
+    """Return the layers that a formula such as ``{1, L//2-1, L-4}`` gives, or None if there is none."""
+    m = _FORMULA.search(text)
+    if m is None or "L" not in m[1]:
+        return None
+    out = []
+    for part in m[1].split(","):
+        term = _TERM.match(part.strip())
+        if term is None:
+            return None
+        value = depth // 2 if term["half"] else depth if term["all"] else int(term["n"])
+        rest = re.fullmatch(r"\s*(?:([+-])\s*(\d+))?", part.strip()[term.end() :])
+        if rest is None:
+            return None
+        out.append(value + (int(rest[2]) * (1 if rest[1] == "+" else -1) if rest[2] else 0))
+    return out
+
+
+# C508 and C512: the examples' target and engine
+
+
+@rule(
+    "C508",
+    "warning",
+    "The example serves another target than base_model",
+    why="A head works with the target it was trained for. The Hub links the metadata's, people copy the example's.",
+    fix="Name the same target in both; list every target that the head serves under base_model.",
+    heads=True,
+)
+def other_target(card: Card) -> Iterator[Violation]:
+    """Report commands that draft for a model of the Hub which base_model does not name; its quantized forms are it."""
+    named = [name for name in card.listed("base_model") if "/" in name]
+    found = extract_snippets("\n" * (card.text.count("\n") - card.body.count("\n")) + card.body)
+    seen: set[str] = set()
+    for command in found.commands if named else ():
+        given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
+        if not any(name.startswith("--spec") for name in given):
+            continue
+        target = given.get("--model-path") or given.get("--model")
+        if not target and command.words and not command.words[0].startswith("-"):
+            target = command.words[0]
+        if target and _HUB_ID.fullmatch(target) and target not in seen and not any(_same(target, n) for n in named):
+            seen.add(target)
+            yield Violation(
+                command.where.line_of(target), f"{target} is served here; base_model is {', '.join(named)}"
+            )
+
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
+
+
+def _same(a: str, b: str) -> bool:
+    """Return whether two ids are of one model, in whatever format and under whoever's name."""
+    first, second = ({w for w in re.split(r"[-_./]+", name.rpartition("/")[2].lower()) if w} for name in (a, b))
+    return first <= second or second <= first
+
+
+_SERVERS = {"vllm": r"\bvllm\b", "sglang": r"\bsglang\b", "trtllm": r"\b(?:trt|tensorrt)[- ]?llm\b"}
+
+
+@rule(
+    "C512",
+    "info",
+    "The examples start another engine than was measured",
+    why="Engines draft and count differently: the promised acceptance length is the other engine's.",
+    fix="Give a command for the engine that was measured, or measure on the one that is shown.",
+    heads=True,
+    words=True,
+)
+def other_engine(card: Card) -> Iterator[Violation]:
+    """Report examples for engines alone that are not the one named beside the results."""
+    sections = {id(x.section) for x in claims.acceptance_lengths(card)}
+    beside = {
+        name
+        for name, pattern in _SERVERS.items()
+        for hit in card.search(pattern)
+        if id(hit.section) in sections or re.search(r"measured|evaluated|benchmarked", hit.match.string, re.I)
+    }
+    commands = extract_snippets("\n" * (card.text.count("\n") - card.body.count("\n")) + card.body).commands
+    used = {command.engine: command for command in reversed(commands) if command.engine in _SERVERS}
+    if beside and used and not beside & set(used):
+        first = min(used.values(), key=lambda command: command.where.start)
+        yield Violation(
+            first.where.start,
+            f"measured with {', '.join(sorted(beside))}; the examples start {', '.join(sorted(map(str, used)))}",
+        )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, parse_address
@@ -88,7 +89,7 @@ def lint_card(
     path = at.path / "README.md" if at.path.is_dir() else at.path
     text = _text(path, str(path))
     folder = path.absolute().parent
-    files = _files(folder)
+    files = _files(folder) if at.path.is_dir() or _is_repository(folder) else None
     return LintResult(source, path.as_posix(), tuple(lint_text(text, path.name, files, folders=_heads(folder, files))))
 
 
@@ -138,6 +139,14 @@ def _text(path: Path, shown: str) -> str:
         raise SourceError(f"{shown}:{line}: not UTF-8 text", code="source-card") from error
 
 
+def _is_repository(folder: Path) -> bool:
+    """Return whether the files beside a card are those of its repository; a single file may have been copied there."""
+    names = {path.name for path in folder.iterdir()}
+    return bool(names & {"config.json", ".git", ".gitattributes"}) or any(
+        name.endswith(".safetensors") for name in names
+    )
+
+
 def _files(folder: Path) -> set[str] | None:
     """Return the paths of the files below a folder, or None if they are too many for a card's repository."""
     found: set[str] = set()
@@ -156,28 +165,38 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 _LEVEL: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 
 
+MOST_RESULTS = 5_000
+"""GitHub shows no more results of one run; the worst are kept."""
+
+
 def to_sarif(checked: LintResult) -> dict[str, Any]:
-    """Return a SARIF document: one run with every rule and every finding."""
-    order = list(RULES)
+    """Return a SARIF document: one run with every rule and the findings.
+
+    The address of a file is relative to the working folder and percent-encoded, that of a card on the Hub is its page.
+    """
+    order = {code: i for i, code in enumerate(RULES)}
+    worst = sorted(checked.findings, key=lambda f: list(_LEVEL).index(f.severity))[:MOST_RESULTS]
+    uri = _uri(checked.uri)
     results = [
         {
             "ruleId": f.code,
-            "ruleIndex": order.index(f.code),
+            "ruleIndex": order[f.code],
             "level": _LEVEL[f.severity],
             "message": {"text": f"{f.message}. {f.fix}"},
             "locations": [
-                {
-                    "physicalLocation": {
-                        "artifactLocation": {"uri": checked.uri},
-                        "region": {"startLine": f.line},
-                    }
-                }
+                {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": max(f.line, 1)}}}
             ],
         }
-        for f in checked.findings
+        for f in sorted(worst, key=lambda f: (f.line, f.code, f.message))
     ]
     driver = {"name": "eagle3hub", "version": __version__, "rules": [_rule(rule) for rule in RULES.values()]}
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _uri(address: str) -> str:
+    if re.match(r"https?://", address):
+        return quote(address, safe=":/%@")
+    return quote(Path(os.path.relpath(address)).as_posix())
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

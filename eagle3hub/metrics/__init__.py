@@ -9,7 +9,7 @@ marginal (position i accepted, over all rounds) unless called conditional (given
 
 from __future__ import annotations
 
-from eagle3hub.metrics.compare import Cost, Paired, best_draft_tokens, paired
+from eagle3hub.metrics.compare import Cost, Paired, Speedup, Timed, best_draft_tokens, paired, speedup
 from eagle3hub.metrics.counters import Counts, PromptRow, Rounds, counts_of, counts_within, histogram, total
 from eagle3hub.metrics.estimate import (
     ESTIMATOR,
@@ -39,6 +39,8 @@ __all__ = [
     "Paired",
     "PromptRow",
     "Rounds",
+    "Speedup",
+    "Timed",
     "acceptance",
     "acceptance_if_any",
     "best_draft_tokens",
@@ -48,6 +50,7 @@ __all__ = [
     "counts_within",
     "histogram",
     "paired",
+    "speedup",
     "t_cdf",
     "t_quantile",
     "too_few",

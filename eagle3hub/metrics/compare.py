@@ -9,8 +9,17 @@ from typing import Any
 
 from eagle3hub.errors import InputError
 from eagle3hub.metrics.counters import Counts, total
-from eagle3hub.metrics.estimate import Interval, difference, require_rounds
+from eagle3hub.metrics.estimate import (
+    MIN_PROMPTS,
+    Interval,
+    difference,
+    jackknife,
+    require_rounds,
+    t_quantile_between,
+)
 from eagle3hub.metrics.translate import check_marginal, relative_percent
+
+_NO_SPREAD = 1e-24
 
 # Compare two runs over the same prompts (two heads, or one head on two engines), prompt by prompt.
 
@@ -91,7 +100,86 @@ def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     )
 
 
-# Speed-up: what an acceptance length gains at a given price per draft.
+# Measured speed-up: two servers answered the same prompts, in several runs.
+
+
+Timed = tuple[int, float]
+"""One answered request: new tokens, and seconds from sending it to its last token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speedup:
+    """How many times faster a server answered than another: the ratio of two speeds, in tokens per second of request.
+
+    Attributes:
+        prompts, runs: how many prompts both answered, and how often each.
+        tokens_per_second, base_tokens_per_second: new tokens over request seconds, pooled over prompts and runs.
+        ratio: of the two speeds.
+        ci95: of the ratio; None with fewer than `MIN_PROMPTS` prompts, and if no pair changes the ratio.
+    """
+
+    prompts: int
+    runs: int
+    tokens_per_second: float
+    base_tokens_per_second: float
+    ratio: float
+    ci95: Interval | None
+
+
+def speedup(ours: Sequence[Sequence[Timed]], base: Sequence[Sequence[Timed]]) -> Speedup:
+    """Compare two servers over the same prompts: one sequence per run, with one entry per prompt, in the same order.
+
+    The interval is that of the logarithm of the ratio, by the jackknife. Prompts are left out in turn, from both
+    servers and all runs at once, and so are runs, from both servers at once: what a prompt or a run does to both
+    cancels. The two variances are added, which counts the chance within a request twice and makes the interval rather
+    too wide; the degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946). With one run, nothing is known
+    of how runs differ, and the interval is that over prompts. Raises InputError (``metrics-unpaired``).
+    """
+    shape = [len(run) for run in ours]
+    if not shape or not shape[0] or shape != [len(run) for run in base] or len(set(shape)) != 1:
+        raise InputError(
+            "two servers can be compared only over the same prompts and runs, of which there must be one or more",
+            code="metrics-unpaired",
+        )
+    runs, prompts = len(shape), shape[0]
+    both = [[(*ours[r][p], *base[r][p]) for p in range(prompts)] for r in range(runs)]
+    whole = _speeds([cell for run in both for cell in run])
+    ratio = whole[0] / whole[1]
+    parts: list[tuple[float, float]] = []
+    if prompts >= MIN_PROMPTS:
+        moved = [
+            _log_ratio([cell for run in both for q, cell in enumerate(run) if q != p]) - math.log(ratio)
+            for p in range(prompts)
+        ]
+        parts.append(jackknife(moved))
+        if runs > 1:
+            by_run = [
+                _log_ratio([cell for s, run in enumerate(both) if s != r for cell in run]) - math.log(ratio)
+                for r in range(runs)
+            ]
+            parts.append(((runs - 1) / runs * math.fsum(d * d for d in by_run), runs - 1.0))
+    variance = math.fsum(v for v, _ in parts)
+    if variance < _NO_SPREAD:
+        return Speedup(prompts, runs, *whole, ratio, None)
+    df = variance**2 / math.fsum(v**2 / d for v, d in parts)
+    half = t_quantile_between(0.975, max(df, 1.0)) * math.sqrt(variance)
+    return Speedup(prompts, runs, *whole, ratio, (ratio * math.exp(-half), ratio * math.exp(half)))
+
+
+_Cell = tuple[int, float, int, float]
+
+
+def _speeds(cells: Sequence[_Cell]) -> tuple[float, float]:
+    tokens, seconds, base_tokens, base_seconds = map(math.fsum, zip(*cells, strict=True))
+    return tokens / seconds, base_tokens / base_seconds
+
+
+def _log_ratio(cells: Sequence[_Cell]) -> float:
+    ours, base = _speeds(cells)
+    return math.log(ours / base)
+
+
+# Speed-up to expect: what an acceptance length gains at a given price per draft.
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,9 +219,17 @@ def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value
     ]
     if max(map(abs, moved)) < _NO_SPREAD:
         return Estimate(value, None, None)
-    error = math.sqrt((n - 1) / n * math.fsum(d * d for d in moved))
-    half = t_quantile_between(0.975, _degrees_of_freedom(moved, caution=3, fewest=1)) * error
+    variance, df = jackknife(moved)
+    error = math.sqrt(variance)
+    half = t_quantile_between(0.975, df) * error
     return Estimate(value, error, (max(value - half, bounds[0]), min(value + half, bounds[1])))
+
+
+def jackknife(moved: Sequence[float]) -> tuple[float, float]:
+    """Return the variance of a value, and its degrees of freedom, from how far it moves as each unit is left out."""
+    n = len(moved)
+    variance = (n - 1) / n * math.fsum(d * d for d in moved)
+    return variance, _degrees_of_freedom(moved, caution=3, fewest=1) if variance else n - 1.0
 
 
 def _logit(gained: float, trials: int, edge: float) -> float:

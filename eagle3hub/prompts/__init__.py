@@ -11,12 +11,38 @@ from pathlib import Path
 
 from eagle3hub.errors import SourceError, UsageError
 from eagle3hub.prompts.fetch import is_cached, read_dataset
-from eagle3hub.prompts.sets import Dataset, Prompt, PromptSet, datasets, parse_prompts
+from eagle3hub.prompts.sets import (
+    Context,
+    Dataset,
+    Message,
+    Prompt,
+    PromptSet,
+    Tokenizer,
+    context_name,
+    contexts_of,
+    datasets,
+    lengthened,
+    parse_prompts,
+)
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 
-__all__ = ["PACKAGED", "Dataset", "Prompt", "PromptSet", "datasets", "is_cached", "load_prompts"]
+__all__ = [
+    "PACKAGED",
+    "Context",
+    "Dataset",
+    "Message",
+    "Prompt",
+    "PromptSet",
+    "Tokenizer",
+    "context_name",
+    "contexts_of",
+    "datasets",
+    "is_cached",
+    "lengthened",
+    "load_prompts",
+]
 
 PACKAGED = ("smoke",)
 _HERE = Path(__file__).resolve().parent

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from eagle3hub.errors import InputError, SourceError
+from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.system.resources import cache_dir, read_toml
 
 # Data sets that can be fetched, as ``datasets.toml`` beside this module describes them
@@ -91,17 +92,28 @@ def datasets() -> dict[str, Dataset]:
 # Prompts and prompt sets
 
 
+Message = Mapping[str, str]
+"""One message of a chat: ``role`` and ``content``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt: its id in the set, its category, the text of the user's first turn, and the turns after it.
+    """One prompt: its id in the set, its category, the text of the user's turn, and the turns after it.
 
-    Runs use the first turn only.
+    ``before`` holds what comes before this turn, as messages of a chat: a system prompt, earlier turns and the
+    target's answers to them. A run uses this turn only.
     """
 
     question_id: int | str
     category: str
     text: str
     later_turns: tuple[str, ...] = ()
+    before: tuple[Message, ...] = ()
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation that the target answers, which ends with the user's turn."""
+        return [*self.before, {"role": "user", "content": self.text}]
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -113,20 +125,27 @@ class Prompt:
 class PromptSet:
     """The prompts of a run, in order, and the name of their set.
 
-    ``dataset`` describes a fetched set (licence, revision); it is None for the packaged set and for files.
+    Attributes:
+        dataset: describes a fetched set (licence, revision); None for the packaged set and for files.
+        context: how prompts were made long; None for prompts as their set has them.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     dataset: Dataset | None = None
+    context: Context | None = None
 
     @property
     def sha256(self) -> str:
         """SHA-256 (hex) of exactly the prompts used, as canonical JSON: sorted keys, no spaces, UTF-8.
 
-        Only first turns are used, so only they are hashed.
+        Only the turns that are used are hashed, with what comes before them.
         """
-        rows = [{"question_id": p.question_id, "category": p.category, "turns": [p.text]} for p in self.prompts]
+        rows = [
+            {"question_id": p.question_id, "category": p.category, "turns": [p.text]}
+            | ({"before": [dict(message) for message in p.before]} if p.before else {})
+            for p in self.prompts
+        ]
         text = json.dumps(rows, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -145,7 +164,140 @@ class PromptSet:
             "sha256": self.sha256,
             "count": len(self.prompts),
             "categories": self.categories,
+            **({} if self.context is None else {"context": self.context.to_json()}),
         }
+
+    def with_system(self, system_prompt: str | None) -> PromptSet:
+        """Return the set with a system prompt before each prompt; with None, as it is."""
+        if system_prompt is None:
+            return self
+        first: Message = {"role": "system", "content": system_prompt}
+        return replace(self, prompts=tuple(replace(p, before=(first, *p.before)) for p in self.prompts))
+
+
+# Long prompts, made of a set's own text
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How the prompts of a set were made long.
+
+    Each is the text of the set's other prompts (every turn of each, from the one after it on, around to the one before
+    it), cut at its end, and then its own text: so many that the whole, in the target's chat template, has ``tokens``
+    tokens of its tokenizer, or the fewest below that which a cut between two tokens can give.
+
+    Attributes:
+        tokens: length of each prompt. of: name of the set. left_out: its prompts that are too long by themselves.
+    """
+
+    tokens: int
+    of: str
+    left_out: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``context`` object of a run's prompts."""
+        return {"tokens": self.tokens, "of": self.of, "left_out": self.left_out}
+
+
+def context_name(tokens: int) -> str:
+    """Write a number of tokens as people name contexts: 4k is 4096."""
+    return str(tokens) if tokens % 1024 else f"{tokens // 1024}k"
+
+
+def contexts_of(text: str) -> list[int]:
+    """Read ``1k,4k,500`` as numbers of tokens, ascending: 1k is 1024. Raises UsageError (``usage-context``)."""
+    out = set()
+    for part in text.lower().split(","):
+        digits, thousands = part.strip().removesuffix("k"), part.strip().endswith("k")
+        if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 10**9):
+            raise UsageError(
+                f"--context {text!r} is not a list of lengths in tokens",
+                hint="write them like 1k,4k,16k; 1k is 1024",
+                code="usage-context",
+            )
+        out.add(int(digits) * (1024 if thousands else 1))
+    return sorted(out)
+
+
+class Tokenizer(Protocol):
+    """What makes prompts long: a tokenizer, and the target's chat template."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+
+    def length(self, prompt: Prompt) -> int:
+        """Return the tokens of a prompt in the chat template."""
+
+
+def lengthened(
+    whole: PromptSet, contexts: Sequence[int], tokenizer: Tokenizer, num_prompts: int | None = None
+) -> list[PromptSet]:
+    """Return the set with prompts of each length in ``contexts``, made as `Context` says.
+
+    Every length has the same prompts, so that lengths can be compared prompt by prompt: the first ``num_prompts`` of
+    those that fit into the shortest.
+
+    Raises InputError where no prompt is short enough (``prompts-context-empty``), or where the set has too little text
+    (``prompts-context-text``).
+    """
+    lengths = {p.question_id: tokenizer.length(p) for p in whole.prompts}
+    fitting = [p for p in whole.prompts if lengths[p.question_id] <= min(contexts)]
+    if not fitting:
+        raise InputError(
+            f"no prompt of {whole.name} fits into a context of {min(contexts)} tokens: the shortest has "
+            f"{min(lengths.values())}, the chat template included",
+            hint="ask for longer contexts, or give another set",
+            code="prompts-context-empty",
+        )
+    if num_prompts is not None and num_prompts > len(fitting):
+        raise UsageError(
+            f"--num-prompts asks for {num_prompts} prompts, but {len(fitting)} of {whole.name} fit into "
+            f"{min(contexts)} tokens"
+        )
+    left_out = len(whole.prompts) - len(fitting)
+    out = []
+    for tokens in contexts:
+        prompts = tuple(_long(p, whole, tokens, lengths[p.question_id], tokenizer) for p in fitting[:num_prompts])
+        name = f"{whole.name}@{context_name(tokens)}"
+        out.append(replace(whole, name=name, prompts=prompts, context=Context(tokens, whole.name, left_out)))
+    return out
+
+
+_CUTS = 12
+"""Most cuts tried for one prompt: a cut between two tokens can change how many tokens the whole has."""
+_CHARACTERS = 8
+"""Characters per token that are tokenised at first; where they are too few tokens, twice as many, and so on."""
+
+
+def _long(prompt: Prompt, whole: PromptSet, tokens: int, own: int, tokenizer: Tokenizer) -> Prompt:
+    """Return a prompt with as much text before its own as fits into ``tokens``; alone it has ``own``."""
+    place = whole.prompts.index(prompt)
+    others = [*whole.prompts[place + 1 :], *whole.prompts[:place]]
+    text = "\n\n".join(turn for other in others for turn in other.turns)
+    size = _CHARACTERS * tokens
+    ids = tokenizer.encode(text[:size])
+    while len(ids) < 2 * tokens and size < len(text):
+        size *= 2
+        ids = tokenizer.encode(text[:size])
+    if own + len(ids) < tokens:
+        raise InputError(
+            f"{whole.name} has about {own + len(ids):,} tokens of text, too few for prompts of {tokens:,}",
+            hint="ask for shorter contexts, or give a set with more text, such as sum",
+            code="prompts-context-text",
+        )
+    keep, best, longest = tokens - own, prompt, own
+    tried: set[int] = set()
+    while 0 < keep <= len(ids) and keep not in tried and len(tried) < _CUTS and longest < tokens:
+        tried.add(keep)
+        longer = replace(prompt, text=f"{tokenizer.decode(ids[:keep])}\n\n{prompt.text}")
+        length = tokenizer.length(longer)
+        if longest < length <= tokens:
+            best, longest = longer, length
+        keep += tokens - length
+    return best
 
 
 # Parse JSON Lines in MT-Bench's form, strictly: an error names the number of the line

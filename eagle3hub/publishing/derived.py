@@ -28,12 +28,13 @@ from eagle3hub.card.imported import find
 from eagle3hub.card.manifest import Manifest, load_manifest, read_manifest_document
 from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.head import Head
-from eagle3hub.prompts import PACKAGED, datasets, is_cached, load_prompts
+from eagle3hub.prompts import PACKAGED, context_name, datasets, is_cached, load_prompts
 from eagle3hub.publishing.files import LocalFile, files_in, head_folders
 from eagle3hub.system.documents import parse_yaml
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.gates import agreement
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
+from eagle3hub.validation.options import ValidateOptions
 from eagle3hub.validation.report import Report, load_report
 
 _AGAIN = "validate it again (eagle3hub release makes folder and reports together)"
@@ -212,8 +213,9 @@ def departures_from_manifest(manifest: Manifest, report: Report) -> list[str]:
         ("the branches per token", settings.topk or 1, 1),
         ("the seed", settings.seed, 0),
         ("the way of drafting", settings.drafting or "greedy", "greedy"),
-        ("the prompts", prompts.name, PurePath(asked.prompts).name),
-        ("the number of prompts", prompts.count, _asked_count(str(asked.prompts), asked.num_prompts)),
+        ("the system prompt", settings.system_prompt, asked.system_prompt),
+        ("the prompts", prompts.name, "@".join([PurePath(asked.prompts).name, *map(context_name, asked.contexts)])),
+        ("the number of prompts", prompts.count, _asked_count(asked)),
     ]
     if target.revision is not None or manifest.target.revision is None:
         rows.append(("the target's revision", target.revision, manifest.target.revision))
@@ -230,13 +232,17 @@ def departures_from_manifest(manifest: Manifest, report: Report) -> list[str]:
     ]
 
 
-def _asked_count(prompts: str, count: int | None) -> Any:
+def _asked_count(asked: ValidateOptions) -> Any:
     """Return the number of prompts that a manifest asks for.
 
-    Returns Ellipsis if that is the size of a prompt set that is not on this machine.
+    Returns Ellipsis if that is the size of a prompt set that is not on this machine, or if it depends on the length of
+    its prompts.
     """
-    if count is not None:
-        return count
+    prompts = str(asked.prompts)
+    if asked.num_prompts is not None:
+        return asked.num_prompts
+    if asked.contexts:
+        return ...
     if prompts in PACKAGED or (prompts in datasets() and is_cached(datasets()[prompts])):
         try:
             return len(load_prompts(prompts).prompts)

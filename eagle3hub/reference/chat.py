@@ -15,6 +15,7 @@ from typing import Any
 
 from eagle3hub.engines.process import ProtocolError, read_lines
 from eagle3hub.errors import InputError
+from eagle3hub.prompts import Message, Prompt
 
 # Chat templates, rendered with limits on time and memory by one process that is kept for all of them.
 
@@ -133,7 +134,7 @@ class ChatTokenizer:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def chat(
-        self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn: the chat template's, up to where the assistant begins.
 
@@ -141,16 +142,17 @@ class ChatTokenizer:
         so there is at most one BOS. Without a chat template, the text is tokenised with the tokenizer's defaults.
 
         Args:
-            system: a system prompt. template_options: arguments of the template, such as ``enable_thinking``.
+            before: the messages before it: a system prompt, earlier turns.
+            template_options: arguments of the template, such as ``enable_thinking``.
 
-        Raises InputError if the template fails or takes too long, if a system prompt or options are given and there is
-        no template, or if the result has no token.
+        Raises InputError if the template fails or takes too long, if messages or options are given and there is no
+        template, or if the result has no token.
         """
         if self._tokenizer.chat_template:
-            ids = self.encode(self._rendered(text, system, template_options or {}))
-        elif system is not None or template_options:
+            ids = self.encode(self._rendered(text, before, template_options or {}))
+        elif before or template_options:
             raise InputError(
-                f"the tokenizer of {self._name} has no chat template for a system prompt or options to go into",
+                f"the tokenizer of {self._name} has no chat template for earlier messages or options to go into",
                 hint="leave them out",
                 code="reference-no-chat-template",
             )
@@ -160,9 +162,8 @@ class ChatTokenizer:
             raise InputError(f"a prompt is empty once {self._name} has tokenised it", code="reference-empty-prompt")
         return ids
 
-    def _rendered(self, text: str, system: str | None, options: Mapping[str, Any]) -> str:
-        turns = [] if system is None else [{"role": "system", "content": system}]
-        turns.append({"role": "user", "content": text})
+    def _rendered(self, text: str, before: Sequence[Message], options: Mapping[str, Any]) -> str:
+        turns = [*before, {"role": "user", "content": text}]
         try:
             template = self._tokenizer.get_chat_template()
             return render(template, turns, {**self._tokenizer.special_tokens_map, **options})
@@ -176,3 +177,22 @@ class ChatTokenizer:
 def as_ids(value: int | list[int] | tuple[int, ...] | None) -> frozenset[int]:
     """Return one token id, several, or none, as a set."""
     return frozenset(value) if isinstance(value, list | tuple) else frozenset(() if value is None else (value,))
+
+
+class PromptLengths:
+    """Measures prompts for `eagle3hub.prompts.lengthened`: a target's tokenizer, and arguments of its template."""
+
+    def __init__(self, tokenizer: ChatTokenizer, template_options: Mapping[str, Any]) -> None:
+        self._tokenizer, self._options = tokenizer, template_options
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; no special tokens are added."""
+        return self._tokenizer.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids."""
+        return self._tokenizer.decode(ids)
+
+    def length(self, prompt: Prompt) -> int:
+        """Return the tokens of a prompt in the chat template. Raises what `ChatTokenizer.chat` raises."""
+        return len(self._tokenizer.chat(prompt.text, before=prompt.before, template_options=self._options))

@@ -328,7 +328,8 @@ class DraftModel:
 
     Attributes:
         weights: tensors by canonical name, all of one floating dtype on one device.
-        embeddings: [target vocabulary, hidden size], the head's own or the target's.
+        embeddings: [target vocabulary, hidden size], the head's own or the target's, of any floating dtype: only the
+            rows of the tokens at hand are brought to that of the weights.
         target_ids: int64 [draft vocabulary], the target token behind each draft id; None for a full vocabulary.
         mask_token_id: stands for tokens not drafted yet (P-EAGLE only).
 
@@ -349,6 +350,11 @@ class DraftModel:
         return self.embeddings.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the head computes in."""
+        return self.weights["lm_head.weight"].dtype
+
+    @property
     def windows(self) -> tuple[int | None, ...]:
         """How far back each layer sees, in positions, itself included; None means no limit."""
         s = self.semantics
@@ -360,7 +366,7 @@ class DraftModel:
         The states may have another dtype than the head and be on another device, as a target may be.
         """
         s = self.semantics
-        aux = aux.to(self.device, self.embeddings.dtype)
+        aux = aux.to(self.device, self.dtype)
         if not s.uses_aux:  # the features are the target's final hidden state
             return aux
         if s.norm_before_fc:  # one norm over the concatenation
@@ -377,7 +383,7 @@ class DraftModel:
 
         ``token_ids`` and ``positions`` are int64 [...]. The result is before the final norm.
         """
-        embeds = F.embedding(token_ids, self.embeddings)
+        embeds = F.embedding(token_ids, self.embeddings).to(self.dtype)
         mla = self.dims.mla
         size = self.dims.head_dim if mla is None else mla.qk_rope_head_dim
         rope, context = self.semantics.rope, self.max_position_embeddings
@@ -522,7 +528,7 @@ def load_draft(
         dims=head.dims,
         semantics=head.semantics,
         weights=weights,
-        embeddings=own if own is not None else _fitting(embeddings, head).to(device, dtype),
+        embeddings=own if own is not None else _fitting(embeddings, head).to(device),
         target_ids=ids,
         max_position_embeddings=head.max_position_embeddings,
         mask_token_id=head.mask_token_id,

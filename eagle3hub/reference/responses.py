@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, SourceError
-from eagle3hub.prompts import Prompt
+from eagle3hub.prompts import Message, Prompt
 from eagle3hub.reference.text import Text
 from eagle3hub.system.reading import read_text
 
@@ -39,8 +39,10 @@ class Response:
 class Tokenizing(Protocol):
     """What turning responses into texts needs from a target."""
 
-    def chat(self, text: str, *, template_options: Mapping[str, Any] | None = None) -> list[int]:
-        """Return the prompt ids of a user's turn; ``template_options``: arguments of the chat template."""
+    def chat(
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """Return the prompt ids of a user's turn, as `eagle3hub.reference.chat.ChatTokenizer.chat` does."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text; no special tokens are added."""
@@ -99,8 +101,8 @@ def texts_of(
     for r in responses:
         rendered = None
         if questions is not None:
-            asked = questions[r.question_id].text
-            rendered = tuple(target.chat(asked, template_options=template_options))
+            asked = questions[r.question_id]
+            rendered = tuple(target.chat(asked.text, before=asked.before, template_options=template_options))
         prompt = r.prompt_token_ids or rendered
         if prompt is None:
             raise _bad(r.where, "no prompt_token_ids, and no prompts were given")

@@ -1,236 +1,61 @@
-"""Save hidden states of a target to a folder and read them back."""
+"""Save hidden states of a target to a folder, and read those of any producer."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import mmap
+import os
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from eagle3hub._version import __version__
+from eagle3hub.address import HubAddress, target_address
 from eagle3hub.checkpoint.folder import read_tensor
-from eagle3hub.checkpoint.safetensors import TensorRef, read_header
-from eagle3hub.checkpoint.source import parse_json_object
-from eagle3hub.conversion.edits.embeddings import find_embeddings
-from eagle3hub.errors import CheckpointError, ConfigError, InputError, OutputError, SourceError
-from eagle3hub.head import FINAL_NORM, AuxTaps, Head, Tap
-from eagle3hub.head.fields import Fields
+from eagle3hub.checkpoint.pickles import StridedRef
+from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.source import parse_json_object, read_small
+from eagle3hub.conversion.edits.embeddings import find_embeddings, find_final_norm, find_lm_head
+from eagle3hub.errors import CheckpointError, HubError, InputError, OutputError, SourceError
+from eagle3hub.head import FINAL_NORM, AuxTaps, Head
+from eagle3hub.head.target import TargetFacts, read_target
+from eagle3hub.prompts import Message, Prompt
+from eagle3hub.reference.chat import ChatTokenizer, as_ids
+from eagle3hub.reference.dumps import (
+    EMBEDDINGS,
+    LM_HEAD,
+    Dump,
+    Last,
+    Opened,
+    Record,
+    StatesIndex,
+    TextEntry,
+    begin_folder,
+    ids_digest,
+    open_dump,
+    states_file,
+    tensor_ref,
+    writing,
+)
+from eagle3hub.reference.loading import load_tokenizer
+from eagle3hub.reference.responses import Response, texts_of
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Batch, Text, batches, check_finite, check_fit, tap_name
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.system.reading import read_bytes
+from eagle3hub.system.reading import open_regular
 
-# A folder of saved hidden states: its files, and the index that describes them.
-#
-# A folder of saved states holds
-#
-# - ``states.json``: ``schema`` (``eagle3hub/states/1``), ``target`` (``name``, ``config_sha256``, ``hidden_size``,
-#   ``vocab_size``, ``num_hidden_layers``), ``aux_boundary_ids`` (number of layers that have run), ``final_norm``
-#   (whether the state after the final norm follows them), ``dtype`` of the states in safetensors' words,
-#   ``temperature`` of the log-probabilities or null, and ``texts``: per text ``question_id``, ``tokens``,
-#   ``prompt_length``, ``response_length`` and ``sha256`` of its token ids (as JSON without spaces);
-# - ``000000.safetensors`` …: per text ``token_ids`` int64 [T], ``aux_hidden_states`` [T, taps * hidden size] and, with
-#   a temperature, ``logprobs`` float32 [T], the natural log of each token's probability, undefined for the first;
-# - ``embed_tokens.safetensors``: ``embed_tokens.weight`` [vocabulary, hidden size], as in the target, unscaled.
-
-
-INDEX = "states.json"
-EMBEDDINGS = "embed_tokens.safetensors"
 EMBEDDING = "embed_tokens.weight"
-SCHEMA = "eagle3hub/states/1"
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_LM = "lm_head.weight"
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-
-@dataclass(frozen=True, slots=True)
-class TextEntry:
-    """What is known about one text without opening its file."""
-
-    question_id: int | str
-    tokens: int
-    prompt_length: int
-    response_length: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class StatesIndex:
-    """The content of states.json; ``dtype`` is F32, BF16 or F16."""
-
-    target_name: str
-    config_sha256: str
-    hidden_size: int
-    vocab_size: int
-    num_hidden_layers: int
-    taps: AuxTaps
-    dtype: str
-    temperature: float | None
-    texts: tuple[TextEntry, ...]
-
-    @property
-    def width(self) -> int:
-        """Numbers per token: taps * hidden size."""
-        return len(self.taps) * self.hidden_size
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the index as the document states.json."""
-        return {
-            "schema": SCHEMA,
-            "target": {
-                "name": self.target_name,
-                "config_sha256": self.config_sha256,
-                "hidden_size": self.hidden_size,
-                "vocab_size": self.vocab_size,
-                "num_hidden_layers": self.num_hidden_layers,
-            },
-            "aux_boundary_ids": [tap + 1 for tap in self.taps.taps if isinstance(tap, int)],
-            "final_norm": FINAL_NORM in self.taps.taps,
-            "dtype": self.dtype,
-            "temperature": self.temperature,
-            "texts": [asdict(entry) for entry in self.texts],
-        }
-
-
-def read_index(folder: Path) -> StatesIndex:
-    """Read states.json. Raises SourceError if it is missing, and ConfigError if it is wrong."""
-    path = folder / INDEX
-    try:
-        document = parse_json_object(read_bytes(path), path)
-    except OSError as e:
-        raise SourceError(
-            f"there are no saved hidden states in {folder}: {INDEX} cannot be read ({e.strerror})",
-            code="source-no-states",
-        ) from e
-    fields = Fields(document, str(path))
-    if fields.get("schema") != SCHEMA:
-        raise ConfigError(f"{path} is of schema {fields.get('schema')!r}, not {SCHEMA!r}", code="config-states")
-    if fields.text("dtype") not in DTYPES:
-        raise ConfigError(
-            f"{path}: dtype is {fields.get('dtype')!r}, not one of {', '.join(DTYPES)}", code="config-states"
-        )
-    target = fields.section("target")
-    rows = fields.get("texts")
-    if not isinstance(rows, list) or not rows:
-        raise ConfigError(f"{path} names no texts", code="config-states")
-    return StatesIndex(
-        target.text("name"),
-        target.text("config_sha256"),
-        target.number("hidden_size"),
-        target.number("vocab_size"),
-        target.number("num_hidden_layers"),
-        _taps(fields),
-        fields.text("dtype"),
-        fields.real("temperature", default=None),
-        tuple(_row(row, f"{path}: texts[{i}]") for i, row in enumerate(rows)),
-    )
-
-
-def _taps(fields: Fields) -> AuxTaps:
-    ids = fields.layer_ids("aux_boundary_ids") or []
-    numbered: tuple[Tap, ...] = AuxTaps.from_boundary(ids, "config").taps if ids else ()
-    taps = (*numbered, FINAL_NORM) if fields.flag("final_norm", default=False) else numbered
-    if not taps:
-        raise ConfigError(f"{fields.where} names no aux_boundary_ids", code="config-states")
-    return AuxTaps(taps, "config")
-
-
-def _row(row: Any, where: str) -> TextEntry:
-    fields = Fields(row if isinstance(row, dict) else {}, where)
-    question_id = fields.get("question_id")
-    if isinstance(question_id, bool) or not isinstance(question_id, int | str):
-        raise ConfigError(f"{where}: question_id is neither an integer nor a string", code="config-states")
-    tokens, prompt, response = (fields.number(name) for name in ("tokens", "prompt_length", "response_length"))
-    if prompt + response > tokens:
-        raise ConfigError(f"{where}: prompt and response are longer than the {tokens} tokens", code="config-states")
-    return TextEntry(question_id, tokens, prompt, response, fields.text("sha256"))
-
-
-def tensor_ref(path: Path, name: str, expected: tuple[str, tuple[int, ...]] | None) -> TensorRef:
-    """Find a tensor in a file.
-
-    Raises CheckpointError if it is truncated, and InputError if it is not as expected.
-    """
-    tensors = read_header(path).tensors
-    if name not in tensors:
-        raise InputError(f"{path} holds no tensor {name}", code="states-file")
-    ref = tensors[name]
-    if expected is not None and (ref.dtype, ref.shape) != expected:
-        raise InputError(
-            f"{name} in {path} is {ref.dtype} {list(ref.shape)}, but {INDEX} says {expected[0]} {list(expected[1])}",
-            code="states-file",
-        )
-    return ref
-
-
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Load every tensor of a file. Raises CheckpointError."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as e:
-        raise CheckpointError(f"cannot read {path}: {e}", code="checkpoint-unreadable") from e
-
-
-def states_file(folder: Path, index: int) -> Path:
-    """Return the path of the file of text number ``index``."""
-    return folder / f"{index:06d}.safetensors"
-
-
-def ids_digest(ids: Sequence[int]) -> str:
-    """Return the SHA-256 (hex) of token ids as JSON without spaces."""
-    return hashlib.sha256(json.dumps(list(ids), separators=(",", ":")).encode()).hexdigest()
-
-
-def begin_folder(folder: Path, index: StatesIndex) -> None:
-    """Write states.json into a new folder, or check that an existing one says the same. Raises OutputError."""
-    text = json.dumps(index.to_json(), indent=1, ensure_ascii=False) + "\n"
-    path = folder / INDEX
-    with _writing(folder):
-        if path.is_file():
-            if path.read_text(encoding="utf-8", errors="replace") != text:
-                raise OutputError(
-                    f"{folder} holds the states of another run",
-                    hint="choose another folder, or remove it",
-                    code="output-exists",
-                )
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(not file.name.startswith(".") for file in folder.iterdir()):
-            raise OutputError(f"{folder} holds other files", hint="choose an empty folder", code="output-foreign")
-        temporary = folder / f".{INDEX}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-
-
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a file, all or nothing. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}")
-    with _writing(path):
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
-        temporary.replace(path)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as e:
-        why = e.strerror if isinstance(e, OSError) and e.strerror else e
-        raise OutputError(f"cannot write {path}: {why}", code="output-unwritable") from e
-
-
-# Hidden states in files: save a target's once, then replay heads from them anywhere, as often as you like.
-#
-# The section at the head of this module lists the files.
-
-
-_BATCH_TOKENS = 4096
+# Save a target's states once, then replay heads from them anywhere, as often as you like.
 
 
 def save_states(
@@ -260,16 +85,19 @@ def save_states(
         vocab_size=target.vocab_size,
         num_hidden_layers=target.num_hidden_layers,
         taps=taps,
-        dtype=DTYPE_NAMES[target.dtype],
+        dtype=_DTYPE_NAMES[target.dtype],
         temperature=temperature,
         texts=tuple(
             TextEntry(i, len(t.token_ids), t.prompt_length, t.response_length, ids_digest(t.token_ids))
             for i, t in zip(ids, texts, strict=True)
         ),
+        producer=("eagle3hub", __version__),
     )
     begin_folder(folder, index)
     if not (folder / EMBEDDINGS).exists():
         save_tensors(folder / EMBEDDINGS, {EMBEDDING: target.embeddings[: target.vocab_size]})
+    if target.lm_head.data_ptr() != target.embeddings.data_ptr() and not (folder / LM_HEAD).exists():
+        save_tensors(folder / LM_HEAD, {_LM: target.lm_head[: target.vocab_size]})
     todo = [i for i in range(len(texts)) if not states_file(folder, i).exists()]
     done = len(texts) - len(todo)
     for batch in target.read([texts[i] for i in todo], taps, temperature=temperature):
@@ -283,12 +111,87 @@ def save_states(
         progress("saving hidden states", done / len(texts))
 
 
-class SavedStates:
-    """Saved hidden states: an `AuxSource` without a model.
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a file, all or nothing. Raises OutputError."""
+    temporary = path.with_name(f".{path.name}")
+    with writing(path):
+        try:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+        except SafetensorError as e:
+            raise OutputError(f"cannot write {path}: {e}", code="output-unwritable") from e
+        temporary.replace(path)
+
+
+def mapped(ref: TensorRef) -> torch.Tensor:
+    """A tensor whose bytes the system reads when they are used. Raises CheckpointError if the file is too short."""
+    dtype = _DTYPES[ref.dtype]
+    if ref.remote is not None:
+        return _shaped(torch.frombuffer(bytearray(read_tensor(ref)), dtype=dtype), ref)
+    try:
+        fd = open_regular(ref.path)
+        try:
+            space = mmap.mmap(fd, 0, access=mmap.ACCESS_COPY)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as e:  # an empty file cannot be mapped
+        raise CheckpointError(f"cannot read {ref.path}: {e}", code="checkpoint-unreadable") from e
+    if len(space) < ref.offset + ref.nbytes:
+        raise CheckpointError(
+            f"{ref.path} became shorter while it was read", hint="copy the file again", code="checkpoint-truncated"
+        )
+    count = ref.nbytes // dtype.itemsize
+    return _shaped(torch.frombuffer(space, dtype=dtype, count=count, offset=ref.offset), ref)
+
+
+def _shaped(flat: torch.Tensor, ref: TensorRef) -> torch.Tensor:
+    return flat.as_strided(ref.shape, ref.stride) if isinstance(ref, StridedRef) else flat.view(ref.shape)
+
+
+# Read states that somebody saved.
+
+
+_BATCH_BYTES = 256 << 20
+"""Most bytes of one batch's states in float32, so that memory does not grow with the target."""
+_BATCH_TOKENS = 4096
+_SLICE_BYTES = 64 << 20
+_CHECKED = 2 * 10**11
+"""Multiplications spent on looking whether the texts are the target's own."""
+_SHARE, _WORST, _FEW = 0.97, 0.75, 8
+_TOLERANCE = {"F32": 1e-3, "BF16": 2.0**-6, "F16": 2.0**-8}
+"""How far below the largest logit a token may be, as a part of it, and still be the arg max for another kernel."""
+_DEVIATIONS = 6.0
+_UNIT = 0.05
+"""How far from 1 the mean square of a normed state may lie; that of a state before the norm lies far from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which texts a run wants of a dump.
 
     Attributes:
-        folder: where they are. index: the content of states.json, with the target's name and sizes.
-        texts: the texts, in the order in which they were saved. Their question ids are in ``index.texts``.
+        prompts: the questions, in order. own: whether they are the dump's own texts.
+        max_new_tokens: most tokens of a response. lookahead: tokens it needs after one.
+        temperature: at which the target wrote them.
+        responses: what was given as the target's answers. stated: whether the user says that the texts are its own.
+        template: arguments of the chat template.
+    """
+
+    prompts: Sequence[Prompt]
+    own: bool
+    max_new_tokens: int
+    lookahead: int
+    temperature: float = 0.0
+    responses: Sequence[Response] | None = None
+    stated: bool = False
+    template: Mapping[str, Any] | None = None
+
+
+class SavedStates:
+    """Hidden states in files: an `AuxSource` without a model.
+
+    Attributes:
+        dump: what the folder holds.
+        texts: the texts of a folder of our own, in the order in which they were saved; else those last asked for.
         batch_tokens: most tokens of one batch, padding included.
         device: where batches and embeddings are put.
     """
@@ -299,103 +202,447 @@ class SavedStates:
         *,
         target: str | None = None,
         device: torch.device | str = "cpu",
-        batch_tokens: int = _BATCH_TOKENS,
+        layers: AuxTaps | None = None,
+        batch_tokens: int | None = None,
     ) -> None:
-        """Open a folder and check every file's header.
+        """Open a folder and check every file's description.
 
         Args:
-            target: folder or Hub id of the target, for its embeddings if the folder has none.
+            target: folder or Hub id of the target: its config.json, and where the folder does not have them its
+                embeddings, lm_head and final norm; nothing else of it is read. Only a folder of our own does without.
             device: where batches and embeddings are put.
+            layers: what the states' columns are, where the files do not say.
 
-        Raises SourceError for a missing file, CheckpointError for a truncated one, ConfigError for a wrong
-        states.json, InputError (``states-…``) for files that contradict it.
+        Raises what `open_dump` raises.
         """
         self.folder = Path(folder)
-        self.batch_tokens = batch_tokens
+        self._facts: TargetFacts | None = None if target is None else read_target(target)
+        self.dump: Dump = open_dump(self.folder, self._facts, layers)
+        room = _BATCH_BYTES // (4 * len(self.dump.columns) * self.dump.hidden_size)
+        self.batch_tokens = batch_tokens or max(1, min(_BATCH_TOKENS, room))
         self.device, self._target = torch.device(device), target
-        self.index = read_index(self.folder)
-        self.texts = tuple(self._open(i, entry) for i, entry in enumerate(self.index.texts))
-        self._place = {text.token_ids: i for i, text in enumerate(self.texts)}
+        self._last: Last | None = self.dump.last
+        if self._last == "open":
+            self._settle_last()
+        self._place: dict[tuple[int, ...], int] = {}
+        self.texts: tuple[Text, ...] = ()
+        if self.dump.says_its_texts:
+            self.texts = tuple(_entered(record) for record in self.dump.records)
+            self._place = {text.token_ids: i for i, text in enumerate(self.texts)}
+
+    # The target's own tensors.
 
     @cached_property
     def embeddings(self) -> torch.Tensor:
-        """The target's token embeddings [vocabulary, hidden size], without any scaling.
+        """The target's token embeddings [vocabulary, hidden size], without any scaling, as stored.
 
         Raises SourceError if neither the folder nor the target has them, and InputError for a wrong size.
         """
         own = self.folder / EMBEDDINGS
         if own.is_file():
-            where, ref = str(own), tensor_ref(own, EMBEDDING, None)
-        elif self._target is not None:
-            where, ref = self._target, find_embeddings(self._target)
-        else:
-            raise SourceError(
-                f"there is no {EMBEDDINGS} in {self.folder}",
-                hint="name the target's folder with --target; only its embeddings are read",
-                code="source-no-embeddings",
-            )
-        wanted = (self.index.vocab_size, self.index.hidden_size)
-        if ref.dtype not in DTYPES or len(ref.shape) != 2 or ref.shape[0] < wanted[0] or ref.shape[1] != wanted[1]:
+            return self._fitting(tensor_ref(own, EMBEDDING, None), str(own)).to(self.device)
+        if self._target is not None:
+            return self._fitting(find_embeddings(self._target), self._target).to(self.device)
+        raise SourceError(
+            f"there is no {EMBEDDINGS} in {self.folder}",
+            hint="name the target's folder with --target; only its embeddings are read",
+            code="source-no-embeddings",
+        )
+
+    @cached_property
+    def lm_head(self) -> torch.Tensor:
+        """The target's lm_head [vocabulary, hidden size], as stored; its embeddings where it has none of its own.
+
+        Raises InputError (``states-lm-head``) if neither the folder nor the target has it.
+        """
+        own = self.folder / LM_HEAD
+        if own.is_file():
+            return self._fitting(tensor_ref(own, _LM, None), str(own)).to(self.device)
+        if self._facts is not None and self._facts.ties_embeddings:
+            return self.embeddings
+        try:
+            if self._target is not None:
+                found = find_lm_head(self._target)
+                return self.embeddings if found is None else self._fitting(found, self._target).to(self.device)
+        except SourceError:  # a folder without weights
+            pass
+        raise InputError(
+            f"the target's lm_head is needed, and neither {self.folder} nor the target's folder holds it",
+            hint="name the target with its weights, --target; of them only its embeddings, lm_head and norm are read",
+            code="states-lm-head",
+        )
+
+    @cached_property
+    def _norm(self) -> torch.Tensor | None:
+        """The weight of the target's final RMSNorm, float32, or None where it is not there to be read."""
+        if self._facts is None or self._target is None or "rms_norm_eps" not in self._facts.fields:
+            return None
+        try:
+            found = find_final_norm(self._target)
+        except (SourceError, HubError):
+            return None
+        if found is None or found.dtype not in _DTYPES:
+            return None
+        weight = mapped(found).float()
+        return 1 + weight if self._facts.model_type.startswith("gemma") else weight
+
+    def _fitting(self, ref: TensorRef, where: str) -> torch.Tensor:
+        wanted = (self.dump.vocab_size, self.dump.hidden_size)
+        if ref.dtype not in _DTYPES or len(ref.shape) != 2 or ref.shape[0] < wanted[0] or ref.shape[1] != wanted[1]:
             raise InputError(
-                f"the embeddings in {where} are {ref.dtype} {list(ref.shape)}, but the states are of a target with "
+                f"{ref.name} in {where} is {ref.dtype} {list(ref.shape)}, but the states are of a target with "
                 f"{list(wanted)}",
                 hint="name the target the states were saved from",
                 code="states-embeddings",
             )
-        data = torch.frombuffer(bytearray(read_tensor(ref)), dtype=DTYPES[ref.dtype])
-        return data.view(ref.shape)[: wanted[0]].to(self.device)
+        return mapped(ref)[: wanted[0]]
+
+    # Which texts there are.
+
+    def answers(self, asked: Asked) -> tuple[list[Text], list[str]]:
+        """The texts for some prompts, and what a report must say about them.
+
+        Raises InputError: ``states-question`` for prompts without a text, ``states-texts-unknown`` where nothing shows
+        that the target wrote the texts, ``states-not-own-text`` where its last states show that it did not,
+        ``states-boundary`` where nothing says where its answers begin, ``states-too-short`` for a text too short for
+        the draft tokens, and what `texts_of` raises for responses.
+        """
+        notes = list(self.dump.assumed)
+        if self.dump.says_its_texts:
+            return self._saved(asked), notes
+        if asked.responses is not None:
+            texts, more = texts_of(asked.responses, self._tokenizing, asked.prompts, asked.template)
+            for prompt, text in zip(asked.prompts, texts, strict=True):
+                self._match(text, prompt)
+            notes += more
+        else:
+            texts, cut = self._bounded(asked)
+            if cut:
+                notes.append(
+                    f"of {cut} of {len(texts)} texts the last {asked.lookahead} tokens are not judged: the files end "
+                    "with the answer, and its last drafts need tokens after it"
+                )
+        self.texts = tuple(texts)
+        notes += self._own(texts, asked)
+        return texts, notes
+
+    def _saved(self, asked: Asked) -> list[Text]:
+        written = self.dump.temperature or 0.0
+        if written != asked.temperature:
+            raise InputError(
+                f"the texts in {self.folder} were written at temperature {written:g}, not {asked.temperature:g}",
+                hint=f"--temperature {written:g}, or save the states of texts at {asked.temperature:g}",
+                code="states-temperature",
+            )
+        known = {r.question_id: text for r, text in zip(self.dump.records, self.texts, strict=True)}
+        missing = [p.question_id for p in asked.prompts if p.question_id not in known]
+        if missing:
+            raise InputError(
+                f"{self.folder} holds no hidden states for question {missing[0]!r}",
+                hint="give the prompts they were saved for with --prompts, or --prompts hidden-states for all of them",
+                code="states-question",
+            )
+        return [known[p.question_id] for p in asked.prompts]
+
+    @cached_property
+    def _sorted(self) -> list[tuple[tuple[int, ...], int]]:
+        return sorted((record.token_ids, i) for i, record in enumerate(self.dump.records))
+
+    def _beginning(self, ids: tuple[int, ...]) -> list[int]:
+        """Places of the records whose tokens begin with ``ids``."""
+        at = bisect_left(self._sorted, (ids, -1))
+        out = []
+        while at < len(self._sorted) and self._sorted[at][0][: len(ids)] == ids:
+            out.append(self._sorted[at][1])
+            at += 1
+        return out
+
+    def _match(self, text: Text, prompt: Prompt) -> None:
+        """Remember which file has a given response's states."""
+        for place in self._beginning(text.token_ids[: text.last_start]):
+            tokens = self.dump.records[place].token_ids
+            shared = min(len(tokens), len(text.token_ids))
+            if tokens[:shared] == text.token_ids[:shared]:
+                self._place[text.token_ids] = place
+                return
+        raise InputError(
+            f"{self.folder} holds no hidden states of the response to question {prompt.question_id!r}",
+            hint="give the responses that the states were computed over",
+            code="states-question",
+        )
+
+    def _bounded(self, asked: Asked) -> tuple[list[Text], int]:
+        """A text for each prompt, cut where the answer or its lookahead ends; and how many lack a lookahead."""
+        eos = self._eos_ids
+        texts, cut = [], 0
+        for prompt, place in zip(asked.prompts, self._chosen(asked), strict=True):
+            record = self.dump.records[place[0]]
+            begin, ids = place[1], record.token_ids
+            end = len(ids) if record.mask is None else max(i for i, on in enumerate(record.mask) if on) + 1
+            stop = next((i + 1 for i in range(begin, end) if ids[i] in eos), end)
+            length = min(asked.max_new_tokens, stop - begin - asked.lookahead)
+            if length < 1:
+                raise InputError(
+                    f"the answer of text {prompt.question_id!r} in {self.folder} has {max(0, stop - begin)} tokens, "
+                    f"too few for K = {asked.lookahead + 1}",
+                    hint="use a smaller K, or leave the text out",
+                    code="states-too-short",
+                )
+            cut += length < asked.max_new_tokens
+            text = Text(ids[: begin + length + asked.lookahead], begin, length)
+            self._place[text.token_ids] = place[0]
+            texts.append(text)
+        return texts, cut if asked.lookahead else 0
+
+    def _chosen(self, asked: Asked) -> list[tuple[int, int]]:
+        """For each prompt the place of its record, and where the answer begins in it."""
+        if asked.own:
+            return [(i, self._boundary(self.dump.records[i])) for i in range(len(asked.prompts))]
+        out = []
+        for prompt in asked.prompts:
+            ids = tuple(self._tokenizing.chat(prompt.text, template_options=asked.template))
+            found = self._beginning(ids)
+            if not found:
+                raise InputError(
+                    f"no text in {self.folder} begins with question {prompt.question_id!r}, as the target's chat "
+                    "template writes it",
+                    hint="give the prompts that were answered with --prompts, or --prompts hidden-states for the "
+                    "texts as they are",
+                    code="states-question",
+                )
+            out.append((found[0], len(ids)))
+        return out
+
+    def _boundary(self, record: Record) -> int:
+        """Where the last answer of a text begins, by the mask of what is trained on."""
+        mask = record.mask
+        if mask is None or all(mask) or not any(mask):
+            raise InputError(
+                f"nothing says where the answer of text {record.question_id!r} in {self.folder} begins: "
+                + ("its loss_mask is the same everywhere" if mask is not None else "there is no loss_mask"),
+                hint="give the prompts with --prompts, or the answers with --responses",
+                code="states-boundary",
+            )
+        last = max(i for i, on in enumerate(mask) if on)
+        begin = next((i for i in range(last, -1, -1) if not mask[i]), -1) + 1
+        if begin == 0:
+            raise InputError(
+                f"the answer of text {record.question_id!r} in {self.folder} begins with its first token: there is no "
+                "prompt",
+                hint="give the prompts with --prompts, or the answers with --responses",
+                code="states-boundary",
+            )
+        return begin
+
+    @cached_property
+    def _tokenizing(self) -> _Tokenizing:
+        assert self._target is not None  # `open_dump` asks for it
+        return _Tokenizing(self._target, self.dump.vocab_size)
+
+    @cached_property
+    def _eos_ids(self) -> frozenset[int]:
+        assert self._facts is not None and self._target is not None
+        ids = as_ids(self._facts.token_ids.get("eos_token_id"))
+        at = target_address(self._target)
+        path = None if isinstance(at, HubAddress) else at.path / "generation_config.json"
+        raw = None if path is None else read_small(path)
+        if path is not None and raw is not None:
+            stated = parse_json_object(raw, path).get("eos_token_id")
+            ids |= as_ids(stated) if isinstance(stated, int | list) else frozenset()
+        return ids
+
+    # Whether the target wrote them, and how likely it found their tokens.
+
+    def _own(self, texts: Sequence[Text], asked: Asked) -> list[str]:
+        """Notes on whether the target wrote the texts. Raises InputError where nothing shows it, or they show not."""
+        unasked = asked.stated and self._on_hub  # weights are not fetched for what was said already
+        found = None if unasked else self._judged(texts, asked.temperature)
+        if found is not None:
+            return [found]
+        if asked.responses is not None:
+            return ["that the texts are the target's own is stated by the file of responses"]
+        if asked.stated:
+            return ["that the texts are the target's own is stated by --own-texts; nothing shows it"]
+        raise InputError(
+            f"nothing shows that the target wrote the texts in {self.folder}, and only on its own text acceptance "
+            "means anything",
+            hint="name the target with its lm_head and final norm, so that they are checked against its last states; "
+            "or give its answers with --responses; or say that they are its own with --own-texts",
+            code="states-texts-unknown",
+        )
+
+    def _judged(self, texts: Sequence[Text], temperature: float) -> str | None:
+        """Hold the texts against the target's last states; None where these or its lm_head are not there."""
+        kind = self._last_kind
+        if kind is None:
+            return None
+        try:
+            weights = self.lm_head
+        except InputError:  # a target without weights
+            return None
+        budget = max(256, _CHECKED // weights.numel())
+        each = max(_FEW, budget // len(texts))
+        scores = [self._scores(text, _spread(text, each), kind, temperature or 1.0) for text in texts]
+        count = sum(len(s.own) for s in scores)
+        share = sum(int(s.own.sum()) for s in scores) / max(1, count)
+        if temperature == 0:
+            worst = min(range(len(scores)), key=lambda i: scores[i].share)
+            if share < _SHARE or (len(scores[worst].own) >= _FEW and scores[worst].share < _WORST):
+                raise self._foreign(
+                    worst,
+                    f"of its tokens {scores[worst].share:.0%} are the target's likeliest by these states, not all",
+                )
+            return (
+                f"{round(share * count)} of {count} tokens that were looked at are the target's likeliest by its "
+                "saved last states, so the texts are its own"
+            )
+        far = [s.deviations for s in scores]
+        worst = max(range(len(far)), key=lambda i: abs(far[i]))
+        if abs(far[worst]) > _DEVIATIONS:
+            raise self._foreign(
+                worst,
+                f"its tokens lie {far[worst]:+.0f} standard deviations from what sampling at {temperature:g} gives",
+            )
+        return f"the texts are as likely by the target's saved last states as sampling at {temperature:g} makes them"
 
     @property
-    def lm_head(self) -> torch.Tensor:
-        """Raise InputError: saved states are those of the target's decoder layers."""
-        raise InputError(
-            "the head has no lm_head of its own, and saved hidden states do not hold the target's",
-            hint="run the reference with the target itself, without --hidden-states",
-            code="states-lm-head",
+    def _on_hub(self) -> bool:
+        return self._target is not None and isinstance(target_address(self._target), HubAddress)
+
+    def _foreign(self, number: int, why: str) -> InputError:
+        record = self.dump.records[self._place[self.texts[number].token_ids]]
+        return InputError(
+            f"text {record.question_id!r} in {self.folder} is not the target's own: {why}",
+            hint="only text that the target wrote can be replayed; look also whether --target and --temperature are "
+            "those of the states",
+            code="states-not-own-text",
         )
+
+    def _settle_last(self) -> None:
+        """Find out whether an ``open`` last state comes after the final norm: over the weight, its mean square is 1.
+
+        Raises InputError (``states-layers-unknown``) for the vLLM script of ModelOpt, which counts layers as vLLM does
+        and has no default.
+        """
+        if self._norm is None:
+            return
+        opened = self.dump.open(self.dump.records[0])
+        assert opened.last is not None  # of its format
+        plain = mapped(opened.last).reshape(-1, self.dump.hidden_size).float() / self._norm
+        square = plain[:, self._norm != 0].pow(2).mean(-1).nanmedian()
+        self._last = "post_norm" if abs(float(square) - 1) < _UNIT else "pre_norm"
+        if self._last == "pre_norm" and self.dump.columns.origin == "default":
+            raise InputError(
+                f"the last states in {self.folder} come before the target's final norm, so ModelOpt's script for vLLM "
+                "wrote them, which has no default layers",
+                hint="--states-layers with the numbers that were its --aux-layers, and --states-convention boundary: "
+                "vLLM took them so",
+                code="states-layers-unknown",
+            )
+
+    @property
+    def _last_kind(self) -> Last | None:
+        """What the target's last state in the files is; None where there is none that can be used."""
+        if FINAL_NORM in self.dump.columns.taps or self._last == "post_norm":
+            return "post_norm"
+        before = self._last == "pre_norm" or self.dump.num_hidden_layers - 1 in self.dump.columns.taps
+        return "pre_norm" if before and self._norm is not None else None
+
+    def _last_states(self, opened: Opened, at: torch.Tensor | slice, kind: Last) -> torch.Tensor:
+        """The target's last states after its norm, float32 [N, hidden size], at some positions."""
+        size, taps = self.dump.hidden_size, self.dump.columns.taps
+        if opened.last is not None:
+            found = mapped(opened.last).reshape(-1, size)[at]
+        else:
+            place = taps.index(FINAL_NORM if FINAL_NORM in taps else self.dump.num_hidden_layers - 1)
+            found = _columns(opened, size, [place], at)
+        found = found.float()
+        if kind == "pre_norm":
+            assert self._norm is not None and self._facts is not None
+            scale = (found.pow(2).mean(-1, keepdim=True) + float(self._facts.fields["rms_norm_eps"])).rsqrt()
+            found = found * scale * self._norm
+        return found
+
+    def _scores(self, text: Text, at: Sequence[int], kind: Last, temperature: float) -> _Scores:
+        """How the target saw the tokens at positions ``at`` (each 1 or more) of a text."""
+        opened = self.dump.open(self.dump.records[self._place[text.token_ids]])
+        index = torch.tensor([i for i in at if i - 1 < len(opened.token_ids)], dtype=torch.int64)
+        hidden = self._last_states(opened, index - 1, kind)
+        tokens = torch.tensor(text.token_ids)[index]
+        return self._likelihoods(hidden, tokens, temperature)
+
+    def _likelihoods(self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float) -> _Scores:
+        """Compute logits a part of the vocabulary at a time, so that memory does not grow with it."""
+        weights, fields = self.lm_head, {} if self._facts is None else self._facts.fields
+        cap, scaled = fields.get("final_logit_softcapping"), fields.get("logit_scale", 1.0)
+        divided = fields.get("logits_scaling", 1.0)
+        rows = max(1, _SLICE_BYTES // (4 * weights.shape[1]))
+        top = torch.full((len(hidden),), -torch.inf)
+        sums = torch.zeros(3, len(hidden), dtype=torch.float64)  # of e^(x - top), x e^(x - top), x² e^(x - top)
+        chosen = torch.zeros(len(hidden))
+        for begin in range(0, len(weights), rows):
+            logits = hidden @ weights[begin : begin + rows].cpu().float().T * scaled / divided
+            if cap:
+                logits = torch.tanh(logits / cap) * cap
+            logits = logits / temperature
+            here = (tokens >= begin) & (tokens < begin + logits.shape[1])
+            chosen[here] = logits[here, tokens[here] - begin]
+            new = torch.maximum(top, logits.max(1).values)
+            sums = sums * (top - new).exp().double()
+            power = (logits - new[:, None]).exp().double()
+            sums += torch.stack([power.sum(1), (power * logits).sum(1), (power * logits * logits).sum(1)])
+            top = new
+        mean, square = sums[1] / sums[0], sums[2] / sums[0]
+        total = top.double() + sums[0].log()
+        near = chosen >= top - _TOLERANCE[self.dump.dtype] * top.abs()
+        variance = (square - mean * mean).clamp(min=0)
+        return _Scores((chosen.double() - total).float(), near, mean - total, variance)
+
+    # Reading.
 
     def fit(self, head: Head) -> None:
         """Raise InputError if the head was made for a target of other sizes, or reads other layers."""
         check_fit(
             head,
             f"the target of {self.folder}",
-            hidden_size=self.index.hidden_size,
-            vocab_size=self.index.vocab_size,
-            num_hidden_layers=self.index.num_hidden_layers,
+            hidden_size=self.dump.hidden_size,
+            vocab_size=self.dump.vocab_size,
+            num_hidden_layers=self.dump.num_hidden_layers,
         )
         if head.aux is not None:
-            self._columns(head.aux)
+            self._places(head.aux)
 
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
     ) -> Iterator[Batch]:
         """Yield saved states of some of `texts`, the longest first; ``taps`` may be fewer than were saved.
 
-        Raises InputError for a text or a tap that was not saved, log-probabilities at another temperature, and states
-        that are not finite; CheckpointError for a file that cannot be read.
+        A file's states are read when their batch is. Raises InputError for a text or a tap that was not saved,
+        log-probabilities that cannot be had at ``temperature``, and states that are not finite; CheckpointError for a
+        file that cannot be read.
         """
-        columns, width = self._columns(taps), self.index.hidden_size
-        if temperature is not None and temperature != self.index.temperature:
-            own = self.index.temperature
-            has = "no log-probabilities" if own is None else f"those at temperature {own}"
-            raise InputError(
-                f"log-probabilities at temperature {temperature} are needed, but {self.folder} has {has}",
-                hint=f"save the states again with --temperature {temperature}",
-                code="states-temperature",
-            )
+        columns, width = self._places(taps), self.dump.hidden_size
+        if temperature is not None and temperature != self.dump.temperature:
+            self._can_score(temperature)
         places = [self._find(i, text) for i, text in enumerate(texts)]
-        for index in batches([len(t.token_ids) for t in texts], self.batch_tokens):
+        known = [len(t.token_ids) if lookahead else t.last_start for t in texts]
+        for index in batches(known, self.batch_tokens):
             rows = tuple(texts[i] for i in index)
-            shape = (len(rows), len(rows[0].token_ids))
-            aux = torch.zeros(*shape, len(taps) * width, dtype=DTYPES[self.index.dtype])
-            logprobs = None if temperature is None else torch.zeros(shape)
+            longest = known[index[0]]
+            aux = torch.zeros(len(rows), longest, len(taps) * width, dtype=_DTYPES[self.dump.dtype])
+            logprobs = None
+            if temperature is not None:
+                logprobs = torch.zeros(len(rows), max(len(t.token_ids) for t in rows))
             for row, i in enumerate(index):
-                tensors = load_tensors(states_file(self.folder, places[i]))
-                n = len(rows[row].token_ids)
-                aux[row, :n] = tensors["aux_hidden_states"].view(n, -1, width)[:, columns].flatten(1)
-                if logprobs is not None:
-                    logprobs[row, :n] = tensors["logprobs"]
-            check_finite(aux, taps, [places[i] for i in index], rows)
+                opened = self.dump.open(self.dump.records[places[i]])
+                n = min(known[i], len(opened.token_ids))
+                if columns is None:
+                    aux[row, :n] = self._last_states(opened, slice(n), self._last_kind or "post_norm")
+                else:
+                    aux[row, :n] = _columns(opened, width, columns, slice(n))
+                if logprobs is not None and temperature is not None:
+                    self._fill(logprobs[row], opened, texts[i], temperature)
+            check_finite(aux, taps, [self.dump.records[places[i]].question_id for i in index], rows)
             yield Batch(
                 tuple(index),
                 rows,
@@ -403,44 +650,135 @@ class SavedStates:
                 None if logprobs is None else logprobs.to(self.device),
             )
 
-    def _columns(self, taps: AuxTaps) -> list[int]:
-        """Return which blocks of the saved states the taps are."""
-        if any(tap not in self.index.taps.taps for tap in taps.taps):
+    def _fill(self, row: torch.Tensor, opened: Opened, text: Text, temperature: float) -> None:
+        if opened.logprobs is not None and temperature == self.dump.temperature:
+            row[: len(opened.token_ids)] = mapped(opened.logprobs)
+            return
+        kind = self._last_kind
+        assert kind is not None  # `_can_score`
+        at = list(range(text.prompt_length, min(len(text.token_ids), len(opened.token_ids) + 1)))
+        row[at] = self._scores(text, at, kind, temperature).logprob
+
+    def _can_score(self, temperature: float) -> None:
+        """Raise InputError where log-probabilities at a temperature cannot be computed."""
+        if self._last_kind is not None:
+            _ = self.lm_head
+            return
+        own = self.dump.temperature
+        has = "no log-probabilities" if own is None else f"those at temperature {own}"
+        raise InputError(
+            f"log-probabilities at temperature {temperature} are needed, but {self.folder} has {has}",
+            hint=f"save the states again with --temperature {temperature}, or with the target's last state",
+            code="states-temperature",
+        )
+
+    def _places(self, taps: AuxTaps) -> list[int] | None:
+        """Which blocks of the saved states the taps are; None for the last state, where it has to be made of one."""
+        held = self.dump.columns.taps
+        if taps.taps == (FINAL_NORM,) and FINAL_NORM not in held and self._last_kind is not None:
+            return None
+        if any(tap not in held for tap in taps.taps):
             raise InputError(
                 f"the head reads the target after {_all(taps)}, but {self.folder} holds its states after "
-                f"{_all(self.index.taps)}",
+                f"{_all(self.dump.columns)}",
                 hint="save the states this head reads",
                 code="states-taps",
             )
-        return [self.index.taps.taps.index(tap) for tap in taps.taps]
+        return [held.index(tap) for tap in taps.taps]
 
     def _find(self, number: int, text: Text) -> int:
         if text.token_ids not in self._place:
             raise InputError(
-                f"text {number} ({len(text.token_ids)} tokens) is not among the {len(self.texts)} whose states are in "
-                f"{self.folder}",
+                f"text {number} ({len(text.token_ids)} tokens) is not among the {len(self.dump.records)} whose states "
+                f"are in {self.folder}",
                 hint="replay the texts the states were saved for",
                 code="states-no-text",
             )
         return self._place[text.token_ids]
 
-    def _open(self, number: int, entry: TextEntry) -> Text:
-        """Open the file of a text, and check its header against states.json."""
-        path = states_file(self.folder, number)
-        if not path.is_file():
-            raise SourceError(
-                f"{path} is missing, the states of text {number} of {len(self.index.texts)}",
-                hint="saving was not finished: run it again, it goes on where it stopped",
-                code="source-states-missing",
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """How a target saw some tokens of a text.
+
+    Attributes:
+        logprob: natural log of each token's probability, float32 [N]. own: whether it is the likeliest, but for the
+            rounding of other kernels, bool [N].
+        expected, variance: of the log-probability of a token that is sampled there, float64 [N].
+    """
+
+    logprob: torch.Tensor
+    own: torch.Tensor
+    expected: torch.Tensor
+    variance: torch.Tensor
+
+    @property
+    def share(self) -> float:
+        """The part of the tokens that are the likeliest; 1 of none."""
+        return float(self.own.double().mean()) if len(self.own) else 1.0
+
+    @property
+    def deviations(self) -> float:
+        """How far the text's log-probability lies from what sampling gives, in standard deviations."""
+        spread = float(self.variance.sum().sqrt())
+        off = float((self.logprob.double() - self.expected).sum())
+        return off / max(spread, 1e-6 * max(1, len(self.own)))
+
+
+class _Tokenizing:
+    """A target's tokenizer, loaded when it is needed."""
+
+    def __init__(self, target: str, vocab_size: int) -> None:
+        self._target, self._vocab_size = target, vocab_size
+
+    @cached_property
+    def _tokenizer(self) -> ChatTokenizer:
+        at = target_address(self._target)
+        if isinstance(at, HubAddress):
+            return ChatTokenizer(load_tokenizer(at.repo_id, None, at.revision), at.repo_id)
+        return ChatTokenizer(load_tokenizer(self._target, at.path.resolve(), None), at.path.name)
+
+    def chat(
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """Return the prompt ids of a user's turn."""
+        return self._tokenizer.chat(text, before=before, template_options=template_options)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; no special tokens are added."""
+        return self._tokenizer.encode(text)
+
+    def check_ids(self, ids: Sequence[int], what: str) -> None:
+        """Raise InputError if ids are not those of the vocabulary."""
+        wrong = next((i for i in ids if not 0 <= i < self._vocab_size), None)
+        if wrong is not None:
+            raise InputError(
+                f"{what} has token id {wrong}, outside the target's vocabulary of {self._vocab_size}",
+                code="states-target",
             )
-        ids = tensor_ref(path, "token_ids", ("I64", (entry.tokens,)))
-        tensor_ref(path, "aux_hidden_states", (self.index.dtype, (entry.tokens, self.index.width)))
-        if self.index.temperature is not None:
-            tensor_ref(path, "logprobs", ("F32", (entry.tokens,)))
-        token_ids = tuple(torch.frombuffer(bytearray(read_tensor(ids)), dtype=torch.int64).tolist())
-        if ids_digest(token_ids) != entry.sha256:
-            raise InputError(f"{path} holds the states of another text than {INDEX} says", code="states-file")
-        return Text(token_ids, entry.prompt_length, entry.response_length)
+
+
+def _entered(record: Record) -> Text:
+    assert record.entry is not None
+    return Text(record.token_ids, record.entry.prompt_length, record.entry.response_length)
+
+
+def _columns(opened: Opened, size: int, columns: Sequence[int], at: torch.Tensor | slice) -> torch.Tensor:
+    """Blocks ``columns`` of the states at some positions, [N, columns * size], in the dtype of the file."""
+    count = len(opened.token_ids)
+    parts = [mapped(ref).reshape(count, -1, size) for ref in opened.states]  # a view, of views too
+    if len(parts) == 1:
+        chosen = parts[0][at][:, list(columns)]
+        return chosen.flatten(1)
+    blocks = [part[:, j] for part in parts for j in range(part.shape[1])]
+    return torch.cat([blocks[j][at] for j in columns], dim=1)
+
+
+def _spread(text: Text, most: int) -> list[int]:
+    """At most so many positions of a response, evenly spread over it."""
+    begin, count = text.prompt_length, text.response_length
+    step = max(1, -(-count // most))
+    return list(range(begin, begin + count, step))
 
 
 def _all(taps: AuxTaps) -> str:

@@ -16,6 +16,7 @@ from eagle3hub.address import HubAddress, parse_address, target_address
 from eagle3hub.checkpoint.remote import local_copy
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
+from eagle3hub.prompts import Message
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
 from eagle3hub.reference.generate import Wanted, generate
 from eagle3hub.reference.layers import Prefix, Session, captured, dissect, shared_length, skipping_decoder, with_cache
@@ -167,10 +168,10 @@ class TargetModel:
         return self.tokenizer.encode(text)
 
     def chat(
-        self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn, as `ChatTokenizer.chat` does."""
-        return self.tokenizer.chat(text, system=system, template_options=template_options)
+        return self.tokenizer.chat(text, before=before, template_options=template_options)
 
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True

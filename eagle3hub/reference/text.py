@@ -132,7 +132,7 @@ def check_fit(head: Head, name: str, *, hidden_size: int, vocab_size: int, num_h
         )
 
 
-def check_finite(aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], texts: Sequence[Text]) -> None:
+def check_finite(aux: torch.Tensor, taps: AuxTaps, index: Sequence[int | str], texts: Sequence[Text]) -> None:
     """Raise InputError (``reference-states-not-finite``), naming layer and text, for a state with NaN or infinity.
 
     Args:
@@ -146,7 +146,7 @@ def check_finite(aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], texts: 
         if bad.any():
             tap = taps.taps[int(bad.any(dim=0).nonzero()[0]) // width]
             raise InputError(
-                f"the target's hidden states after {tap_name(tap)} are not finite in text {number}",
+                f"the target's hidden states after {tap_name(tap)} are not finite in text {number!r}",
                 hint="look at the target's weights; in float16 large models overflow, use --dtype bfloat16",
                 code="reference-states-not-finite",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
 from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
-from eagle3hub.conversion.plan import ConvertOptions, made_for, plan_conversion
+from eagle3hub.conversion.plan import plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, Verdict
@@ -188,6 +189,7 @@ class ReleaseOptions:
         templates: folder of files that replace card templates.
         work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
         force: replace a folder this tool wrote earlier.
+        layout: measure only this layout of the manifest; the release then ends with the step ``validate``.
 
     Raises UsageError (``usage-step``) for steps that do not exist or do not follow each other.
     """
@@ -202,6 +204,7 @@ class ReleaseOptions:
     templates: str | Path | None = None
     work: str | Path | None = None
     force: bool = False
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         for step in (self.start, self.until):
@@ -215,6 +218,12 @@ class ReleaseOptions:
             )
         if STEPS.index(self.start) > STEPS.index(self.until):
             raise UsageError(f"from {self.start} until {self.until} there is no step", hint="fix --from or --until")
+        if self.layout is not None and self.until != "validate":
+            raise UsageError(
+                "--layout measures one layout, and a release has all of its manifest",
+                hint="add --until validate",
+                code="usage-step",
+            )
         if self.publish.sign is not None and self.until in ("convert", "validate"):
             raise UsageError(
                 f"--sign covers the whole release, which --until {self.until} does not make",
@@ -259,6 +268,8 @@ def release_head(
     behind, only its reports in the work folder. Raises InputError, UnavailableError, OutputError or UsageError.
     """
     manifest = load_manifest(manifest_path)
+    if options.layout is not None and manifest.layouts.main:
+        manifest = replace(manifest, layouts=manifest.layouts.only(options.layout))
     if manifest.head_source is None:
         raise ManifestError(
             f"{manifest.path.name} names no head to release",
@@ -298,7 +309,7 @@ def release_head(
     asked = manifest.validate.engines if options.measures else []
     _require_engines(asked, manifest, options)
     plans = [
-        plan_conversion(str(manifest.head_source), layout, _conversion(manifest, facts, layout))
+        plan_conversion(str(manifest.head_source), layout, manifest.conversion_to(layout, facts))
         for layout in manifest.layouts
     ]
     if asked:
@@ -312,9 +323,7 @@ def release_head(
         runner = LayoutRunner(
             source=str(manifest.head_source),
             target=measured,
-            facts=facts,
-            speculative_tokens=manifest.speculative_tokens,
-            engines=manifest.layouts.engines,
+            conversion=partial(manifest.conversion_to, facts=facts),
             options=replace(
                 manifest.validate, engine_python=options.engine_python or {}, endpoints=options.endpoints or {}
             ),
@@ -322,7 +331,7 @@ def release_head(
             store=ReportStore(options.work_folder(manifest) / REPORTS),
             measure=options.start == "convert",
         )
-        results = _measure(manifest, runner, stage.path / _HEADS, until, progress)
+        results = _measure(manifest, facts, runner, stage.path / _HEADS, until, progress)
         verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
         stage.keep = verdict == "pass" and options.leaves
         files: list[FileDigest] = []
@@ -349,11 +358,6 @@ def _require_engines(asked: Sequence[str], manifest: Manifest, options: ReleaseO
             require_packages()
         elif engine not in (options.endpoints or ()):
             interpreter(get_engine(engine), manifest.validate.device, options.engine_python or {})
-
-
-def _conversion(manifest: Manifest, facts: TargetFacts, layout: str) -> ConvertOptions:
-    engines = made_for(layout, manifest.layouts.engines)
-    return ConvertOptions(target=facts, speculative_tokens=manifest.speculative_tokens, engines=engines, digests=True)
 
 
 def folder_name(manifest: Manifest) -> str:
@@ -383,6 +387,7 @@ def _publish(made: Release, folder: Path, settings: PublishOptions, progress: Pr
 
 def _measure(
     manifest: Manifest,
+    facts: TargetFacts,
     runner: LayoutRunner,
     heads: Path,
     until: Step,
@@ -399,7 +404,7 @@ def _measure(
     for i, layout in enumerate(layouts):
         say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
         if until == "convert":
-            convert(runner.source, heads / layout, layout, _conversion(manifest, runner.facts, layout), progress=say)
+            convert(runner.source, heads / layout, layout, manifest.conversion_to(layout, facts), progress=say)
             continue
         results.append(runner.run(layout, heads / layout, say))
     return results

@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -380,6 +380,26 @@ def _parse_yaml(text: str, name: str) -> Document:
     except RecursionError:
         raise _too_deep(name) from None
     return Document(name, data, document.lines, document.key_lines, document.texts)
+
+
+def front_matter(lines: Sequence[str], name: str) -> tuple[Document | None, tuple[int, str] | None, int]:
+    """Return the metadata block of a card, the error that made it unreadable, and the number of its lines.
+
+    Without a block: None, None, 0. The error is a line and a reason.
+    """
+    if not lines or lines[0].rstrip() != "---":
+        return None, None, 0
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    if end is None:
+        return None, (1, "the metadata block has no closing line of three dashes"), 0
+    try:
+        document = parse_yaml("\n".join(["", *lines[1:end]]), name)
+    except ManifestError as fault:
+        where, _, why = fault.message.removeprefix(f"{name}:").partition(": ")
+        return None, (int(where) if where.isdigit() else 1, why or fault.message), end + 1
+    if document.data is not None and not isinstance(document.data, dict):
+        return None, (2, "the metadata block is not a mapping of fields"), end + 1
+    return document, None, end + 1
 
 
 def _too_deep(name: str) -> ManifestError:

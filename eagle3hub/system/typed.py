@@ -74,6 +74,8 @@ def _value(hint: Any, value: Any, place: str, key: str) -> Any:
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, place: str, key: str) -> Any:
+    if value is None and types.NoneType in hints:
+        return None
     tried = []
     for hint in hints:
         if hint is types.NoneType:

@@ -22,7 +22,8 @@ from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.engines import ENGINES, get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Verdict, worst_verdict
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Verdict, merged, worst_verdict
+from eagle3hub.engines.options import check_engine_settings, template_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
@@ -55,7 +56,7 @@ from eagle3hub.validation.target import Target
 
 SERVER = "server"
 """Device of a running server that does not say its own."""
-ALWAYS: Mapping[str, Any] = {"concurrency": 1, "chat_template": "the target's own", "system_prompt": None}
+ALWAYS: Mapping[str, Any] = {"concurrency": 1}
 """Settings that a validation has no option for."""
 
 SPEED_OF_ENGINE = "one sequence at a time; smoke test, not a benchmark"
@@ -224,6 +225,16 @@ def _settings(report: Report) -> Iterator[str]:
         stated = getattr(settings, key)
         if stated != value:
             yield f"{key} is stated as {_short(stated)}, and a validation always has {_short(value)}"
+    rendered = template_in_words(settings.engine_settings.chat_template)
+    if settings.chat_template != rendered:
+        yield f"chat_template is stated as {_short(settings.chat_template)}, and its arguments give {_short(rendered)}"
+    try:
+        check_engine_settings(settings.engine_settings)
+    except UsageError as error:
+        yield f"its engine settings cannot have been run: {error.message}"
+    started = [entry.engine for entry in report.engines if entry.engine != REFERENCE and entry.device != SERVER]
+    if settings.engine_settings != settings.engine_settings.of_run(started):
+        yield "engine settings are stated for engines that were not started"
     k, verified = settings.draft_tokens, settings.num_draft_tokens
     if settings.topk in (None, 1) and verified not in (None, k + 1):
         yield f"{verified} verified tokens are stated, and a chain of {k} verifies {k + 1}"
@@ -261,6 +272,7 @@ def _entry(report: Report, entry: Entry, head: Head | None) -> Iterator[str]:
     if entry.device not in (settings.device, SERVER):
         yield f"the device is {entry.device}, and the settings say {settings.device}"
     yield from _recipe(report, entry)
+    yield from _started_with(report, entry)
     if not isinstance(outcome, Counted):
         return
     yield from _prompts(report, entry, outcome)
@@ -372,6 +384,25 @@ def _speed(entry: Entry, outcome: Counted) -> Iterator[str]:
         yield f"{stated:g} tokens per second are stated, and the prompts' {tokens} in {seconds:g} seconds are not that"
 
 
+def _started_with(report: Report, entry: Entry) -> Iterator[str]:
+    """Hold the flags of a run against the engine settings that the report states."""
+    settings, flags = report.settings.engine_settings, entry.flags
+    arguments = flags.get("llm") or flags.get("engine")
+    if entry.engine == REFERENCE or not isinstance(arguments, Mapping):
+        return
+    devices = arguments.get("tensor_parallel_size", arguments.get("tp_size", 1))
+    if devices != settings.tensor_parallel:
+        yield f"it ran on {devices} devices, and the settings say {settings.tensor_parallel}"
+    given = dict(settings.arguments.get(entry.engine, {}))
+    if isinstance(draft := flags.get("draft"), Mapping) and "speculative_config" in given:
+        arguments = {**arguments, "speculative_config": draft}  # TensorRT-LLM's
+    if merged(arguments, given) != arguments:
+        yield "its flags are not those that the engine settings state"
+    own, variables = flags.get("env"), settings.environment.get(entry.engine, {})
+    if isinstance(own, Mapping) and any(own.get(name) != text for name, text in variables.items()):
+        yield "its environment variables are not those that the engine settings state"
+
+
 def _recipe(report: Report, entry: Entry) -> Iterator[str]:
     """Hold the recipe against the one that the engine makes for this head and target: the card prints it as tested."""
     if entry.engine == REFERENCE:
@@ -382,9 +413,13 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
         return
     engine = get_engine(entry.engine, entry.recipe.version)
     target, k = report.target.name, report.settings.draft_tokens
+    settings = report.settings.engine_settings.of_run([] if entry.device == SERVER else [entry.engine])
     try:
         name = head_name(report.head.source)
-        made = [RecipeText.of(engine.recipe(target, name, draft_tokens=k, parallel_drafting=p)) for p in (False, True)]
+        made = [
+            RecipeText.of(engine.recipe(target, name, draft_tokens=k, parallel_drafting=p, settings=settings))
+            for p in (False, True)
+        ]
     except (InputError, UsageError) as error:
         yield error.message
         return

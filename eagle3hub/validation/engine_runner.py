@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
 from eagle3hub.system.progress import Progress
 from eagle3hub.validation.derive import RanEngine, public
+from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def engine_for(
     Raises UnavailableError where there is none, or its results would say nothing; InputError for a server that serves
     something else.
     """
+    from eagle3hub.engines.environments import version_in
+
     url = endpoints.get(name)
     engine = get_engine(name, version_in(name, pythons))
     if url is not None:
@@ -58,15 +61,9 @@ def engine_for(
         raise UnavailableError(
             inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
         )
-    return engine, Path(sys.executable) if url is not None else interpreter(engine, job.device, pythons)
-
-
-def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
-    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
-    from eagle3hub.engines.environments import installed_version
-
-    given = (pythons or {}).get(name)
-    return None if given is None else installed_version(name, Path(given).expanduser().absolute())
+    if url is not None:
+        return engine, Path(sys.executable)
+    return engine, interpreter(engine, job.device, pythons, job.engine_settings.tensor_parallel)
 
 
 def device_of(server: Engine) -> str:
@@ -75,10 +72,10 @@ def device_of(server: Engine) -> str:
     return shown if shown in DEVICES else "server"
 
 
-def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None) -> Path:
+def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None, devices: int = 1) -> Path:
     """The interpreter given for the engine, else that of its installed environment.
 
-    Raises UnavailableError where there is none, or no such device.
+    Raises UnavailableError where there is none, no such device, or fewer than ``devices`` of it.
     """
     from eagle3hub.engines import environments
 
@@ -93,7 +90,46 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )
+    there = len(list(_CUDA.parent.glob("nvidia[0-9]*"))) if device == "cuda" else devices
+    if there < devices:
+        raise UnavailableError(
+            f"--tensor-parallel {devices} needs {devices} CUDA devices, and this machine has {there}",
+            hint=f"--tensor-parallel {there}" if there else "see whether the driver made /dev/nvidia0",
+            code="device-missing",
+        )
     return environments.environment_python(engine.name, device)
+
+
+def default_device(
+    engines: Sequence[str], pythons: Mapping[str, str | Path], endpoints: Collection[str] = ()
+) -> tuple[Device, str | None]:
+    """The device of a run where nobody names one, and the sentence that says why where this machine has a GPU.
+
+    It is cuda where this machine has a GPU that everything which is to run can use: the reference's PyTorch, an
+    interpreter that was given, or the environment that eagle3hub makes for an engine. Without a GPU nothing is asked.
+    Servers (``endpoints``) count with their own device.
+    """
+    if not _CUDA.exists():
+        return "cpu", None
+    for name in engines:
+        if name not in endpoints and (why := _no_cuda(name, pythons)) is not None:
+            return "cpu", f"device cpu, though this machine has a GPU: {why}"
+    return "cuda", "device cuda, since this machine has a GPU; --device cpu runs without it"
+
+
+def _no_cuda(name: str, pythons: Mapping[str, str | Path]) -> str | None:
+    """Why an engine, or the reference, does not compute on this machine's GPU; None if it does, as far as we see."""
+    from eagle3hub.engines import environments
+    from eagle3hub.engines.specs import environment_devices
+
+    if name == REFERENCE:
+        return None if environments.sees_cuda(Path(sys.executable)) else "PyTorch here does not see it"
+    if name in pythons:
+        return None if environments.sees_cuda(Path(pythons[name])) else f"PyTorch of {pythons[name]} does not see it"
+    devices = environment_devices(name)
+    if not devices or "cuda" in devices:
+        return None
+    return f"the environment of {name} is for {' and '.join(devices)}"
 
 
 # The preflight check: what an engine will do with a head's files, known before it is started.
@@ -103,14 +139,18 @@ PreflightCheck = Callable[[str, str, "Device"], PreflightVerdict]
 """The preflight's verdict by engine, version and device."""
 
 
-def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> PreflightCheck:
-    """Read a head's folder once, for any number of engines. ``target`` is a folder or a Hub id."""
+def preflight_check(checkpoint: Checkpoint, head: Head, target: str, tensor_parallel: int = 1) -> PreflightCheck:
+    """Read a head's folder once, for any number of engines.
+
+    ``target`` is a folder or a Hub id, ``tensor_parallel`` the number of devices that an engine splits both over.
+    """
     facts = read_target(target)
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
     def check(engine: str, version: str, device: Device) -> PreflightVerdict:
         told = told_layers(head, engine)
-        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts, told)
+        judged = preflight_version(engine, version, device)
+        verdict = preflight(subject, engine, judged, facts, told, tensor_parallel)
         return verdict.with_settings([PARALLEL_DRAFTING])  # a run of a P-EAGLE head states it
 
     return check
@@ -186,7 +226,11 @@ class EngineRunner:
     def _ran(self, outcome: EngineRun | EngineFailure, base: EngineRun | None) -> RanEngine:
         job = self._job
         recipe = self._engine.recipe(
-            self._target.name, self._head, draft_tokens=job.draft_tokens, parallel_drafting=job.parallel_drafting
+            self._target.name,
+            self._head,
+            draft_tokens=job.draft_tokens,
+            parallel_drafting=job.parallel_drafting,
+            settings=job.engine_settings,
         )
         flags = public(self._engine.flags(self._job), self._job, self._head, self._target)
         return RanEngine(self._engine.name, self._engine.version, outcome, base, flags, recipe)

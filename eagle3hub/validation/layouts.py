@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.conversion.plan import ConvertOptions, made_for
+from eagle3hub.conversion.plan import UNCHANGED, ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import FoundWanting, InputError
-from eagle3hub.head.target import TargetFacts
+from eagle3hub.layouts.base import AS_FOUND
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.derive import contradictions
@@ -63,23 +63,19 @@ class LayoutRunner:
     """Converts a head to one layout after the other, and validates each against the head as it was given.
 
     Attributes:
-        source: the head. target: folder or Hub id. facts: of the target, for the conversion.
-        speculative_tokens: K to recommend in a layout's config.
+        source: the head. target: folder or Hub id. conversion: how to convert the head to a layout.
         cache: work on the target that the layouts share.
         store: where earlier reports of exactly this are found and new ones are kept, or None.
         measure: whether to measure a layout that has no earlier report.
-        engines: those that a universal folder is made for; empty: all that can serve the target.
     """
 
     source: str | Path
     target: str
-    facts: TargetFacts
-    speculative_tokens: int | None
+    conversion: Callable[[str], ConvertOptions]
     options: ValidateOptions
     cache: Cache
     store: ReportStore | None = None
     measure: bool = True
-    engines: tuple[str, ...] = ()
 
     def run(self, layout: str, folder: Path, progress: Progress = silent) -> LayoutResult:
         """Convert the head to ``layout``, in the new folder ``folder``, and validate it.
@@ -87,18 +83,8 @@ class LayoutRunner:
         Raises Refusal where the layout cannot hold the head, FoundWanting (``release-not-measured``) where there is no
         earlier report and nothing may be measured, and what `convert` and `validate` raise.
         """
-        convert(
-            self.source,
-            folder,
-            layout,
-            ConvertOptions(
-                target=self.facts,
-                speculative_tokens=self.speculative_tokens,
-                engines=made_for(layout, self.engines),
-                digests=True,
-            ),
-            progress=progress,
-        )
+        how = self.conversion(layout)
+        convert(self.source, folder, layout, how, progress=progress)
         key = self._key(folder) if self.store is not None else ""
         report = self.store.find(key) if self.store is not None else None
         if report is not None:
@@ -109,7 +95,9 @@ class LayoutRunner:
                 hint="leave out --from card",
                 code="release-not-measured",
             )
-        original = self.source if REFERENCE in self.options.engines else None
+        # the reference replays the head as it was given, unless its files alone do not say what it is
+        as_found = how.layout is None and how.read == AS_FOUND and how.transforms == UNCHANGED and not how.settings
+        original = self.source if REFERENCE in self.options.engines and as_found else None
         options = replace(self.options, reference_head=original)
         report = validate(folder, self.target, options, cache=self.cache, progress=progress)
         if self.store is not None:

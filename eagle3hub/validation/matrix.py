@@ -15,6 +15,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.staging import replace_file
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.errors import ManifestError, Refusal, UsageError
@@ -230,11 +231,12 @@ def validate_layouts(
     checkpoint = open_checkpoint(source, progress=progress)
     head = open_head(checkpoint, target=identity.source)
     head.raise_for_errors()
+    k = head.speculative_tokens or options.draft_tokens
+    plain = ConvertOptions(target=read_target(target, options.target_name), speculative_tokens=k, digests=True)
     runner = LayoutRunner(
         source=source,
         target=identity.source,
-        facts=read_target(target, options.target_name),
-        speculative_tokens=head.speculative_tokens or options.draft_tokens,
+        conversion=lambda _layout: plain,
         options=replace(options, reference_head=None),
         cache=cache if cache is not None else Cache(),
     )
@@ -262,6 +264,22 @@ def validate_layouts(
         engines=tuple(options.engines),
         cells=tuple(cell for row in rows for cell in cells_of(row)),
         layouts=tuple(rows),
+    )
+
+
+def merged(matrices: Sequence[Matrix], *, asked_by_name: bool) -> Matrix:
+    """Join matrices of the same head and target, each with layouts of its own, and judge them together."""
+    rows = tuple(row for matrix in matrices for row in matrix.layouts)
+    if not asked_by_name:
+        rows = tuple(replace(row, verdict=None) if row.refusal is not None else row for row in rows)
+    verdict, reason = _judge(rows, asked_by_name=asked_by_name)
+    return replace(
+        matrices[0],
+        measured_at=max(matrix.measured_at for matrix in matrices),
+        verdict=verdict,
+        reason=reason,
+        cells=tuple(cell for matrix in matrices for cell in matrix.cells),
+        layouts=rows,
     )
 
 

@@ -26,6 +26,7 @@ class Conditions:
         drafting: how a draft token is chosen: ``greedy`` (arg-max) or ``probabilistic`` (sampled, with rejection).
         dtype: precision of target and head.
         tree: shape of the draft trees, as words; None for chains.
+        engine_arguments: further arguments of the engine, as words; None for none.
     """
 
     target: str
@@ -38,6 +39,7 @@ class Conditions:
     chat_template: str
     system_prompt: str | None
     tree: str | None = None
+    engine_arguments: str | None = None
 
     def differences(self, other: Conditions) -> list[str]:
         """What differs, each as ``dtype is bfloat16, not float32``; targets by digest where both have one."""
@@ -79,7 +81,11 @@ class Measurement:
         rows = zip(self.question_ids, self.counts, strict=True)
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "question_ids"}
         return plain | {
-            "conditions": asdict(self.conditions),
+            "conditions": {
+                key: value
+                for key, value in asdict(self.conditions).items()
+                if key != "engine_arguments" or value is not None
+            },
             "counts": [_row(question, counts) for question, counts in rows],
         }
 
@@ -122,7 +128,10 @@ _SETTINGS = (
     "chat_template",
     "system_prompt",
     "tree",
+    "engine_arguments",
 )
+_LEFT_OUT = ("tree", "engine_arguments")
+"""Settings that a file does not state where they are None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +207,7 @@ def write_reference(reference: Reference) -> str:
 
 
 def _settings(conditions: Conditions) -> dict[str, Any]:
-    return {key: value for key in _SETTINGS if (value := getattr(conditions, key)) is not None or key != "tree"}
+    return {key: value for key in _SETTINGS if (value := getattr(conditions, key)) is not None or key not in _LEFT_OUT}
 
 
 def load_reference(path: str | Path) -> Reference:

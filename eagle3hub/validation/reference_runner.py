@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
 from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult, RunSpec
-from eagle3hub.errors import InputError, UnavailableError
+from eagle3hub.errors import UnavailableError
+from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds, counts_of, counts_within
 from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress
 from eagle3hub.validation.derive import RanEngine, expected_taps
 from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.gates import Lossless, Margin
-from eagle3hub.validation.options import REFERENCE, ReferenceOptions
+from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ReferenceOptions
 from eagle3hub.validation.report import Expected
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
-    from eagle3hub.head import Head
     from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.states import SavedStates
     from eagle3hub.reference.target import TargetModel
@@ -108,6 +108,7 @@ class ReferenceRunner:
         flags = {
             "drafting": options.drafting,
             "texts": "saved hidden states" if options.hidden_states else texts_from,
+            **({} if self._states is None else {"states": self._states.dump.describe()}),
             **({"notes": self._notes} if self._notes else {}),
         }
         return RanEngine(REFERENCE, __version__, run, flags=flags)
@@ -203,8 +204,16 @@ class ReferenceRunner:
         if self._states is None:
             from eagle3hub.reference.states import SavedStates
 
-            target = self._job.target if self._job.target_is_local else None
-            self._states = SavedStates(self._options.hidden_states, target=target, device=self._job.device)
+            layers = self._options.states_layers
+            self._states = SavedStates(
+                self._options.hidden_states,
+                target=self._job.target,
+                device=self._job.device,
+                layers=None if layers is None else AuxTaps.from_after_layer(layers, "flag"),
+            )
+            known = self._states.dump.config_sha256
+            if known and self._identity.config_sha256 and known != self._identity.config_sha256:
+                self._notes.append("the target's config.json is not the one that the states were computed with")
         return self._states
 
     def _texts(self) -> Sequence[Text]:
@@ -216,6 +225,8 @@ class ReferenceRunner:
             return self._known
         if options.hidden_states is not None:
             self._known = self._saved_texts()
+            if job.engine_settings.chat_template:
+                self._notes = ["the saved hidden states do not say by which arguments the prompts were rendered"]
         elif options.responses is not None:
             from eagle3hub.reference.responses import read_responses, texts_of
 
@@ -235,7 +246,7 @@ class ReferenceRunner:
             key = (job.target, job.device, job.dtype, job.prompts.sha256, rendered, speech)
             if key not in self._cache.texts:
                 prompts = [
-                    self._target().chat(prompt.text, template_options=options_of_template)
+                    self._target().chat(prompt.text, before=prompt.before, template_options=options_of_template)
                     for prompt in job.prompts.prompts
                 ]
                 self._cache.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)
@@ -243,17 +254,25 @@ class ReferenceRunner:
         return self._known
 
     def _saved_texts(self) -> list[Text]:
-        source: Any = self._source()
-        by_question = dict(zip((entry.question_id for entry in source.index.texts), source.texts, strict=True))
-        missing = [p.question_id for p in self._job.prompts.prompts if p.question_id not in by_question]
-        if missing:
-            raise InputError(
-                f"{self._options.hidden_states} holds no hidden states for question {missing[0]!r} of "
-                f"{self._job.prompts.name}",
-                hint="give the prompts they were saved for, with --prompts",
-                code="states-question",
+        from eagle3hub.reference.responses import read_responses
+        from eagle3hub.reference.states import Asked
+
+        job, options, source = self._job, self._options, self._source()
+        own = job.prompts.name == OWN_PROMPTS
+        texts, notes = source.answers(  # type: ignore[union-attr]
+            Asked(
+                job.prompts.prompts,
+                own,
+                job.max_new_tokens,
+                job.draft_tokens - 1,
+                job.temperature,
+                None if options.responses is None else read_responses(options.responses),
+                options.own_texts,
+                job.engine_settings.chat_template,
             )
-        return [by_question[p.question_id] for p in self._job.prompts.prompts]
+        )
+        self._notes += notes
+        return texts
 
     def _save(self, texts: Sequence[Text]) -> None:
         options, questions = self._options, [p.question_id for p in self._job.prompts.prompts]

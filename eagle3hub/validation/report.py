@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.digest import FileDigest
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import LoadReport, Recipe, Verdict
+from eagle3hub.engines.base import EngineSettings, LoadReport, Recipe, Verdict
+from eagle3hub.engines.options import arguments_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.preflight.contracts import Reason
 from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow
 from eagle3hub.metrics.counters import row_counts
+from eagle3hub.prompts import Context
 from eagle3hub.system.documents import read_document, schema_faults
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.resources import schema
@@ -88,21 +90,28 @@ class MeasuredTarget:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPrompts:
-    """The prompts: name of their set, SHA-256 of exactly those used, how many there are in each category."""
+    """The prompts: name of their set, SHA-256 of exactly those used, how many there are in each category.
+
+    ``context`` says how they were made long; None for prompts as their set has them.
+    """
 
     name: str
     sha256: str
     count: int
     categories: Mapping[str, int]
+    context: Context | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The ``prompts`` object."""
-        return {**_fields(self), "categories": dict(self.categories)}
+        context = {} if self.context is None else {"context": self.context.to_json()}
+        plain = {"name": self.name, "sha256": self.sha256, "count": self.count, "categories": dict(self.categories)}
+        return {**plain, **context}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MeasuredPrompts:
         """What `to_json` gave."""
-        return cls(data["name"], data["sha256"], data["count"], data["categories"])
+        context = Context(**data["context"]) if "context" in data else None
+        return cls(data["name"], data["sha256"], data["count"], data["categories"], context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,7 @@ class Settings:
         draft_tokens: K of a chain, depth of a tree.
         topk, num_draft_tokens, drafting: None in a report of an earlier version, which did not state them.
         min_acceptance_length: the bar that was asked for, or None.
+        engine_settings: how engines were started and prompts rendered beyond that.
     """
 
     draft_tokens: int
@@ -129,16 +139,19 @@ class Settings:
     collapse_acceptance_length: float
     chat_template: str
     system_prompt: str | None
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
 
     def to_json(self) -> dict[str, Any]:
         """The ``settings`` object, without what is not stated."""
-        unstated = {key for key in _ADDED_SETTINGS if getattr(self, key) is None}
-        return {key: value for key, value in _fields(self).items() if key not in unstated}
+        unstated = {key for key in _ADDED_SETTINGS if getattr(self, key) is None} | {"engine_settings"}
+        stated = {key: value for key, value in _fields(self).items() if key not in unstated}
+        return stated | ({"engine_settings": self.engine_settings.to_json()} if self.engine_settings else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Settings:
         """What `to_json` gave."""
-        return cls(**{**dict.fromkeys(_ADDED_SETTINGS), **data})
+        own = EngineSettings.from_json(data.get("engine_settings", {}))
+        return cls(**{**dict.fromkeys(_ADDED_SETTINGS), **data, "engine_settings": own})
 
     @property
     def tree(self) -> str | None:
@@ -576,6 +589,7 @@ class Report:
                 chat_template=settings.chat_template,
                 system_prompt=settings.system_prompt,
                 tree=settings.tree,
+                engine_arguments=arguments_in_words(settings.engine_settings, entry.engine),
             ),
             prompts=self.prompts.name,
             prompts_sha256=self.prompts.sha256,

@@ -12,6 +12,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.options import template_in_words
 from eagle3hub.engines.preflight import told_layers
 from eagle3hub.engines.specs import default_version, engine_title, version_data
 from eagle3hub.errors import UnavailableError
@@ -24,10 +25,10 @@ from eagle3hub.validation.derive import ALWAYS, RanEngine, counts_within_respons
 from eagle3hub.validation.engine_runner import Cache, EngineRunner, device_of, engine_for, preflight_check, stops
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.measurement import load_reference
-from eagle3hub.validation.options import REFERENCE, ValidateOptions
+from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, identify_target, with_room
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for, with_room
 
 DEFAULTS = ValidateOptions()
 
@@ -58,9 +59,22 @@ def validate(
     names = options.engines
     at = head_address(head_source)
     earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
-    prompts = load_prompts(options.prompts, options.num_prompts)
+    prompts = None if options.contexts else _prompts(options).with_system(options.system_prompt)
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
+    check_rendering(identity, options.engine_settings.chat_template, progress)
+    if prompts is None:  # their length depends on the target
+        require_packages()
+        (prompts,) = load_prompts_for(
+            identity,
+            options.prompts,
+            num_prompts=options.num_prompts,
+            contexts=options.contexts,
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + options.draft_tokens,
+            progress=progress,
+        )
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
     head = open_head(checkpoint, target=identity.source)
@@ -82,7 +96,7 @@ def validate(
         if options.reference.hidden_states is None:
             require_weights(str(target))
         reference = ReferenceRunner(job, identity, hashed, original, options.reference, cache, progress)
-    foreseen = preflight_check(checkpoint, head, identity.source)
+    foreseen = preflight_check(checkpoint, head, identity.source, job.engine_settings.tensor_parallel)
     starts = [_start(name, job, options) for name in names if name != REFERENCE]
     ran: dict[str, RanEngine] = {}
     for start in starts:
@@ -107,7 +121,18 @@ def validate(
     return replace(report, verdict=verdict_of(report))
 
 
+def _prompts(options: ValidateOptions) -> PromptSet:
+    """The prompts asked for; they may be the texts of hidden states."""
+    if options.prompts != OWN_PROMPTS:
+        return load_prompts(options.prompts, options.num_prompts)
+    from eagle3hub.reference.dumps import dumped_prompts
+
+    assert options.reference.hidden_states is not None  # the options have been checked
+    return dumped_prompts(options.reference.hidden_states, OWN_PROMPTS, options.num_prompts)
+
+
 def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
+    started = [name for name in options.engines if name != REFERENCE and name not in options.endpoints]
     job = RunSpec(
         target=target.source,
         head=checkpoint.folder,
@@ -122,7 +147,7 @@ def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet,
         seed=options.seed,
         parallel_drafting=head.semantics.parallel_drafting,
         aux_layers=told_layers(head, "trtllm"),
-        engine_settings=options.engine_settings,
+        engine_settings=options.engine_settings.of_run(started),
     )
     return with_room(job, target)
 
@@ -153,6 +178,9 @@ def _frame(
             device=job.device,
             min_acceptance_length=options.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
+            chat_template=template_in_words(job.engine_settings.chat_template),
+            engine_settings=job.engine_settings,
+            system_prompt=options.system_prompt,
             **ALWAYS,
         ),
         static=static,

@@ -1,23 +1,31 @@
-"""The target of a validation: its identity as a report states it, and the context and memory that a run needs."""
+"""The target of a validation: which it is, its identity as a report states it, and the context and memory of a run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from eagle3hub.address import HubAddress, target_address
+from eagle3hub.address import HubAddress, head_address, is_folder, is_hub_id, parse_address, target_address
 from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object, read_small
 from eagle3hub.engines.base import RunSpec
-from eagle3hub.errors import SourceError
-from eagle3hub.head.target import WEIGHTS
+from eagle3hub.errors import HubError, InputError, SourceError, UsageError
+from eagle3hub.head.target import WEIGHTS, read_target
+from eagle3hub.layouts import read_head, settle
+from eagle3hub.prompts import PromptSet, lengthened, load_prompts
+from eagle3hub.system.documents import did_you_mean, front_matter
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.validation.report import MeasuredTarget
 
+_CARD = "README.md"
 _SMALLEST_CONTEXT = 2048
 _TEMPLATE_TOKENS = 512
 
@@ -37,6 +45,61 @@ class Target:
     def identity(self) -> MeasuredTarget:
         """What a report states of it."""
         return MeasuredTarget(self.name, self.revision, self.config_sha256, self.weights_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTarget:
+    """The target that a head names: its address, and the file beside the weights that names it."""
+
+    address: str
+    file: str
+
+
+def named_target(head_source: str | Path, progress: Progress = silent) -> NamedTarget:
+    """The target that a head names, where nobody else says which it is.
+
+    Its config is asked first (``speculators_config.verifier``), then eagle3hub.json, then ``base_model`` of the card
+    beside the weights. Only headers of the weights are read.
+
+    Raises UsageError (``usage-no-target``) where none of them names one model, or they name a folder that is not here;
+    what `open_checkpoint` and `read_head` raise.
+    """
+    at = head_address(head_source)
+    checkpoint = open_checkpoint(at, headers_only=True, progress=progress)
+    head = read_head(checkpoint)
+    address, file = head.target_name, CONFIG
+    if address is None:
+        address, file = settle(head, checkpoint).target_name, PROVENANCE
+    if address is None:
+        address, file = _base_model(checkpoint), _CARD
+    hint = "name it with --target: a folder, or owner/name on the Hub"
+    if address is None:
+        raise UsageError(f"the head {head_source} does not name its target", hint=hint, code="usage-no-target")
+    if not is_hub_id(address) and (checkpoint.on_hub or not is_folder(Path(address))):
+        raise UsageError(
+            f"{file} of the head {head_source} names the target {address!r}, which is not here",
+            hint=hint,
+            code="usage-no-target",
+        )
+    return NamedTarget(address, file)
+
+
+def _base_model(checkpoint: Checkpoint) -> str | None:
+    """``base_model`` of the card beside a head, if it is the Hub id of one model."""
+    if _CARD not in checkpoint.files:
+        return None
+    at = parse_address(checkpoint.source)
+    if isinstance(at, HubAddress):
+        from eagle3hub.checkpoint.hub import download_file  # the Hub's client takes a while to import
+
+        path = download_file(at.repo_id, at.file(_CARD), at.revision)
+    else:
+        path = checkpoint.folder / _CARD
+    text = (read_small(path) or b"").decode("utf-8", "replace").removeprefix("\ufeff")
+    front, _, _ = front_matter(text.splitlines(), _CARD)
+    stated = front.data.get("base_model") if front is not None and front.data else None
+    one = stated[0] if isinstance(stated, list) and len(stated) == 1 else stated
+    return one if isinstance(one, str) and is_hub_id(one) else None
 
 
 def identify_target(source: str | Path, name: str | None = None, progress: Progress = silent) -> Target:
@@ -86,9 +149,125 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
+def load_prompts_for(
+    target: Target,
+    name: str | Path,
+    *,
+    num_prompts: int | None = None,
+    contexts: Sequence[int] = (),
+    system_prompt: str | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    new_tokens: int = 0,
+    progress: Progress = silent,
+) -> list[PromptSet]:
+    """Load a prompt set for a target: as it is, or once for each of ``contexts``, with prompts of that length.
+
+    Args:
+        system_prompt: goes before every prompt.
+        template_options: arguments of the target's chat template, which count among a prompt's tokens.
+        new_tokens: what must fit into the target's context after a prompt.
+
+    Raises InputError for contexts that the target does not have (``context-target``), and the errors of `load_prompts`
+    and `lengthened`; UnavailableError where the packages for its tokenizer are missing.
+    """
+    if not contexts:
+        return [load_prompts(name, num_prompts, progress=progress).with_system(system_prompt)]
+    limit = read_target(target.source).max_position_embeddings
+    longest = max(contexts)
+    if limit is not None and longest + new_tokens > limit:
+        raise InputError(
+            f"prompts of {longest:,} tokens with {new_tokens:,} after them do not fit into the context of "
+            f"{target.name}, {limit:,}",
+            hint=f"ask for contexts up to {max(0, limit - new_tokens):,}, or for fewer new tokens",
+            code="context-target",
+        )
+    from eagle3hub.reference.chat import ChatTokenizer, PromptLengths
+    from eagle3hub.reference.loading import load_tokenizer
+
+    whole = load_prompts(name, progress=progress).with_system(system_prompt)
+    progress(f"making long prompts of {whole.name}")
+    folder = Path(target.source) if Path(target.source).is_dir() else None
+    tokenizer = ChatTokenizer(load_tokenizer(target.source, folder, None), target.name)
+    return lengthened(whole, contexts, PromptLengths(tokenizer, template_options or {}), num_prompts)
+
+
+_TEMPLATE_FILE, _TOKENIZER_FILE = "chat_template.jinja", "tokenizer_config.json"
+
+
+def check_rendering(target: Target, arguments: Mapping[str, object], progress: Progress = silent) -> None:
+    """Raise InputError (``target-chat-template-arg``) for an argument that the target's chat template never names.
+
+    Such a template ignores it without a word. Nothing is read where there are no ``arguments``.
+    """
+    if not arguments:
+        return
+    template = _chat_template(target, progress)
+    if template is None:
+        raise InputError(
+            f"{target.name} has no chat template for --chat-template-arg {next(iter(arguments))}",
+            hint="leave it out",
+            code="target-chat-template-arg",
+        )
+    named = _names_in(template)
+    for name in arguments:
+        if name not in named:
+            raise InputError(
+                f"the chat template of {target.name} has no argument {name}{did_you_mean(name, sorted(named))}",
+                hint="its arguments are the names that the template looks at, beside messages",
+                code="target-chat-template-arg",
+            )
+
+
+def _chat_template(target: Target, progress: Progress) -> str | None:
+    """Return the text of the template that a conversation is rendered with, or None if there is none."""
+    folder = Path(target.source)
+    own = _file(target.source, folder / _TEMPLATE_FILE, progress)
+    if own is not None:
+        return own.decode("utf-8", "replace")
+    stated = _file(target.source, folder / _TOKENIZER_FILE, progress)
+    found = {} if stated is None else parse_json_object(stated, folder / _TOKENIZER_FILE)
+    template = found.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        by_name = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = by_name.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _file(source: str, path: Path, progress: Progress) -> bytes | None:
+    """Return a small file of a target's folder, or of its repository on the Hub; None if it is not there."""
+    at = target_address(source)
+    if not isinstance(at, HubAddress):
+        return read_small(path)
+    from eagle3hub.checkpoint.hub import download_file
+
+    try:
+        return read_small(download_file(at.repo_id, path.name, at.revision, progress))
+    except HubError as error:
+        if error.code == "hub-no-file":
+            return None
+        raise
+
+
+def _names_in(template: str) -> set[str]:
+    """Return the variables that a Jinja template looks at. It is split into tokens, and never run."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    names, before = set(), ""
+    try:
+        for _, kind, text in Environment().lex(template):
+            if kind == "name" and before != ".":
+                names.add(text)
+            before = before if kind == "whitespace" else text
+    except TemplateSyntaxError:
+        return set(re.findall(r"[A-Za-z_]\w*", template))
+    return names
+
+
 def with_room(job: RunSpec, target: Target) -> RunSpec:
     """``job`` with the context its longest prompt needs, and memory for the KV cache of that."""
-    tokens = context_length(target, max(len(p.text.encode()) for p in job.prompts.prompts), job.max_new_tokens)
+    most = max(sum(len(m["content"].encode()) for m in p.messages) for p in job.prompts.prompts)
+    context = job.prompts.context
+    tokens = context_length(target, most if context is None else context.tokens, job.max_new_tokens)
     return replace(job, max_model_len=tokens, kv_cache_gib=kv_cache_gib(target, tokens))
 
 

@@ -105,7 +105,7 @@ def test_going_on_with_earlier_results(bench: Bench, two: list[str], runner: Rec
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ([], "bench needs a head and --target"),
+        ([], "bench needs a head"),
         (["--draft-tokens", "3,x"], "'3,x' is not a list of whole numbers"),
         (["--draft-tokens", "3,,5"], "not a list"),
         (["--temperature", "warm"], "not a list of numbers"),

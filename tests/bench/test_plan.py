@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from bench.recorded import AS_TRAINED, LARGE, SECOND, SMOKE, TARGET, plan, prompts
+from support import targets
 
-from eagle3hub.benchmarking import Settings
-from eagle3hub.errors import UsageError
+from eagle3hub.benchmarking import BenchOptions, Settings, bench_plan
+from eagle3hub.benchmarking.plan import CellSettings
+from eagle3hub.engines.base import EngineSettings
+from eagle3hub.errors import InputError, UsageError
+
+SPLIT = EngineSettings(2, {"vllm": {"kv_cache_dtype": "fp8"}})
 
 
 @pytest.mark.parametrize(
@@ -77,8 +83,33 @@ def test_the_key_is_of_all_that_the_result_depends_on_and_of_nothing_else() -> N
         replace(cell, common=Settings(max_new_tokens=64, seed=1)),
         replace(cell, common=Settings(max_new_tokens=64, drafting="probabilistic")),
         replace(cell, common=Settings(max_new_tokens=64, topk=2, num_draft_tokens=6)),
+        replace(cell, common=Settings(max_new_tokens=64, engine_settings=EngineSettings(chat_template={"a": 1}))),
+        replace(cell, engine="vllm", common=Settings(max_new_tokens=64, engine_settings=SPLIT)),
+        replace(cell, engine="sglang", common=Settings(max_new_tokens=64, engine_settings=SPLIT)),
     ]
     assert len({key, cell.key("1.1"), *(change.key("1.0") for change in changes)}) == 2 + len(changes)
+
+
+def test_a_cell_states_the_engine_settings_that_reach_it() -> None:
+    (group,) = plan(settings=Settings(engine_settings=SPLIT, attached=("sglang",))).groups()
+    (cell,) = group.cells
+    stated = {name: replace(cell, engine=name).settings for name in ("vllm", "sglang", "reference")}
+    assert stated["vllm"].engine_settings == SPLIT
+    assert stated["sglang"].engine_settings == stated["reference"].engine_settings == EngineSettings()
+    for settings in stated.values():
+        assert CellSettings.from_json(settings.to_json()) == settings
+        hash(settings)
+    assert "engine_settings" not in stated["reference"].to_json()
+
+
+def test_engine_settings_of_a_benchmark_are_checked_before_it_runs(tmp_path: Path) -> None:
+    target = targets.save(tmp_path / "target", tokenizer=True)
+    for settings, error, says in (
+        (EngineSettings(arguments={"vllm": {"max_modle_len": 1}}), UsageError, "has no keyword max_modle_len"),
+        (EngineSettings(chat_template={"thnik": True}), InputError, "did you mean 'think'"),
+    ):
+        with pytest.raises(error, match=says):
+            bench_plan([], str(target), BenchOptions(datasets="smoke", engine="vllm", engine_settings=settings))
 
 
 def load_part() -> object:

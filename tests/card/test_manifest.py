@@ -10,6 +10,8 @@ import pytest
 from card_samples import MINIMAL
 
 from eagle3hub.card import load_manifest
+from eagle3hub.card.manifest import validation_settings
+from eagle3hub.engines.base import EngineSettings
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.system.documents import parse_yaml
 
@@ -37,6 +39,49 @@ def test_defaults(write: Write) -> None:
     assert manifest.training.data_license is None
 
 
+ENGINE_SETTINGS = """
+validate:
+  engine: reference,vllm
+  engine_settings:
+    tensor_parallel: 2
+    arguments:
+      vllm: {kv_cache_dtype: fp8, max_model_len: 4096}
+    environment:
+      vllm: {VLLM_LOGGING_LEVEL: INFO}
+    chat_template: {enable_thinking: false}
+"""
+
+
+def test_how_engines_are_started_is_read_and_becomes_options(write: Write) -> None:
+    manifest = load_manifest(write(MINIMAL + ENGINE_SETTINGS))
+    given = {"kv_cache_dtype": "fp8", "max_model_len": 4096}
+    expected = EngineSettings(2, {"vllm": given}, {"vllm": {"VLLM_LOGGING_LEVEL": "INFO"}}, {"enable_thinking": False})
+    assert manifest.validate.engine_settings == expected
+    options = validation_settings(manifest)
+    assert options["tensor_parallel"] == 2
+    assert options["engine_arg"] == ["vllm.kv_cache_dtype=fp8", "vllm.max_model_len=4096"]
+    assert options["engine_env"] == ["vllm.VLLM_LOGGING_LEVEL=INFO"]
+    assert options["chat_template_arg"] == ["enable_thinking=false"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("kv_cache_dtype: fp8", "kv_cache_dtpe: fp8", "has no keyword kv_cache_dtpe"),
+        ("max_model_len: 4096", "max_model_len: long", 'a whole number, not "long"'),
+        ("kv_cache_dtype: fp8", "dtype: float16", "the run decides the dtype"),
+        ("tensor_parallel: 2", "tensor_parallel: 0", "tensor_parallel is 0"),
+        ("tensor_parallel: 2", "tensor_paralel: 2", "did you mean 'tensor_parallel'"),
+        ("      vllm: {kv", "      vlm: {kv", "vlm"),
+        ("VLLM_LOGGING_LEVEL: INFO", "HF_TOKEN: a", "would put a secret into"),
+    ],
+)
+def test_engine_settings_that_cannot_be(write: Write, old: str, new: str, message: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        load_manifest(write(MINIMAL + ENGINE_SETTINGS.replace(old, new)))
+    assert message in error.value.message
+
+
 def test_paths_are_relative_to_the_manifest(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = write(MINIMAL.replace("  id: owner/target", "  id: owner/target\n  path: ../target"))
     (tmp_path / "elsewhere").mkdir()
@@ -44,6 +89,22 @@ def test_paths_are_relative_to_the_manifest(write: Write, monkeypatch: pytest.Mo
     manifest = load_manifest("../release.yaml")
     assert Path(manifest.head_source).resolve() == path.parent / "head"
     assert Path(manifest.measured_target).resolve() == path.parent.parent / "target"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("from: specforg", "no layout called specforg"),
+        ("max_shard_size: 5 parsecs", "5 parsecs"),
+        ("aux_convention: after", "aux_layers"),
+        ("dtype: int8", "bf16, fp16 or fp32"),
+        ("aux_layer: [1]", "aux_layer"),
+    ],
+)
+def test_what_is_wrong_with_a_conversion_is_told_with_its_line(write: Write, fields: str, said: str) -> None:
+    with pytest.raises(ManifestError, match=r"release\.yaml:[2-4]: ") as wrong:
+        load_manifest(write(MINIMAL.replace("  source: head", f"  source: head\n  {fields}")))
+    assert said in f"{wrong.value} {wrong.value.hint}"
 
 
 def test_training_facts_keep_order_and_spelling(write: Write) -> None:

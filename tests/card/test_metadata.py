@@ -32,7 +32,7 @@ def test_fields(example: Manifest) -> None:
     assert set(data.to_dict()) <= ALLOWED
     assert data.base_model == samples.TARGET
     assert data.license == "apache-2.0"
-    assert data.pipeline_tag == "text-generation"
+    assert data.pipeline_tag is None  # a draft head is no pipeline
     assert data.library_name is None, "no engine is a library of the Hub"
     assert data.language == ["en"]
     assert data.tags == ["eagle3", "speculative-decoding", "draft-model", "vllm"]

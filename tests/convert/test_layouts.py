@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,9 @@ def test_any_pair_any_size_is_byte_equal(tmp_path_factory, pair, hidden, heads_c
     convert(work / "b", work / "back", a)
     assert (work / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     assert json.loads((work / "back/config.json").read_text()) == json.loads((source / "config.json").read_text())
+
+
+def test_without_a_layout_it_is_universal(tmp_path: Path, cli: Callable[..., tuple[int, str, str]], target: Path):
+    status, out, _ = cli("convert", heads.specforge(tmp_path / "head"), tmp_path / "out", "--target", target, "--json")
+    assert (status, json.loads(out)["to"]) == (0, "universal")
+    assert open_head(tmp_path / "out").layout == "universal"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,15 +16,21 @@ from support.engine_servers import free_port, served
 from support.validation import validate
 from support.versions import SGLANG, VLLM
 
+from eagle3hub.benchmarking import BenchOptions
+from eagle3hub.benchmarking.serving.load import load_generator, send
+from eagle3hub.benchmarking.serving.measure import measured_rows, tokens_sha256
+from eagle3hub.benchmarking.serving.plan import Contender, ServingPlan
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.base import EngineFailure, RunSpec
+from eagle3hub.engines.base import EngineRun, RunSpec
 from eagle3hub.engines.endpoints import attach
+from eagle3hub.engines.endpoints.dialects import PER_REQUEST
 from eagle3hub.errors import InputError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.releasing.demo import NAME
 from eagle3hub.system.progress import silent
 from eagle3hub.validation.report import check_report
+from eagle3hub.validation.target import Target
 
 pytestmark = pytest.mark.engine
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
@@ -51,8 +58,9 @@ def vllm_server(vllm_python: Path, smollm2_target: Path, tmp_path_factory: pytes
         "--port": str(port),
         "--dtype": "float32",
         "--max-model-len": "2048",
-        "--max-num-seqs": "1",
+        "--max-num-seqs": "20",
         "--speculative-config": json.dumps(speculative),
+        PER_REQUEST: "summary",
     }
     command = [str(vllm_python), "-s", "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
     command += [word for pair in options.items() for word in pair]
@@ -173,22 +181,67 @@ def test_vllm_serving_something_else_is_refused(
 
 
 @contextlib.contextmanager
-def busy(url: str, target: Path) -> Iterator[None]:
-    """Send a long request of another user; it is dropped at the end."""
+def busy(url: str, target: Path) -> Iterator[list[int]]:
+    """Let three other users ask all the time; gives a list that grows by one with each of their answers."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    body = {"model": str(target), "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True}
-    request = urllib.request.Request(
-        f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with direct.open(request, timeout=60) as stream:
-        stream.readline()
-        yield
+    over, answered = threading.Event(), []
+
+    def user(name: int) -> None:
+        while not over.is_set():
+            asked = f"Tell me {len(answered)} things about the number {name}"
+            body = {"model": str(target), "prompt": asked, "max_tokens": 40, "ignore_eos": True}
+            request = urllib.request.Request(
+                f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with direct.open(request, timeout=120) as answer:
+                answer.read()
+            answered.append(name)
+
+    users = [threading.Thread(target=user, args=(name,)) for name in range(3)]
+    for one in users:
+        one.start()
+    try:
+        yield answered
+    finally:
+        over.set()
+        for one in users:
+            one.join()
 
 
-def test_another_user_of_vllm_is_noticed(vllm_server: str, job: RunSpec, smollm2_target: Path) -> None:
+def test_a_busy_server_counts_every_prompt_as_if_it_were_alone(
+    vllm_server: str, job: RunSpec, smollm2_target: Path, tmp_path: Path
+) -> None:
+    whole = load_prompts("smoke")
+    rows = [
+        {"question_id": f"{prompt.question_id}-{turn}", "category": "x", "turns": [f"{words} {prompt.text}"]}
+        for turn, words in enumerate(("Please:", "Now:"))
+        for prompt in whole.prompts
+    ]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = load_prompts(str(file))
+    job = replace(job, prompts=prompts, max_new_tokens=16)
     endpoint = attach("vllm", vllm_server)
-    with busy(vllm_server, smollm2_target):
-        found = endpoint.run(job, Path("unused"), timeout=120, progress=silent)
-    assert isinstance(found, EngineFailure)
-    assert found.verdict == "inconclusive"
-    assert "other requests" in found.reason
+    alone = endpoint.run(job, Path("unused"), timeout=600, progress=silent)
+    assert isinstance(alone, EngineRun)
+    target = Target(str(smollm2_target), NAME, None, None, None)
+    contender = Contender("head", "eagle3", None, 3, is_baseline=False, url=vllm_server)
+    plan = ServingPlan(target, (contender,), (prompts,), (16,), 1, None, ("vllm",), BenchOptions(), 0.0)
+    (cell,) = next(plan.groups())[2]
+    python = load_generator().python
+    with busy(vllm_server, smollm2_target) as others:
+        found = measured_rows(cell, endpoint, job, 600, lambda load: send(load, python))
+        meanwhile = len(others)
+        again = endpoint.run(
+            replace(job, prompts=replace(prompts, prompts=prompts.prompts[:2])),
+            Path("unused"),
+            timeout=600,
+            progress=silent,
+        )
+    assert meanwhile > 3, "others were answered all the time"
+    assert [row.counts for row in found] == [one.counts for one in alone.prompts]
+    assert [row.tokens_sha256 for row in found] == [tokens_sha256(one.tokens) for one in alone.prompts]
+    assert isinstance(again, EngineRun), "and so a validation may ask a busy server"
+    assert [one.counts for one in again.prompts] == [one.counts for one in alone.prompts[:2]]
+    overlapping = [sum(a.sent < b.last and b.sent < a.last for b in found) for a in found]
+    assert max(overlapping) >= 16, "16 requests were under way at a time"

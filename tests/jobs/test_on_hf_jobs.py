@@ -94,6 +94,19 @@ def test_nothing_starts_unasked(hub: JobsHub, cli: Cli) -> None:
     assert not hub.jobs
 
 
+def test_how_the_engine_is_started_goes_along(hub: JobsHub, cli: Cli) -> None:
+    started = ("--engine-arg", "max_model_len=4096", "--engine-env", "VLLM_LOGGING_LEVEL=INFO")
+    status, _, err = cli(
+        *HERE, "--engine", "vllm", *started, "--chat-template-arg", "think=true", "--run-anyway", "--detach", "--yes"
+    )
+    assert status == 0, err
+    words = hub.jobs[0].spec["command"]
+    assert words[(at := words.index("--engine-arg")) : at + 2] == ["--engine-arg", "vllm.max_model_len=4096"]
+    assert words[(at := words.index("--engine-env")) : at + 2] == ["--engine-env", "vllm.VLLM_LOGGING_LEVEL=INFO"]
+    assert words[(at := words.index("--chat-template-arg")) : at + 2] == ["--chat-template-arg", "think=true"]
+    assert "--tensor-parallel" not in words
+
+
 @pytest.mark.parametrize(("answer", "jobs"), [(False, 0), (True, 1)])
 def test_a_terminal_is_asked(hub: JobsHub, cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: bool, jobs: int) -> None:
     hub.script = says("boom", stage="ERROR")
@@ -145,6 +158,9 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
         ((*HERE, "--engine", "vllm,sglang"), 2, "the image of one engine, not of vllm and sglang"),
         ((*HERE, "--engine", "vllm", "--flavor", "cpu-basic"), 2, "the image of vllm computes on cuda, not on cpu"),
         ((*HERE, "--device", "cuda"), 2, "cpu-upgrade has no GPU"),
+        ((*HERE, "--engine", "vllm", "--tensor-parallel", 8), 2, "--tensor-parallel 8 needs 8 GPUs, and l4x1 has 1"),
+        ((*HERE, "--engine", "vllm", "--engine-arg", "dtype=x"), 2, "the run decides the dtype"),
+        ((*HERE, "--chat-template-arg", "thnik=true"), 3, "has no argument thnik; did you mean 'think'?"),
         ((*HERE, "--engine", "sglang_jax"), 4, "no image of sglang_jax"),
         ((*HERE, "--prompts", "./mine.jsonl"), 2, "the job has no prompts './mine.jsonl'"),
         ((*HERE, "--responses", "r.jsonl"), 2, "--responses names a file of this machine"),

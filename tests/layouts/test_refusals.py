@@ -49,6 +49,8 @@ def test_layouts_that_are_not_there_or_not_written(tmp_path: Path, cli: Cli):
     for option, name, says in (
         ("--to", "pdf", "there is no layout called pdf"),
         ("--from", "pdf", "there is no layout called pdf"),
+        ("--to", "spec-forge", "there is no layout called spec-forge; did you mean 'specforge'?"),
+        ("--from", "torchspecs", "there is no layout called torchspecs; did you mean 'torchspec'?"),
         ("--to", "torchspec", "the layout torchspec (TorchSpec) is read, not written"),
     ):
         to = () if option == "--to" else ("--to", "modelopt")

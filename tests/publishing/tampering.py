@@ -360,6 +360,11 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "publish-report",
         "chat_template is stated",
     ),
+    "more devices than the run had": (
+        put("settings", "engine_settings", {"tensor_parallel": 2}),
+        "publish-report",
+        "it ran on 1 devices, and the settings say 2",
+    ),
     "tokens that no chain verifies": (put("settings", "num_draft_tokens", 60), "publish-report", "verifies 4"),
     "praise beside the speed": (
         entry("throughput", "note", "nine times faster than anything"),

@@ -15,7 +15,7 @@ from publishing.folders import REPO
 from support.hub_writes import WritableHub
 
 from eagle3hub.cli import app
-from eagle3hub.cli.app import redacted
+from eagle3hub.system.text import redacted
 
 Cli = Callable[..., tuple[int, str, str]]
 MAIN = "from eagle3hub.cli.app import main; main()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,11 @@ from eagle3hub.errors import (
 )
 from eagle3hub.head import AuxTaps
 from eagle3hub.layouts import open_head
+from eagle3hub.reference.dumps import begin_folder, read_index, tensor_ref
 from eagle3hub.reference.layers import Anatomy, captured, dissect
 from eagle3hub.reference.loading import _in_our_words, target_config
 from eagle3hub.reference.measure import ReplayedHead, ReplaySettings, replay_texts, taps_of
-from eagle3hub.reference.states import SavedStates, begin_folder, load_tensors, read_index, save_states
+from eagle3hub.reference.states import SavedStates, mapped, save_states
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
@@ -166,12 +168,19 @@ def test_an_index_whose_text_is_longer_than_its_tokens(saved: Path, tmp_path: Pa
     refused(ConfigError, "config-states", says, lambda: SavedStates(tmp_path))
 
 
-def test_a_file_of_states_that_is_none(tmp_path: Path):
+def test_a_file_of_states_that_is_gone_or_shorter_than_a_moment_ago(saved: Path, tmp_path: Path):
     path = tmp_path / "000000.safetensors"
+    path.write_bytes((saved / path.name).read_bytes())
+    ref = tensor_ref(path, "aux_hidden_states", None)
+    assert mapped(ref).shape == ref.shape
+    path.write_bytes(path.read_bytes()[:-1])
+    says = r"000000\.safetensors became shorter while it was read"
+    refused(CheckpointError, "checkpoint-truncated", says, lambda: mapped(ref))
     says = r"cannot read .*000000\.safetensors: "
-    refused(CheckpointError, "checkpoint-unreadable", says, lambda: load_tensors(path))
-    path.write_bytes(b"no header")
-    refused(CheckpointError, "checkpoint-unreadable", says, lambda: load_tensors(path))
+    path.write_bytes(b"")
+    refused(CheckpointError, "checkpoint-unreadable", says, lambda: mapped(ref))
+    path.unlink()
+    refused(CheckpointError, "checkpoint-unreadable", says, lambda: mapped(ref))
 
 
 def test_states_where_no_folder_can_be_made(saved: Path, tmp_path: Path):
@@ -183,6 +192,8 @@ def test_states_where_no_folder_can_be_made(saved: Path, tmp_path: Path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_saved_states_hold_no_lm_head(saved: Path):
-    says = "the head has no lm_head of its own, and saved hidden states do not hold the target's"
-    refused(InputError, "states-lm-head", says, lambda: SavedStates(saved).lm_head)
+def test_saved_states_of_an_earlier_version_hold_no_lm_head(saved: Path, tmp_path: Path):
+    shutil.copytree(saved, tmp_path / "states")
+    (tmp_path / "states" / "lm_head.safetensors").unlink()
+    says = "the target's lm_head is needed, and neither .*states nor the target's folder holds it"
+    refused(InputError, "states-lm-head", says, lambda: SavedStates(tmp_path / "states").lm_head)

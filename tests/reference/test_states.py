@@ -50,8 +50,8 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 def test_what_is_read_is_what_the_target_gives(saved: Path, target: TargetModel):
     states = SavedStates(saved)
     assert list(states.texts) == texts(9, 20, 14)
-    assert [entry.question_id for entry in states.index.texts] == [7, "b", 9]
-    assert states.index.target_name == "owner/tiny"
+    assert [record.question_id for record in states.dump.records] == [7, "b", 9]
+    assert states.dump.target_name == "owner/tiny"
     (ours,) = states.read(states.texts, TAPS, temperature=0.8)
     (theirs,) = target.read(states.texts, TAPS, temperature=0.8)
     assert (ours.index, ours.texts) == (theirs.index, theirs.texts)
@@ -79,7 +79,7 @@ def test_fewer_texts_and_taps_can_be_asked_for_in_small_batches(saved: Path, tar
 def test_the_state_after_the_final_norm_is_saved_too(target: TargetModel, tmp_path: Path):
     save_states(tmp_path / "s", target, texts(6), WITH_NORM)
     states = SavedStates(tmp_path / "s")
-    assert states.index.taps.taps == (1, FINAL_NORM)
+    assert states.dump.columns.taps == (1, FINAL_NORM)
     (batch,) = states.read(states.texts, AuxTaps.final_norm("flag"))
     assert torch.equal(batch.aux, next(target.read(texts(6), AuxTaps.final_norm("flag"))).aux)
 
@@ -133,8 +133,15 @@ class TestEmbeddings:
     def test_another_targets_do_not_fit(self, copy: Path, tmp_path: Path):
         (copy / "embed_tokens.safetensors").unlink()
         other = targets.save(tmp_path / "other", vocab_size=50)
-        with pytest.raises(InputError, match=r"\[50, 16\].*\[97, 16\]"):
-            _ = SavedStates(copy, target=str(other)).embeddings
+        with pytest.raises(
+            InputError, match=r"owner/tiny, whose vocabulary is 97, but that of .*other is 50"
+        ) as caught:
+            SavedStates(copy, target=str(other))
+        assert caught.value.code == "states-target"
+        save_file({"embed_tokens.weight": torch.zeros(50, 16)}, copy / "embed_tokens.safetensors")
+        with pytest.raises(InputError, match=r"\[50, 16\].*\[97, 16\]") as caught:
+            _ = SavedStates(copy).embeddings
+        assert caught.value.code == "states-embeddings"
 
 
 class TestFaults:
@@ -178,7 +185,7 @@ class TestFaults:
         states[5, 20] = float("nan")
         self.change(copy, aux_hidden_states=states)
         opened = SavedStates(copy)
-        with pytest.raises(InputError, match="after decoder layer 2 are not finite in text 1"):
+        with pytest.raises(InputError, match="after decoder layer 2 are not finite in text 'b'"):
             list(opened.read(opened.texts, TAPS))
         list(opened.read([opened.texts[0]], TAPS))
 

@@ -299,7 +299,9 @@ class TestChat:
         assert llama.tokenizer.chat_template == "the target's own"
 
     def test_system_prompt_and_options(self, llama: TargetModel):
-        ids = llama.chat("What?", system="Be brief.", template_options={"think": True})
+        ids = llama.chat(
+            "What?", before=[{"role": "system", "content": "Be brief."}], template_options={"think": True}
+        )
         assert self.text(llama, ids) == "<s><system>Be brief.\n<user>What?\n<assistant>?"
 
     def test_without_a_template_the_text_alone(self, folder: Path):
@@ -308,7 +310,7 @@ class TestChat:
         assert target.tokenizer.chat_template == "none"
         assert self.text(target, target.chat("What?")) == "<s>What?"
         with pytest.raises(InputError, match="no chat template"):
-            target.chat("What?", system="Be brief.")
+            target.chat("What?", before=[{"role": "system", "content": "Be brief."}])
 
     def test_a_template_that_says_nothing(self, folder: Path):
         (folder / "chat_template.jinja").write_text("{% if false %}x{% endif %}")

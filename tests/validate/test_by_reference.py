@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import dumps
 from support.validation import validate
 
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.validation.engine_runner import Cache
-from eagle3hub.validation.options import ReferenceOptions
+from eagle3hub.validation.options import ReferenceOptions, ValidateOptions
 
 pytestmark = pytest.mark.slow  # whole measurements
 
@@ -74,6 +75,30 @@ def test_hidden_states_stand_in_for_the_target(
     assert rows(first, *counters) == rows(again, *counters)
     with pytest.raises(InputError, match="no hidden states for question"):
         validate(head, target=smollm2_target, cache=Cache(), reference=given, num_prompts=9, max_new_tokens=12)
+
+
+@pytest.mark.parametrize("name", [*dumps.WRITERS])
+def test_the_states_of_every_producer_give_the_rounds_of_a_direct_run(
+    head: Path, smollm2_target: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Prompt by prompt, without the target."""
+    direct = validate(head, target=smollm2_target, cache=cache, **SHORT)
+    (target,) = cache.targets.values()
+    (texts,) = [found for key, found in cache.texts.items() if len(found) == 8]
+    dumps.WRITERS[name](tmp_path / "d", target, texts)
+    monkeypatch.setattr(TargetModel, "load", lambda *_, **__: pytest.fail("the target was loaded"))
+    layers = {"vllm": (1, 14, 26, 29), "modelopt by vllm": (1, 14, 26)}.get(name)
+    given = ReferenceOptions(hidden_states=tmp_path / "d", states_layers=layers)
+    report = validate(head, target=smollm2_target, cache=Cache(), reference=given, **SHORT)
+    counters = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
+    long = [n for n, text in enumerate(texts) if text.response_length == SHORT["max_new_tokens"]]
+    ours, theirs = rows(report, *counters), rows(direct, *counters)
+    assert len(long) >= 6
+    assert [ours[n] for n in long] == [theirs[n] for n in long]
+    flags = report.document["engines"][0]["flags"]
+    assert flags["states"]["boundary_ids"][:3] == [2, 15, 27]
+    assert flags["states"]["producer"] == name.split(",")[0].removesuffix(" by vllm")
+    assert any("its own" in note for note in flags["notes"])
 
 
 def test_a_sabotaged_head_is_held_against_its_original(
@@ -143,8 +168,17 @@ def test_options_that_contradict_each_other(
 def test_drafting_and_sources_that_contradict_each_other() -> None:
     with pytest.raises(UsageError, match="no drafting"):
         ReferenceOptions(drafting="lucky")
-    with pytest.raises(UsageError, match="--hidden-states"):
-        ReferenceOptions(hidden_states="a", responses="b")
+    with pytest.raises(UsageError, match="--hidden-states holds the texts"):
+        ReferenceOptions(hidden_states="a", save_responses="b")
+    for given in ({"own_texts": True}, {"states_layers": (1, 2)}):
+        with pytest.raises(UsageError, match=r"is about --hidden-states, and there are none"):
+            ReferenceOptions(**given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--prompts hidden-states are the texts of --hidden-states"):
+        ValidateOptions(prompts="hidden-states")
+    with pytest.raises(UsageError, match="only the reference can replay"):
+        ValidateOptions(prompts="hidden-states", engine="vllm", reference=ReferenceOptions(hidden_states="a"))
+    with pytest.raises(UsageError, match="and --responses names others"):
+        ValidateOptions(prompts="hidden-states", reference=ReferenceOptions(hidden_states="a", responses="b"))
 
 
 def test_a_benchmark_drafts_the_trees_a_validation_drafts(

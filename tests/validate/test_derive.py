@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from card import card_samples as samples
 from support.outlines import specforge, target
 from support.versions import SGLANG_JAX, VLLM
 
+from eagle3hub._version import __version__
 from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import EngineSettings
+from eagle3hub.engines.options import template_in_words
 from eagle3hub.engines.preflight import preflight
 from eagle3hub.validation.derive import SPEED_OF_ENGINE, SPEED_OF_REFERENCE, contradictions, head_name
 from eagle3hub.validation.layouts import ReportStore
+from eagle3hub.validation.measurement import Reference, write_reference
 from eagle3hub.validation.report import Report
 
 read = Report.from_json
@@ -126,3 +132,69 @@ def test_the_speed_is_that_of_the_prompts(off: float, found: int):
     entry["throughput"]["speculative_tokens_per_second"] += off
     said = [w for w in contradictions(read(report)) if "tokens per second are stated" in w]
     assert len(said) == found
+
+
+def started(settings: dict[str, Any], **edits: Any) -> list[str]:
+    """What contradicts in a report of a run with these engine settings; ``edits`` replace a part of what it states."""
+    report = samples.make_report()
+    entry, own = report["engines"][0], EngineSettings.from_json(settings)
+    report["settings"] |= {
+        "engine_settings": settings,
+        "chat_template": template_in_words(own.chat_template),
+    }
+    flags, recipe = entry["flags"], get_engine("vllm")
+    flags["llm"] = own.arguments_of("vllm", flags["llm"], drafts=True)
+    flags["llm"] |= {} if own.tensor_parallel == 1 else {"tensor_parallel_size": own.tensor_parallel}
+    flags["env"] = own.environment_of("vllm", flags["env"])
+    entry["recipe"] = recipe.recipe(samples.TARGET, "release-specforge", draft_tokens=3, settings=own).to_json()
+    report["tool"]["version"] = __version__
+    for key, value in edits.items():
+        if key in report["settings"]:
+            report["settings"][key] = value
+        elif key in flags:
+            flags[key] |= value
+        else:
+            entry[key] |= value
+    return [what for what in contradictions(read(report)) if "reason is stated" not in what]
+
+
+SPLIT = {
+    "tensor_parallel": 2,
+    "arguments": {"vllm": {"kv_cache_dtype": "fp8", "enforce_eager": False}},
+    "environment": {"vllm": {"VLLM_LOGGING_LEVEL": "INFO"}},
+    "chat_template": {"think": True},
+}
+
+
+def test_engine_settings_are_those_that_the_run_had():
+    assert started(SPLIT) == []
+    assert started({"chat_template": {"think": True}}) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "edits", "says"),
+    [
+        (SPLIT, {"chat_template": "the target's own"}, "chat_template is stated as"),
+        (SPLIT, {"llm": {"tensor_parallel_size": 4}}, "it ran on 4 devices, and the settings say 2"),
+        ({}, {"llm": {"tensor_parallel_size": 2}}, "it ran on 2 devices, and the settings say 1"),
+        (SPLIT, {"llm": {"kv_cache_dtype": "auto"}}, "its flags are not those that the engine settings state"),
+        (SPLIT, {"env": {"VLLM_LOGGING_LEVEL": "DEBUG"}}, "its environment variables are not those"),
+        (SPLIT, {"recipe": {"env": {}}}, "the recipe is not the one"),
+        ({"arguments": {"sglang": {"page_size": 16}}}, {}, "for engines that were not started"),
+        ({"arguments": {"vllm": {"seed": 3}}}, {}, "its engine settings cannot have been run"),
+    ],
+)
+def test_engine_settings_that_the_run_did_not_have(settings: dict[str, Any], edits: dict[str, Any], says: str):
+    assert any(says in what for what in started(settings, **edits)), started(settings, **edits)
+
+
+def test_further_arguments_are_a_condition_of_a_measurement():
+    report = samples.make_report()
+    plain = read(report).measurement(read(report).engines[0]).conditions
+    report["settings"]["engine_settings"] = {"arguments": {"vllm": {"kv_cache_dtype": "fp8"}}}
+    measured = read(report).measurement(read(report).engines[0])
+    assert measured.conditions.differences(plain) == ["engine_arguments is kv_cache_dtype=fp8, not None"]
+    kept = Reference(measured)
+    assert Reference.from_json(kept.to_json()) == kept
+    assert 'engine_arguments: "kv_cache_dtype=fp8"' in write_reference(kept)
+    assert "engine_arguments" not in write_reference(replace(kept, measurement=replace(measured, conditions=plain)))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 from support import targets
+from support.scripts import write_interpreter
 from support.validation import validate
 
 from eagle3hub.card.results import _lossless
@@ -308,23 +309,54 @@ def test_bfloat16_on_vllm_is_no_false_alarm(head: Path, smollm2_target: Path, vl
     assert "greedy output" not in entry["reason"]
 
 
+LOSSY = """
+import importlib.abc
+import importlib.machinery
+import sys
+
+MODULE = "vllm.utils.cpu_triton_utils"
+BEGIN = "def _rejection_greedy_sample_kernel_impl("
+HONEST = "_ensure_int64(target_argmax),"
+LOSSY = "(_ensure_int64(draft_token_ids) if next(_coin) else _ensure_int64(target_argmax)),"
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    def source_to_code(self, data, path, **options):
+        before, mark, after = data.decode().partition(BEGIN)
+        assert mark and HONEST in after
+        coin = "import itertools; _coin = itertools.cycle([0, 0, 1])\\n"
+        text = before + coin + mark + after.replace(HONEST, LOSSY, 1)
+        return super().source_to_code(text.encode(), path, **options)
+
+    def get_code(self, name):
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != MODULE:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(name, path, target)
+        found.loader = Loader(name, found.origin)
+        return found
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
 @pytest.mark.engine
 def test_a_lossy_way_of_accepting_is_caught(
-    head: Path, smollm2_target: Path, vllm_python: Path, monkeypatch: pytest.MonkeyPatch
+    head: Path, smollm2_target: Path, vllm_python: Path, tmp_path: Path
 ) -> None:
-    """vLLM's synthetic rejection accepts drafts by the throw of a coin: acceptance looks well, the text is another."""
-    import eagle3hub.engines.vllm as module
-
-    honest = module.vllm_config
-
-    def synthetic(*arguments: Any) -> dict[str, Any]:
-        lossy = {"rejection_sample_method": "synthetic", "synthetic_acceptance_length": 2.5}
-        return {**honest(*arguments), **lossy}
-
-    monkeypatch.setattr(module, "vllm_config", synthetic)
-    report = validate(head, target=smollm2_target, engine_python={"vllm": vllm_python}, **SOME)
+    """A vLLM that accepts the drafts of every third round unseen: acceptance looks well, the text is another."""
+    (tmp_path / "sitecustomize.py").write_text(LOSSY)
+    python = write_interpreter(tmp_path / "python", vllm_python, PYTHONPATH=str(tmp_path))
+    report = validate(
+        head, target=smollm2_target, engine_python={"vllm": python}, **{**SOME, "num_prompts": 8, "max_new_tokens": 24}
+    )
     entry = report.document["engines"][1]
-    assert entry["acceptance"]["mean_acceptance_length"] > 2.2
+    assert entry["acceptance"]["mean_acceptance_length"] > 1.8, entry
     assert entry["lossless"]["verdict"] == "not lossless"
     assert "not by a tie" in entry["reason"]
     assert report.verdict == "fail"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,10 @@ from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import EngineSettings
 from eagle3hub.head import Rope, Semantics
+
+THINKING = {"think": True}
+AROUND = [*"<user>\n<assistant>?", "bos"]
+"""What the target's chat template puts around a question, one token each."""
 
 pytestmark = pytest.mark.engine
 LAYERS, NEW = 8, 40
@@ -46,7 +53,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) -> Path:
-    draft, taps = trained(target, prompts, SEMANTICS, D, NEW, epochs=25, rate=0.005)
+    draft, taps = trained(target, prompts, SEMANTICS, D, NEW, THINKING, epochs=25, rate=0.005)
     assert draft.target_ids is not None
     folder = tmp_path_factory.mktemp("head")
     plain = variants.modelopt(
@@ -67,12 +74,35 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     return folder / "universal"
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_vllm_counts_what_the_reference_counts(
-    head: Path, target: Path, prompts: Path, vllm_python: Path, devices: int
+@pytest.mark.parametrize(
+    ("engine", "argument", "variable"),
+    [
+        ("vllm", {"max_num_batched_tokens": 640}, {"VLLM_LOGGING_LEVEL": "WARNING"}),
+        ("sglang", {"schedule_policy": "lpm"}, {"SGLANG_LOG_MS": "1"}),
+    ],
+)
+def test_an_engine_of_two_processes_counts_what_the_reference_counts(
+    head: Path,
+    target: Path,
+    prompts: Path,
+    engine: str,
+    argument: dict[str, Any],
+    variable: dict[str, str],
+    request: pytest.FixtureRequest,
 ) -> None:
-    split = EngineSettings(tensor_parallel=devices)
-    ours, theirs = with_equal_rounds(head, target, prompts, "vllm", vllm_python, engine_settings=split)
+    """Each process watches its part of the draft; the chat template's arguments reach engine and reference alike."""
+    settings = EngineSettings(2, {engine: argument}, {engine: variable}, THINKING)
+    python = request.getfixturevalue(f"{engine}_python")
+    ours, theirs = with_equal_rounds(head, target, prompts, engine, python, engine_settings=settings)
     assert theirs["acceptance"]["mean_acceptance_length"] > 1.5
+    assert theirs["load"] == {**ours["load"], "ignored": theirs["load"]["ignored"]}
     assert theirs["load"]["checked"]
-    assert theirs["load"]["aux_boundaries"] == ours["load"]["aux_boundaries"]
+    asked = max(len(json.loads(line)["turns"][0]) for line in prompts.read_text().splitlines())
+    assert {row["prompt_tokens"] for row in theirs["per_prompt"]} == {asked + len(AROUND)}
+    given = theirs["flags"]["llm" if engine == "vllm" else "engine"]
+    assert argument.items() <= given.items()
+    assert given["tensor_parallel_size" if engine == "vllm" else "tp_size"] == 2
+    assert variable.items() <= theirs["flags"]["env"].items()
+    assert theirs["recipe"]["env"] == variable
+    for word in ("2", *map(str, argument.values()), json.dumps(THINKING)):
+        assert word in shlex.split(theirs["recipe"]["server_command"])

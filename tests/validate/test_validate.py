@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import heads, targets
 from support.signals import default_signals
 from support.validation import validate
 
@@ -216,3 +217,123 @@ def test_an_interrupted_command_leaves_no_engine_running(
     assert b"Traceback" not in err
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+# How engines are started: what is refused before one is.
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("--engine", "vllm", "--tensor-parallel", 3), 1, "cannot split the draft over 3 devices: it has 1024 inter"),
+        (("--engine", "reference", "--tensor-parallel", 2), 2, "this run starts none"),
+        (("--engine", "vllm", "--tensor-parallel", 0), 2, "is the number of devices, 1 to 1024, not 0"),
+        (("--engine", "reference", "--engine-arg", "vllm.x=1"), 2, "this run does not start vLLM"),
+        (("--engine", "vllm", "--engine-arg", "max_modle_len=1"), 2, "did you mean max_model_len?"),
+        (("--engine", "llamacpp", "--tensor-parallel", 2), 4, "llama.cpp has no tensor parallel size"),
+        (("--engine", "vllm", "--chat-template-arg", "think=1"), 3, "has no chat template for --chat-template-arg"),
+        (
+            ("--engine", "vllm", "--endpoint", "vllm=http://127.0.0.1:9", "--engine-arg", "vllm.block_size=16"),
+            2,
+            "this run does not start vLLM",
+        ),
+        (("--endpoint", "vllm=http://127.0.0.1:9", "--engine", "vllm", "--tensor-parallel", 2), 2, "starts none"),
+    ],
+)
+def test_settings_of_engines_that_cannot_be_run(
+    cli: Cli, head: Path, fitting_target: Path, tmp_path: Path, words: tuple[object, ...], status: int, message: str
+) -> None:
+    python = interpreter(tmp_path, "exit 3")
+    given = ("--engine-python", f"vllm={python}") if "--endpoint" not in words else ()
+    found, out, err = cli("validate", head, "--target", fitting_target, *given, *words)
+    assert (found, message in " ".join(f"{out} {err}".split())) == (status, True), out + err
+
+
+def test_settings_of_a_server_that_runs_already() -> None:
+    from eagle3hub.engines.base import EngineSettings
+    from eagle3hub.validation.options import ValidateOptions
+
+    servers = {"vllm": "http://127.0.0.1:9"}
+    for settings in (EngineSettings(2), EngineSettings(arguments={"vllm": {"block_size": 16}})):
+        with pytest.raises(UsageError, match="vLLM is a server that runs already"):
+            ValidateOptions(engine="reference,vllm", endpoints=servers, engine_settings=settings)
+    ValidateOptions(engine="vllm,sglang", endpoints=servers, engine_settings=EngineSettings(2))
+
+
+def test_more_devices_than_the_machine_has(
+    head: Path, fitting_target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eagle3hub.engines.base import EngineSettings
+
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(engine_runner, "_CUDA", tmp_path / "nvidiactl")
+    split = EngineSettings(2)
+    with pytest.raises(UnavailableError, match="needs 2 CUDA devices, and this machine has 1"):
+        validate(head, target=fitting_target, engine="vllm", device="cuda", engine_settings=split)
+    (tmp_path / "nvidia1").touch()
+    with pytest.raises(UnavailableError, match="no tested environment"):
+        validate(head, target=fitting_target, engine="vllm", device="cuda", engine_settings=split)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, Path]:
+    """A head that knows nothing, and its target, whose chat template has the argument ``think``."""
+    sizes = heads.dims(hidden=16, inter=24, heads=4, kv=2, vocab=targets.VOCAB, draft=24)
+    target = targets.save(tmp_path / "small", tokenizer=True, max_position_embeddings=4096)
+    taps = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [0, 1, 2]}
+    return heads.specforge(tmp_path / "small-head", sizes, eagle_config=taps), target
+
+
+def test_the_reference_renders_with_the_templates_arguments(small: tuple[Path, Path]) -> None:
+    from eagle3hub.engines.base import EngineSettings
+
+    head, target = small
+    plain, thinking = (
+        validate(
+            head,
+            target=target,
+            engine="reference",
+            num_prompts=2,
+            max_new_tokens=4,
+            engine_settings=EngineSettings(chat_template=arguments),
+        ).document
+        for arguments in ({}, {"think": True})
+    )
+    tokens = [[row["prompt_tokens"] for row in one["engines"][0]["per_prompt"]] for one in (plain, thinking)]
+    assert [more - less for less, more in zip(*tokens, strict=True)] == [1, 1], "the template's question mark"
+    assert plain["settings"]["chat_template"] == "the target's own"
+    assert "engine_settings" not in plain["settings"]
+    assert thinking["settings"]["chat_template"] == "the target's own with think=true"
+    assert thinking["settings"]["engine_settings"] == {"chat_template": {"think": True}}
+
+
+@pytest.mark.parametrize("place", ["file", "config", "several", "none", "broken"])
+def test_where_a_chat_template_is_read(fitting_target: Path, place: str) -> None:
+    from eagle3hub.validation.target import check_rendering, identify_target
+
+    target = identify_target(fitting_target, "the target")
+    template = fitting_target / "chat_template.jinja"
+    config = fitting_target / "tokenizer_config.json"
+    text = "{% if enable_thinking %}<think>{{ messages[0].thought }}{% endif %}"
+    fields: dict[str, Any] = {}
+    if place == "file":
+        template.write_text(text)
+    elif place == "broken":
+        template.write_text(text + "{% if")
+    elif place != "none":
+        several = [{"name": "tool_use", "template": "{{ other }}"}, {"name": "default", "template": text}]
+        fields["chat_template"] = text if place == "config" else several
+    config.write_text(json.dumps(fields))
+    if place == "none":
+        with pytest.raises(InputError, match="has no chat template for --chat-template-arg enable_thinking"):
+            check_rendering(target, {"enable_thinking": False})
+        return
+    check_rendering(target, {"enable_thinking": False})
+    check_rendering(target, {})
+    with pytest.raises(InputError, match="no argument enable_thinkng; did you mean 'enable_thinking'"):
+        check_rendering(target, {"enable_thinkng": False})
+    if place != "broken":
+        for text_of_the_template in ("think", "thought"):  # a text, and a part of a message
+            with pytest.raises(InputError, match="has no argument"):
+                check_rendering(target, {text_of_the_template: 1})

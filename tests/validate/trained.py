@@ -35,9 +35,17 @@ def write_prompts(file: Path) -> Path:
 
 
 def trained(
-    target: Path, prompts: Path, semantics: Semantics, sizes: dict[str, int], new: int, **settings: Any
+    target: Path,
+    prompts: Path,
+    semantics: Semantics,
+    sizes: dict[str, int],
+    new: int,
+    rendering: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> tuple[DraftModel, AuxTaps]:
     """A head of these ``sizes`` that knows the target's answers of ``new`` tokens; ``settings``: of `fit`.
+
+    ``rendering``: arguments of the target's chat template.
 
     Its vocabulary holds every token that was said, and the lowest ids besides.
     """
@@ -49,7 +57,7 @@ def trained(
     texts = []
     for row in map(json.loads, prompts.read_text().splitlines()):
         asked = [{"role": "user", "content": row["turns"][0]}]
-        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, **(rendering or {}))
         texts.append(Text(world.greedy(ids, new), len(ids), new))
     draft = random_draft(semantics, embeddings=world.embeddings, **sizes)
     said = torch.tensor([text.token_ids for text in texts]).flatten().unique()

@@ -66,3 +66,24 @@ def test_one_of_several_heads_is_checked(repository: Repository, machine: Machin
     runner = machine(here)
     assert runner.run(tmp_path / "all.yml") == "failure"
     assert "::error file=release.yaml,title=The manifest has several heads::name one" in runner.jobs["check"][0].log
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("chat-template-args: |\n            messages_of=high low\n            x=1", "has no argument messages_of"),
+        (
+            'engine-args: |\n            vllm.seed=1\n            vllm.dtype=x\n          tensor-parallel: "2"',
+            "--engine-arg vllm.seed: this run does not start vLLM",
+        ),
+    ],
+)
+def test_how_the_engine_is_started_is_an_input(
+    repository: Repository, machine: Machine, tmp_path: Path, given: str, says: str
+):
+    check = CHECK.read_text().replace("engine: reference", f"engine: reference\n          {given}")
+    (tmp_path / "check.yml").write_text(check)
+    runner = machine(repository())
+    assert runner.run(tmp_path / "check.yml") == "failure"
+    (job,) = runner.jobs["check"]
+    assert says in " ".join(job.log.split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,13 @@ _NAMES = (
     "transformer.wte.weight",
 )
 """Names of the embeddings in targets, both text-only and multimodal (transformers 5)."""
+_LM_HEADS = ("lm_head.weight", "language_model.lm_head.weight", "output.weight")
+_NORMS = (
+    "model.norm.weight",
+    "language_model.model.norm.weight",
+    "model.language_model.norm.weight",
+    "norm.weight",
+)
 _NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
@@ -141,17 +148,42 @@ def find_embeddings(source: str) -> TensorRef:
 
     Raises SourceError, CheckpointError or HubError.
     """
+    found = _find(source, _NAMES)
+    if found is None:
+        raise SourceError(
+            f"there are no token embeddings in {source}",
+            hint=f"they are looked for under {', '.join(_NAMES[:2])} and similar names",
+            code="source-no-embeddings",
+        )
+    return found
+
+
+def find_lm_head(source: str) -> TensorRef | None:
+    """Find a target's lm_head as `find_embeddings` does; None if it has none, since it is then its embeddings."""
+    return _find(source, _LM_HEADS)
+
+
+def find_final_norm(source: str) -> TensorRef | None:
+    """Find the weight of a target's final norm as `find_embeddings` does; None if it has none of a known name."""
+    return _find(source, _NORMS)
+
+
+def _find(source: str, names: Sequence[str]) -> TensorRef | None:
+    """A tensor with the first of some names that a model has."""
     at = parse_address(source)
     if isinstance(at, HubAddress):
-        return _pick(source, read_header(_downloaded(source, at)).tensors)
-    if at.path.is_file():
-        return _pick(source, read_header(at.path).tensors)
-    if at.path.is_dir():
-        return _pick(source, read_header(_shard(source, at.path)).tensors)
-    raise SourceError(f"{source} does not exist", hint=_NAME_ONE, code="source-missing")
+        file = _downloaded(source, at, names)
+    elif at.path.is_file():
+        file = at.path
+    elif at.path.is_dir():
+        file = _shard(source, at.path, names)
+    else:
+        raise SourceError(f"{source} does not exist", hint=_NAME_ONE, code="source-missing")
+    tensors = {} if file is None else read_header(file).tensors
+    return next((tensors[name] for name in names if name in tensors), None)
 
 
-def _shard(source: str, folder: Path) -> Path:
+def _shard(source: str, folder: Path, names: Sequence[str]) -> Path | None:
     index = folder / INDEX
     if not index.is_file():
         if (folder / WEIGHTS).is_file():
@@ -161,13 +193,13 @@ def _shard(source: str, folder: Path) -> Path:
             hint=_NAME_ONE,
             code="source-no-weights",
         )
-    shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
-    if not (folder / shard).is_file():
+    shard = _in_index(parse_json_object(read_small(index) or b"", index), names)
+    if shard is not None and not (folder / shard).is_file():
         raise SourceError(f"{index} names {shard}, which is not there", code="source-no-weights")
-    return folder / shard
+    return None if shard is None else folder / shard
 
 
-def _downloaded(source: str, at: HubAddress) -> Path:
+def _downloaded(source: str, at: HubAddress, names: Sequence[str]) -> Path | None:
     from eagle3hub.checkpoint.hub import download_file, no_repository
     from eagle3hub.checkpoint.remote import download_weights
 
@@ -180,33 +212,14 @@ def _downloaded(source: str, at: HubAddress) -> Path:
         if e.code != "hub-no-file":
             raise
         return download_weights(at.repo_id, at.file(WEIGHTS), at.revision)
-    shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
-    return download_weights(at.repo_id, at.file(shard), at.revision)
+    shard = _in_index(parse_json_object(read_small(index) or b"", index), names)
+    return None if shard is None else download_weights(at.repo_id, at.file(shard), at.revision)
 
 
-def _in_index(source: str, index: Mapping[str, object]) -> str:
+def _in_index(index: Mapping[str, object], names: Sequence[str]) -> str | None:
     weight_map = index.get("weight_map")
-    if isinstance(weight_map, dict):
-        for name in _NAMES:
-            shard = weight_map.get(name)
-            if isinstance(shard, str) and Path(shard).name == shard:
-                return shard
-    raise _none(source)
-
-
-def _pick(source: str, tensors: Mapping[str, TensorRef]) -> TensorRef:
-    for name in _NAMES:
-        if name in tensors:
-            return tensors[name]
-    raise _none(source)
-
-
-def _none(source: str) -> SourceError:
-    return SourceError(
-        f"there are no token embeddings in {source}",
-        hint=f"they are looked for under {', '.join(_NAMES[:2])} and similar names",
-        code="source-no-embeddings",
-    )
+    shards = [weight_map.get(name) for name in names] if isinstance(weight_map, dict) else []
+    return next((s for s in shards if isinstance(s, str) and Path(s).name == s), None)
 
 
 def _has_weights(folder: Path) -> bool:

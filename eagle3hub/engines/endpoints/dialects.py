@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.engines.base import RunSpec
+from eagle3hub.engines.base import Method, RunSpec
 from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.workers.sglang_counters import counters
 from eagle3hub.engines.workers.vllm_counters import NAMES, difference
 from eagle3hub.errors import Eagle3HubError, InputError
+from eagle3hub.prompts import Prompt
 from eagle3hub.system.reading import read_bytes
 
 # Compare the settings that a server shows with those of the run
@@ -47,29 +48,41 @@ class ServerSettings:
     device: str | None = None
 
 
+_METHODS: Mapping[str, Method] = {"eagle": "mtp", "nextn": "mtp"}
+"""How SGLang calls drafting with the target's own MTP layers."""
+
+
 def compare_settings(shown: ServerSettings, spec: RunSpec, title: str, *, here: bool) -> tuple[str, ...]:
     """Return, as phrases, what the server does not show about ``spec``.
 
     ``here`` says whether the server runs on this machine, so that its paths are valid here. Raises InputError
     (``endpoint-…``) for a setting that differs from ``spec``.
     """
-    if shown.method is not None and shown.method != "eagle3":
-        raise _other("method", f"speculates with {shown.method}, not with eagle3", f"start {title} with EAGLE-3")
-    numbers = (
-        ("draft-tokens", "drafts {} tokens per round, not {}", shown.draft_tokens, spec.draft_tokens),
-        ("topk", "drafts with top-k {}, not {}", shown.topk, spec.topk),
-        ("num-draft-tokens", "verifies {} tokens per round, not {}", shown.num_draft_tokens, spec.verified_tokens),
+    if shown.method is not None and spec.method not in (shown.method, _METHODS.get(shown.method)):
+        does = "does not speculate" if shown.method == "none" else f"speculates with {shown.method}"
+        wanted = {"none": "without speculation", "eagle3": "with EAGLE-3"}.get(spec.method, f"with {spec.method}")
+        raise _other("method", f"{does}, and should run {wanted}", f"start {title} {wanted}")
+    numbers: tuple[tuple[str, str, int | str | None, int | str], ...] = (
         ("dtype", "computes in {}, not in {}", shown.dtype, spec.dtype),
     )
+    if spec.method != "none":
+        numbers += (("draft-tokens", "drafts {} tokens per round, not {}", shown.draft_tokens, spec.draft_tokens),)
+    if spec.method == "eagle3":
+        numbers += (
+            ("topk", "drafts with top-k {}, not {}", shown.topk, spec.topk),
+            ("num-draft-tokens", "verifies {} tokens per round, not {}", shown.num_draft_tokens, spec.verified_tokens),
+        )
     for option, says, served, asked in numbers:
         if served is not None and served != asked:
             raise _other(option, says.format(served, asked), f"ask for what it serves: --{option} {served}")
-    open_points = ["which tensors of the head the server loaded"]
-    for what, theirs, ours in (("target", shown.target, spec.target), ("head", shown.head, str(spec.head))):
-        same = None if theirs is None else _same(theirs, ours, what, here=here)
+    named = [("target", shown.target, spec.target)]
+    named += [] if spec.head is None else [("head", shown.head, str(spec.head))]
+    open_points = [] if spec.head is None else ["which tensors of the head the server loaded"]
+    for what, there, ours in named:
+        same = None if there is None else _same(there, ours, what, here=here)
         if same is False:
             raise _other(
-                what, f"serves the {what} {theirs!r}, not {ours!r}", f"name what it serves, or start {title} anew"
+                what, f"serves the {what} {there!r}, not {ours!r}", f"name what it serves, or start {title} anew"
             )
         if same is None:
             open_points.append(f"whether it serves this {what}")
@@ -142,21 +155,53 @@ class Answer:
     counters: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """An answer that came piece by piece.
+
+    Attributes:
+        prompt_tokens: number of tokens of the prompt. tokens: ids of the new tokens.
+        first, last: when the first and the last new token came, in seconds of the clock of the pieces.
+        counters: in the form of a worker's report; None if the server does not count each request.
+    """
+
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    first: float
+    last: float
+    counters: Mapping[str, Any] | None
+
+
+Piece = tuple[float, Mapping[str, Any]]
+"""A piece of a streamed answer: when it came, in seconds, and what it holds."""
+
+
 class Dialect(Protocol):
     """How to talk to one engine's server. Every method raises HttpFault and UnexpectedAnswer."""
 
-    def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
-        """Read the server's settings. Raises UnexpectedAnswer if it does not speculate or does not count."""
+    def look(self, client: HttpClient, *, deadline: float, drafts: bool = True) -> ServerSettings:
+        """Read the server's settings.
 
-    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
-        """Let the server answer one user message. Raises ServerBusy."""
+        Raises UnexpectedAnswer if it does not speculate or does not count, unless it need not (``drafts`` is false).
+        """
+
+    def streamed_request(self, shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+        """Return the chat request whose answer `read_stream` reads."""
+
+    def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
+        """Read a streamed answer. Raises UnexpectedAnswer if it is not complete."""
+
+    def ask(
+        self, client: HttpClient, shown: ServerSettings, spec: RunSpec, prompt: Prompt, *, deadline: float
+    ) -> Answer:
+        """Let the server answer one prompt. Raises ServerBusy."""
 
 
-def chat_request(shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, Any]:
-    """Return a chat request with one user message; it overrides the model's own generation settings."""
+def chat_request(shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+    """Return a chat request with one prompt; it overrides the model's own generation settings."""
     request: dict[str, Any] = {
         "model": shown.model,
-        "messages": [{"role": "user", "content": text}],
+        "messages": prompt.messages,
         "max_tokens": spec.max_new_tokens,
         **sampling_parameters(spec),
         "stream": False,
@@ -179,6 +224,28 @@ def sampling_parameters(spec: RunSpec) -> dict[str, Any]:
         "frequency_penalty": 0.0,
     }
     return parameters if spec.temperature == 0 else {**parameters, "seed": spec.seed}
+
+
+def _streamed(request: dict[str, Any], **more: bool) -> dict[str, Any]:
+    return {**request, "stream": True, "stream_options": {"include_usage": True}, **more}
+
+
+def _complete(choices: Sequence[Mapping[str, Any]], tokens: Sequence[int], usage: Mapping[str, Any] | None) -> None:
+    """Raise UnexpectedAnswer unless a streamed answer has its end, and all the tokens that the server counts."""
+    if not any(choice.get("finish_reason") for choice in choices) or usage is None:
+        raise UnexpectedAnswer("its answer broke off before the end")
+    counted = checked_count(usage.get("completion_tokens"), "number of new tokens")
+    if len(tokens) != counted or not tokens:
+        raise UnexpectedAnswer(f"its answer holds {len(tokens)} tokens, and it counts {counted}")
+
+
+def _choices(piece: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = piece.get("choices")
+    return [choice for choice in found if isinstance(choice, dict)] if isinstance(found, list) else []
+
+
+def _usage(pieces: Sequence[Piece]) -> Mapping[str, Any] | None:
+    return next((usage for _, piece in pieces if isinstance(usage := piece.get("usage"), dict)), None)
 
 
 def only_choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -241,11 +308,11 @@ def served_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
 class SGLangDialect:
     """See `Dialect`."""
 
-    def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
+    def look(self, client: HttpClient, *, deadline: float, drafts: bool = True) -> ServerSettings:
         """Read all settings from ``/server_info``; keys and paths that it also holds are not kept."""
         info = _server_info(client, deadline)
         method = info.get("speculative_algorithm")
-        if not method:
+        if not method and drafts:
             raise UnexpectedAnswer(
                 "its configuration has no speculative algorithm: it serves the target alone",
                 "start it with --speculative-algorithm EAGLE3 and --speculative-draft-model-path",
@@ -257,7 +324,7 @@ class SGLangDialect:
             model=str(served_model(client, deadline)["id"]),
             target=shown_name(info.get("model_path"), "target"),
             head=shown_name(info.get("speculative_draft_model_path"), "head"),
-            method=str(shown_name(method, "speculative algorithm")).lower(),
+            method=str(shown_name(method, "speculative algorithm")).lower() if method else "none",
             draft_tokens=optional_count(info.get("speculative_num_steps"), "number of draft steps"),
             topk=optional_count(info.get("speculative_eagle_topk"), "top-k"),
             num_draft_tokens=optional_count(info.get("speculative_num_draft_tokens"), "number of draft tokens"),
@@ -265,9 +332,11 @@ class SGLangDialect:
             device=shown_name(info.get("device"), "device"),
         )
 
-    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+    def ask(
+        self, client: HttpClient, shown: ServerSettings, spec: RunSpec, prompt: Prompt, *, deadline: float
+    ) -> Answer:
         """Send one request; the answer holds its counters."""
-        request = {**chat_request(shown, spec, text), "return_meta_info": True}
+        request = {**chat_request(shown, spec, prompt), "return_meta_info": True}
         choice = only_choice(client.json("/v1/chat/completions", request, deadline=deadline))
         meta = choice.get("meta_info")
         if not isinstance(meta, dict):
@@ -280,6 +349,41 @@ class SGLangDialect:
         except RuntimeError as error:
             raise UnexpectedAnswer(str(error)) from error
         return Answer(len(token_ids(choice, "prompt_token_ids")), tokens, counted)
+
+    def streamed_request(self, shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+        """See `Dialect.streamed_request`."""
+        request = {k: v for k, v in chat_request(shown, spec, prompt).items() if k != "return_token_ids"}
+        return _streamed(
+            request,
+            return_spec_tokens_details=True,
+            return_input_ids_in_sglext=True,
+            return_output_ids_in_sglext=True,
+        )
+
+    def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
+        """See `Dialect.read_stream`. Token ids and counters come in ``sglext`` at the end."""
+        choices = [(when, choice) for when, piece in pieces for choice in _choices(piece)]
+        told = [when for when, choice in choices if _says_something(choice)]
+        ext: dict[str, Any] = {}
+        for _, piece in pieces:
+            ext |= {k: v for k, v in (piece.get("sglext") or {}).items() if v is not None}
+        every = ext.get("output_ids")
+        tokens = token_ids({"output_ids": every[0] if isinstance(every, list) and every else None}, "output_ids")
+        prompt = token_ids(ext, "input_ids")
+        _complete([choice for _, choice in choices], tokens, _usage(pieces))
+        if not told:
+            raise UnexpectedAnswer("its answer has no text")
+        details = ext.get("spec_tokens_details")
+        try:
+            counted = counters(_counted(details), draft_tokens) if isinstance(details, dict) else None
+        except RuntimeError as error:
+            raise UnexpectedAnswer(str(error)) from error
+        return Streamed(len(prompt), tokens, told[0], told[-1], counted)
+
+
+def _says_something(choice: Mapping[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(delta.get(key) for key in ("content", "reasoning_content"))
 
 
 def _counted(meta: dict[str, Any]) -> dict[str, Any]:
@@ -308,10 +412,10 @@ def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
 
 
 # vLLM's server: the answer holds the counters of its request if the server was started with
-# ``--per-request-spec-decode-metrics`` (0.32 and later); else the growth of the metrics during the request gives them
+# ``--per-request-spec-decode-metrics``; else the growth of the metrics meanwhile gives them
 #
-# Names are vLLM's (``v1/metrics/stats.py``, ``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). vLLM updates
-# the metrics after its answer, so we read them until all tokens of the request are counted.
+# The names are vLLM's (``v1/metrics/stats.py``, ``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). vLLM
+# updates the metrics after its answer, so we read them until all tokens of the request are counted.
 
 
 PER_REQUEST = "--per-request-spec-decode-metrics"
@@ -341,31 +445,35 @@ class Reading:
 class VLLMDialect:
     """See `Dialect`."""
 
-    def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
+    def look(self, client: HttpClient, *, deadline: float, drafts: bool = True) -> ServerSettings:
         """Read the model, K from the metrics, and head, method and dtype if the development mode shows them."""
         model = served_model(client, deadline)
         version = shown_name(client.json("/version", deadline=deadline).get("version"), "version") or "unknown"
-        positions = len(self._read(client, deadline).counters["accepted_per_position"])
-        shown = {
-            "target": shown_name(model.get("root"), "target"),
-            "draft_tokens": positions,
-            "topk": 1,
-            **_own_config(client, deadline),
-        }
+        shown: dict[str, Any] = {"target": shown_name(model.get("root"), "target")}
+        try:
+            positions = len(self._read(client, deadline).counters["accepted_per_position"])
+            shown |= {"draft_tokens": positions, "topk": 1}
+        except UnexpectedAnswer as strange:
+            if drafts or strange.code != "endpoint-no-speculation":
+                raise
+            shown["method"] = "none"
+        shown |= _own_config(client, deadline)
         return ServerSettings(version=version, model=model["id"], **shown)
 
-    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+    def ask(
+        self, client: HttpClient, shown: ServerSettings, spec: RunSpec, prompt: Prompt, *, deadline: float
+    ) -> Answer:
         """Send one request, and take the counters from its answer, or else from the growth of the metrics.
 
         While the metrics are needed, nobody else may use the server.
         """
         before = self._read(client, deadline)
-        answer = client.json("/v1/chat/completions", chat_request(shown, spec, text), deadline=deadline)
+        answer = client.json("/v1/chat/completions", chat_request(shown, spec, prompt), deadline=deadline)
         tokens = token_ids(only_choice(answer), "token_ids")
-        prompt = token_ids(answer, "prompt_token_ids")
+        prompt_tokens = len(token_ids(answer, "prompt_token_ids"))
         own = own_counters(answer)
         if own is not None:
-            return Answer(len(prompt), tokens, own)
+            return Answer(prompt_tokens, tokens, own)
         if before.active:
             raise ServerBusy(f"{before.active} other requests are under way")
         until = min(deadline, time.monotonic() + _SETTLE_SECONDS)
@@ -382,7 +490,26 @@ class VLLMDialect:
             )
         grown = difference(before.counters, after.counters)
         assert grown is not None
-        return Answer(len(prompt), tokens, grown)
+        return Answer(prompt_tokens, tokens, grown)
+
+    def streamed_request(self, shown: ServerSettings, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+        """See `Dialect.streamed_request`."""
+        return _streamed(chat_request(shown, spec, prompt))
+
+    def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
+        """See `Dialect.read_stream`. Each piece holds its token ids; the last one holds the counters."""
+        tokens: list[int] = []
+        times = []
+        for when, piece in pieces:
+            for choice in _choices(piece):
+                if choice.get("token_ids"):
+                    tokens += token_ids(choice, "token_ids")
+                    times.append(when)
+        prompts = [piece for _, piece in pieces if piece.get("prompt_token_ids") is not None]
+        prompt = token_ids(prompts[0] if prompts else {}, "prompt_token_ids")
+        _complete([choice for _, piece in pieces for choice in _choices(piece)], tokens, _usage(pieces))
+        own = next((found for _, piece in pieces if (found := own_counters(piece)) is not None), None)
+        return Streamed(len(prompt), tuple(tokens), times[0], times[-1], own)
 
     def _read(self, client: HttpClient, deadline: float) -> Reading:
         sums: dict[str, int] = {}

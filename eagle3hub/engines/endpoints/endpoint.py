@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec
+from eagle3hub.engines.base import (
+    NO_SETTINGS,
+    EngineFailure,
+    EngineRun,
+    EngineSettings,
+    LoadReport,
+    PromptResult,
+    Recipe,
+    RunSpec,
+)
 from eagle3hub.engines.endpoints.dialects import (
     PER_REQUEST,
     Dialect,
+    Piece,
     ServerBusy,
     ServerSettings,
     SGLangDialect,
+    Streamed,
     UnexpectedAnswer,
     VLLMDialect,
     compare_settings,
@@ -27,6 +38,7 @@ from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import InputError, UnavailableError
 from eagle3hub.metrics import Counts
+from eagle3hub.prompts import Prompt
 from eagle3hub.system.progress import Progress
 
 _LOOK_SECONDS = 30.0
@@ -48,11 +60,25 @@ class Endpoint:
         self._shown = shown
 
     def recipe(
-        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+        self,
+        target: str,
+        head: str,
+        *,
+        draft_tokens: int,
+        dtype: str | None = None,
+        parallel_drafting: bool = False,
+        settings: EngineSettings = NO_SETTINGS,
     ) -> Recipe:
         """Return how to start the engine for this head; the server's own command is not known."""
         engine = get_engine(self.name, self.version)
-        return engine.recipe(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
+        return engine.recipe(
+            target,
+            head,
+            draft_tokens=draft_tokens,
+            dtype=dtype,
+            parallel_drafting=parallel_drafting,
+            settings=settings.of_run([]),
+        )
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`. A device that the server does not show is taken as CUDA, which has no limits."""
@@ -72,6 +98,19 @@ class Endpoint:
         """Return what the server does not show about ``spec``. Raises InputError for a setting that differs."""
         return compare_settings(self._shown, spec, self._title, here=self._client.is_here)
 
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._client.url
+
+    def streamed_request(self, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+        """Return the chat request whose answer `read_stream` reads."""
+        return self._dialect.streamed_request(self._shown, spec, prompt)
+
+    def read_stream(self, pieces: Sequence[Piece], draft_tokens: int) -> Streamed:
+        """Read a streamed answer. Raises UnexpectedAnswer if it is not complete."""
+        return self._dialect.read_stream(pieces, draft_tokens)
+
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Send the prompts one by one; see `Engine.run`. ``python`` is ignored."""
         deadline = time.monotonic() + timeout
@@ -81,7 +120,7 @@ class Endpoint:
         for number, prompt in enumerate(spec.prompts.prompts, 1):
             begun = time.monotonic()
             try:
-                answer = self._dialect.ask(self._client, self._shown, spec, prompt.text, deadline=deadline)
+                answer = self._dialect.ask(self._client, self._shown, spec, prompt, deadline=deadline)
                 counts = Counts.from_json(answer.counters)
             except ServerBusy as busy:
                 return EngineFailure(
@@ -109,16 +148,18 @@ class Endpoint:
         )
 
 
-def attach(engine: str, url: str) -> Endpoint:
+def attach(engine: str, url: str, *, drafts: bool = True) -> Endpoint:
     """Attach to the server of ``engine`` at ``url``; its API key comes from the environment (`ENDPOINT_KEY`).
 
-    Raises UnavailableError if no server answers, it fails, or it wants another key. Raises InputError if the server
-    cannot be measured: it belongs to another engine, does not speculate, or gives answers that make no sense.
+    ``drafts`` says whether it must speculate. Raises UnavailableError if no server answers, it fails, or it wants
+    another key. Raises InputError if the server cannot be measured: it belongs to another engine, does not speculate,
+    or gives answers that make no sense.
     """
     title = engine_title(engine)
     client, dialect = HttpClient(url, os.environ.get(ENDPOINT_KEY)), _DIALECTS[engine]()
     try:
-        return Endpoint(engine, client, dialect, dialect.look(client, deadline=time.monotonic() + _LOOK_SECONDS))
+        shown = dialect.look(client, deadline=time.monotonic() + _LOOK_SECONDS, drafts=drafts)
+        return Endpoint(engine, client, dialect, shown)
     except HttpFault as fault:
         if fault.status in (401, 403):
             raise UnavailableError(

@@ -267,21 +267,29 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Check that the draft's sizes divide by the number of devices; KV heads are replicated where there are fewer."""
+    """Check that the sizes of draft and target divide by the number of devices.
+
+    KV heads are replicated where there are fewer of them. The experts of a target are not looked at.
+    """
     devices = case.tensor_parallel
-    heads = positive_int(case.fields, "num_attention_heads", 0)
-    kv = heads if case.truth.kind == "mla" else positive_int(case.fields, "num_key_value_heads", heads)
-    uneven = [
-        f"{count} {what}"
-        for what, count in (
-            ("attention heads", heads),
-            ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
-            ("intermediate sizes", positive_int(case.fields, "intermediate_size", 0)),
-        )
-        if count % devices
-    ]
-    if uneven:
-        yield PreflightFinding("tensor-parallel", {"devices": devices, "uneven": " and ".join(uneven)})
+    target = {} if case.target is None else case.target.fields
+    has_experts = any("experts" in name for name in target)
+    for what, fields, has_inner in (("the draft", case.fields, True), ("the target", target, not has_experts)):
+        heads = positive_int(fields, "num_attention_heads", 0)
+        latent = case.truth.kind == "mla" if fields is case.fields else "kv_lora_rank" in fields
+        kv = heads if latent else positive_int(fields, "num_key_value_heads", heads)
+        uneven = [
+            f"{count} {size}"
+            for size, count in (
+                ("attention heads", heads),
+                ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
+                ("intermediate sizes", positive_int(fields, "intermediate_size", 0) if has_inner else 0),
+            )
+            if count % devices
+        ]
+        if uneven:
+            facts = {"what": what, "devices": devices, "uneven": " and ".join(uneven)}
+            yield PreflightFinding("tensor-parallel", facts)
 
 
 def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:

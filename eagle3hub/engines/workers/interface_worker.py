@@ -57,6 +57,7 @@ def _vllm():
         "environment": sorted(vllm.envs.environment_variables),
         "names": sorted(n for n in vllm.__all__ if not n.startswith("_")),
         "keywords": {"vllm.LLM": sorted(keywords - {"self", "kwargs"})},
+        "types": _types(EngineArgs),
         "speculative_config": sorted(f.name for f in dataclasses.fields(SpeculativeConfig)),
         "speculative_values": {
             f.name: values for f in dataclasses.fields(SpeculativeConfig) if (values := _literals(f.type))
@@ -89,6 +90,7 @@ def _sglang():
         "environment": sorted(_named(sglang, r"\bSGL(?:ANG)?_[A-Z0-9_]+\b")),
         "names": sorted(n for n in sglang.__all__ if not n.startswith("_")),
         "keywords": {"sglang.Engine": sorted({f.name for f in record_fields(ServerArgs)} | {"server_args"})},
+        "types": _types(ServerArgs),
         "algorithms": sorted({m for m in dir(SpeculativeAlgorithm) if m.isupper()} | aliases),
         "chat_templates": sorted(chat_templates),
     }
@@ -124,6 +126,42 @@ def _flags(parser, more=()):
         },
         "arity": {option: str(action.nargs) for option, action in actions if action.nargs is not None},
     }
+
+
+_JSON = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
+_JSON |= dict.fromkeys((list, tuple, set), "array")
+
+
+def _types(record):
+    """Return the JSON types of each field of a class that takes JSON values and nothing else."""
+    names = vars(sys.modules[record.__module__])
+    found = {}
+    for name, hint in {k: v for kind in reversed(record.__mro__) for k, v in _annotations(kind).items()}.items():
+        try:
+            kinds = _kinds(eval(hint, dict(names)) if isinstance(hint, str) else hint)
+        except NameError:  # of a type that is there for type checkers alone
+            continue
+        if kinds and None not in kinds:
+            found[name] = sorted(kinds)
+    return found
+
+
+def _annotations(kind):
+    return vars(kind).get("__annotations__", {})
+
+
+def _kinds(hint):
+    """Return the JSON types that a type hint allows, null left out; None among them stands for anything else."""
+    origin = typing.get_origin(hint) or hint
+    if origin is typing.Annotated:
+        return _kinds(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in typing.get_args(hint)))
+    if origin is typing.Literal:
+        return {_JSON.get(type(value)) for value in _flat(hint) if value is not None}
+    if origin is type(None):
+        return set()
+    return {_JSON.get(origin)}
 
 
 def _literals(hint):

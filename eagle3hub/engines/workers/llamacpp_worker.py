@@ -3,7 +3,7 @@
 It imports only the standard library and xllamacpp; llama.cpp's converter lies in the folder ``llama.cpp`` of the
 environment. The request has ``device``, ``target`` and ``head`` (folders; head may be null), ``dtype`` (as the
 converter writes it), ``cache_type`` (ggml's name for the dtype of the KV cache), ``context``, ``draft_tokens``,
-``threads``, ``sampling`` (fields of a chat completion), ``prompts`` (texts) and ``chat_template`` (its arguments).
+``threads``, ``sampling`` (fields of a chat completion), ``prompts`` (messages) and ``chat_template`` (its arguments).
 ``protocol.py`` describes how requests and answers are sent.
 """
 
@@ -70,8 +70,7 @@ def _run(request, tell):
         k = request["draft_tokens"]
         options = {"chat_template_kwargs": request["chat_template"]} if request["chat_template"] else {}
         before = read(server.handle_metrics(), k)
-        for index, text in enumerate(request["prompts"]):
-            messages = [{"role": "user", "content": text}]
+        for index, messages in enumerate(request["prompts"]):
             start = time.monotonic()
             answer = server.handle_chat_completions({"messages": messages, **options, **request["sampling"]})
             seconds = time.monotonic() - start

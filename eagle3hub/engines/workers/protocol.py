@@ -1,4 +1,4 @@
-"""The code that all workers share: messages to the parent, the stage of a failure, and the processor's name.
+"""The code that all workers share: messages to the parent, the stage of a failure, what was loaded, the processor.
 
 The worker reads one JSON request from standard input and writes JSON lines to standard output; an engine's own prints
 go to standard error instead. When standard input closes, the worker and its process group end.
@@ -72,6 +72,21 @@ def _end_with_parent():
     if os.getsid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
+
+
+def load_of_all(seen):
+    """Return what the processes of an engine saw of the draft's loading (`LoadWatch.result` and more) as one.
+
+    Each loads its part of every tensor: nothing may be missing in any of them, and a tensor was ignored if none of
+    them read it. The load was watched only if every process watched it.
+    """
+    if not seen or not all(one.get("checked") for one in seen):
+        return {"checked": False}
+    ignored = [name for name in seen[0]["ignored"] if all(name in one["ignored"] for one in seen)]
+    missing = dict.fromkeys(name for one in seen for name in one["not_loaded"])
+    taps = [one.get("aux_boundaries") for one in seen]
+    same = taps[0] if all(one == taps[0] for one in taps) else None
+    return {"checked": True, "not_loaded": list(missing), "ignored": ignored, "aux_boundaries": same}
 
 
 def processor():

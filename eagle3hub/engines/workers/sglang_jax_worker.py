@@ -1,8 +1,8 @@
 """Run sglang-jax once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and sglang-jax. The request has ``engine`` (arguments of
-``sgl_jax.srt.entrypoints.engine.Engine``), ``device``, ``sampling`` (arguments of a request), ``prompts`` (texts) and
-``chat_template`` (its arguments).
+``sgl_jax.srt.entrypoints.engine.Engine``), ``device``, ``sampling`` (arguments of a request), ``prompts`` (messages)
+and ``chat_template`` (its arguments).
 ``protocol.py`` describes how requests and answers are sent.
 
 sglang-jax runs its scheduler in a thread of this process (``enable_single_process``), so the models and the counters
@@ -58,8 +58,8 @@ def _run(request, tell):
         seconds=time.monotonic() - started,
     )
     with Stage("generate"):
-        for index, text in enumerate(request["prompts"]):
-            ids = _prompt_ids(tokenizer, text, request["chat_template"])
+        for index, messages in enumerate(request["prompts"]):
+            ids = _prompt_ids(tokenizer, messages, request["chat_template"])
             start = time.monotonic()
             output = engine.generate(input_ids=ids, sampling_params=request["sampling"])
             seconds = time.monotonic() - start
@@ -92,9 +92,8 @@ def _kernels(device):
     return "ragged_paged_attention_v3" if own else f"{module.__name__} {module.__version__}"
 
 
-def _prompt_ids(tokenizer, text, options):
-    """Return the token ids of one user message in the target's own chat template."""
-    messages = [{"role": "user", "content": text}]
+def _prompt_ids(tokenizer, messages, options):
+    """Return the token ids of a conversation in the target's own chat template."""
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, **options)
     return list(found["input_ids"] if hasattr(found, "keys") else found)
 

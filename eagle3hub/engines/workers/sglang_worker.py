@@ -1,7 +1,7 @@
 """Run SGLang once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and SGLang. The request has ``engine`` (arguments of ``sglang.Engine``),
-``device``, ``sampling`` (arguments of a request), ``prompts`` (texts) and ``chat_template`` (its arguments).
+``device``, ``sampling`` (arguments of a request), ``prompts`` (messages) and ``chat_template`` (its arguments).
 ``protocol.py`` describes how requests and answers are sent.
 
 SGLang loads and runs the models in its own processes. They write what they see (the loading of the draft, the captured
@@ -19,10 +19,10 @@ import sys
 import tempfile
 import time
 
-from protocol import Stage, processor, serve
+from protocol import Stage, load_of_all, processor, serve
 from sglang_counters import counters
 
-_LOAD, _FAULT = "draft-load.json", "scheduler-fault.json"
+_LOAD, _FAULT = "draft-load.{}.json", "scheduler-fault.json"
 
 
 def _run(request, tell):
@@ -57,13 +57,13 @@ def _run(request, tell):
             "threads": torch.get_num_threads(),
             "kernels": kernel_package,
         },
-        load=_read(_LOAD) or {},
+        load=_load(request["engine"].get("tp_size", 1)),
         seconds=time.monotonic() - started,
     )
     steps = request["engine"].get("speculative_num_steps")
     with Stage("generate"):
-        for index, text in enumerate(request["prompts"]):
-            ids = _prompt_ids(tokenizer, text, request["chat_template"])
+        for index, messages in enumerate(request["prompts"]):
+            ids = _prompt_ids(tokenizer, messages, request["chat_template"])
             start = time.monotonic()
             output = engine.generate(input_ids=ids, sampling_params=request["sampling"])
             seconds = time.monotonic() - start
@@ -86,11 +86,16 @@ def kernels(device):
     return f"sgl_kernel {getattr(sgl_kernel, '__version__', 'of unknown version')}"
 
 
-def _prompt_ids(tokenizer, text, options):
-    """Return the token ids of one user message in the target's own chat template."""
-    messages = [{"role": "user", "content": text}]
+def _prompt_ids(tokenizer, messages, options):
+    """Return the token ids of a conversation in the target's own chat template."""
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, **options)
     return list(found["input_ids"] if hasattr(found, "keys") else found)
+
+
+def _load(processes):
+    """Return what the processes of SGLang saw of the draft's loading; one that saw nothing has not watched."""
+    seen = [_read(path.name) for path in _path("").glob(_LOAD.format("*"))]
+    return load_of_all(seen + [{}] * (processes - len(seen)))
 
 
 def _end_with_fault(tell):
@@ -134,7 +139,7 @@ def _scheduler(*args, **kwargs):
             signal.pause()
 
     scheduler.get_exception_traceback = report
-    watch_draft(lambda found: _write(_LOAD, found))
+    watch_draft(lambda found: _write(_LOAD.format(os.getpid()), found))
     scheduler.run_scheduler_process(*args, **kwargs)
 
 

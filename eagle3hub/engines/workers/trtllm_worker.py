@@ -3,7 +3,8 @@
 It imports only the standard library and TensorRT-LLM. It was written from the documentation and the source of 1.2.1
 and of the candidates of 1.3, and has run only with a stand-in of their API. The request has ``llm`` (arguments of
 ``tensorrt_llm.LLM``), ``draft`` (settings of the draft, see `draft_config`, or null), ``sampling``, ``prompts``
-(texts), ``chat_template`` (its arguments) and ``device``. ``protocol.py`` describes how requests and answers are sent.
+(messages), ``chat_template`` (its arguments) and ``device``. ``protocol.py`` describes how requests and answers are
+sent.
 
 The executor runs in this process (``TLLM_WORKER_USE_SINGLE_PROCESS``; executor/utils.py), so that what it loads and
 captures can be watched.
@@ -53,8 +54,7 @@ def _run(request, tell):
     )
     with Stage("generate"):
         sampling = SamplingParams(**request["sampling"])
-        for index, text in enumerate(request["prompts"]):
-            messages = [{"role": "user", "content": text}]
+        for index, messages in enumerate(request["prompts"]):
             options = {"add_generation_prompt": True, "tokenize": True, **request["chat_template"]}
             found = tokenizer.apply_chat_template(messages, **options)
             ids = list(found["input_ids"] if hasattr(found, "keys") else found)

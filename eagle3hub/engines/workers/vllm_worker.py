@@ -1,7 +1,7 @@
 """Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
 
 It imports only the standard library and vLLM. The request has ``llm`` (arguments of ``vllm.LLM``), ``device``,
-``sampling`` (arguments of ``SamplingParams``), ``prompts`` (texts) and ``chat_template`` (its arguments).
+``sampling`` (arguments of ``SamplingParams``), ``prompts`` (messages) and ``chat_template`` (its arguments).
 ``protocol.py`` describes how requests and answers are sent.
 
 vLLM loads and runs the models in one process for each device, of which this one may be the only one:
@@ -14,7 +14,7 @@ import platform
 import re
 import time
 
-from protocol import Stage, processor, serve
+from protocol import Stage, load_of_all, processor, serve
 from vllm_counters import NAMES, difference
 
 
@@ -31,7 +31,7 @@ def _run(request, tell):
     tell("stage", stage="load")
     with Stage("load"):
         llm = vllm.LLM(**request["llm"], worker_extension_cls="vllm_extension.DraftWatch")
-        draft = merged(llm.collective_rpc("eagle3hub_draft"))
+        draft = load_of_all(llm.collective_rpc("eagle3hub_draft"))
     tell(
         "ready",
         version=vllm.__version__,
@@ -48,9 +48,8 @@ def _run(request, tell):
     with Stage("generate"):
         sampling = vllm.SamplingParams(**request["sampling"])
         before = _counters(llm)
-        for index, text in enumerate(request["prompts"]):
+        for index, messages in enumerate(request["prompts"]):
             start = time.monotonic()
-            messages = [{"role": "user", "content": text}]
             output = llm.chat(messages, sampling, use_tqdm=False, chat_template_kwargs=request["chat_template"])[0]
             seconds = time.monotonic() - start
             after = _counters(llm)
@@ -125,21 +124,6 @@ def aux_boundaries(model):
         if ids:
             return [int(i) for i in ids]
     return None
-
-
-def merged(seen):
-    """Return what the processes of vLLM saw of the draft as one.
-
-    Each loads its part of every tensor: nothing may be missing in any of them, and a tensor was ignored if none of
-    them read it. The report says that the load was watched only if every process watched it.
-    """
-    if not all(one.get("checked") for one in seen):
-        return {"checked": False}
-    ignored = [name for name in seen[0]["ignored"] if all(name in one["ignored"] for one in seen)]
-    missing = dict.fromkeys(name for one in seen for name in one["not_loaded"])
-    taps = [one["aux_boundaries"] for one in seen]
-    same = taps[0] if all(one == taps[0] for one in taps) else None
-    return {"checked": True, "not_loaded": list(missing), "ignored": ignored, "aux_boundaries": same}
 
 
 def _counters(llm):

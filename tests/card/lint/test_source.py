@@ -17,8 +17,8 @@ from eagle3hub.card import render_text
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.cli.app import run
 from eagle3hub.errors import HubError, SourceError
-from eagle3hub.lint import RULES, lint_text
-from eagle3hub.lint.source import LintResult, lint_card, to_sarif
+from eagle3hub.lint import RULES, Finding, lint_text
+from eagle3hub.lint.source import MOST_RESULTS, LintResult, lint_card, to_sarif
 from eagle3hub.system import resources
 
 BAD = FRONT + "An acceptance rate of 65%, \x1b[31mred [bold]x[/bold].\n\n![chart](missing.png)\n"
@@ -28,6 +28,7 @@ BAD = FRONT + "An acceptance rate of 65%, \x1b[31mred [bold]x[/bold].\n\n![chart
 def card(tmp_path: Path) -> Path:
     path = tmp_path / "README.md"
     path.write_text(BAD, encoding="utf-8")
+    (tmp_path / ".gitattributes").touch()  # so that this is the card's repository
     return path
 
 
@@ -41,6 +42,14 @@ def test_a_file_a_folder_and_links_beside_it(card: Path):
     found = lint_card(str(card.parent))
     assert "C701" not in codes(found) and "C303" in codes(found)
     assert found.uri == card.as_posix()
+
+
+def test_links_of_a_card_among_other_files_are_not_checked(card: Path):
+    (card.parent / ".gitattributes").unlink()
+    assert "C701" not in codes(lint_card(str(card)))
+    assert "C701" in codes(lint_card(str(card.parent)))
+    (card.parent / "model.safetensors").touch()
+    assert "C701" in codes(lint_card(str(card)))
 
 
 def test_a_manifest_is_rendered_and_checked(capsys: pytest.CaptureFixture[str]):
@@ -151,6 +160,30 @@ def test_sarif(card: Path, capsys: pytest.CaptureFixture[str]):
         assert only["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
     assert len(only["results"]) == len(lint_card(str(card)).findings)
     assert to_sarif(LintResult("x", "x", ()))["runs"][0]["results"] == []
+
+
+def test_addresses_in_sarif_are_relative_and_encoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "my cards #1"
+    folder.mkdir()
+    (folder / "README é.md").write_text(BAD, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    uris = set()
+    for name in ("my cards #1/README é.md", str(folder / "README é.md")):
+        assert run(["card", "--check", name, "--sarif"]) in {0, 1}
+        for result in json.loads(capsys.readouterr().out)["runs"][0]["results"]:
+            uris.add(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+    assert uris == {"my%20cards%20%231/README%20%C3%A9.md"}
+
+
+def test_sarif_has_no_more_results_than_github_shows():
+    few = [Finding("C417", "info", 1, "m", "w", "f")] * (MOST_RESULTS + 10)
+    worst = Finding("C201", "error", 9, "m", "w", "f")
+    page = "https://huggingface.co/owner/head/blob/abc/README.md"
+    results = to_sarif(LintResult("x", page, (*few, worst)))["runs"][0]["results"]
+    assert len(results) == MOST_RESULTS and results[-1]["ruleId"] == "C201"
+    assert {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in results} == {page}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ def front(old: str, new: str) -> str:
     return FRONT.replace(old, new)
 
 
+DRAFTS = '```bash\nvllm serve owner/target --speculative-config \'{"method": "eagle3", "model": "owner/head"}\'\n```'
+
 CASES = [
     Case("C001", PAGE, "Head", "# Head\n\nA text.", front="", good_front=FRONT),
     Case("C601", "", "---", "", "no license", front("license: apache-2.0\n", ""), FRONT),
@@ -54,8 +56,24 @@ CASES = [
     Case("C611", "", "---", "", "no base_model", front("base_model: owner/target\n", ""), FRONT),
     Case("C611", "", "base_model", "", "owner/name", front("owner/target", "target"), FRONT, name="form"),
     Case("C612", "A head for owner/another.", "base_model", "A head for Target.", "never mentions"),
-    Case("C613", "", "tags", "", "no tag", front("[eagle3, speculative-decoding]", "[text]"), FRONT),
-    Case("C613", "", "---", "", "missing", front("pipeline_tag: text-generation\n", ""), FRONT, name="pipeline"),
+    Case(
+        "C613",
+        "# A draft head",
+        "tags",
+        "# A draft head",
+        "no tag",
+        front("[eagle3, speculative-decoding]", "[text]"),
+        FRONT,
+    ),
+    Case(
+        "C624",
+        DRAFTS,
+        "new_version",
+        DRAFTS,
+        "owner/head",
+        front("license:", "new_version: other/head\nlicense:"),
+        front("license:", "new_version: owner/head-2\nlicense:"),
+    ),
     Case("C619", "", "library_name", "", "no library", front("license:", "library_name: reference\nlicense:"), FRONT),
     Case(
         "C619",
@@ -152,12 +170,11 @@ CASES = [
     Case("C702", '<a href="java&#115;cript:x()">a</a>', "href", '<a href="https://a.example">a</a>', name="scheme"),
     Case("C703", "The flag is \u202eevil.", "flag", "Family: 👨‍👩‍👧, soft\u00adhyphen.", "U+202E"),
     Case("C703", "A\u200bB", "A", "AB", severity="warning", name="zero width"),
-    Case("C704", "Download pytorch_model.bin.", "pytorch_model.bin", "Download model.safetensors."),
     Case(
         "C704",
         "```python\ntorch.load('x')\n```",
         "torch.load",
-        "```python\ntorch.load('x', weights_only=True)\n```",
+        "```python\ntorch.load('x', weights_only=True)\n```\nIt was made of pytorch_model.bin.",
         name="load",
     ),
     Case(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.versions import SGLANG, VLLM
 
 from eagle3hub.lint import RULES
-from lint_cases import Case
+from lint_cases import FRONT, Case
 
 GIVEN = (
     f"Measured with vLLM {VLLM} on one H100, K = 3, temperature 0, batch size 1, 80 prompts, at most 64 new tokens; "
@@ -40,6 +40,7 @@ DIFFERENCE = "| Set | Throughput A | Throughput B | Difference |"
 SIMULATED = """vllm serve owner/target --speculative-config '{"method": "eagle3", "model": "owner/head",
 "num_speculative_tokens": 3, "rejection_sample_method": "synthetic", "synthetic_acceptance_length": 2.5}'"""
 MEASURED = SIMULATED.replace(', "synthetic_acceptance_length": 2.5', "").replace("synthetic", "standard")
+EXAMPLE = """--speculative-config '{"method": "eagle3", "model": "owner/head", "num_speculative_tokens": 3}'"""
 BROKEN = "vllm serve owner/target\n  --port 8000"
 
 _ENGINE_NAMES = [
@@ -281,6 +282,149 @@ CASES = [
         "greedily",
         "vLLM samples draft tokens greedily unless draft_sample_method is probabilistic.",
     ),
-    Case("C505", serve("--trust-remote-code"), "--trust-remote-code", serve("--dtype bfloat16")),
+    Case(
+        "C505",
+        serve("--trust-remote-code"),
+        "--trust-remote-code",
+        serve("--dtype bfloat16"),
+        front=FRONT.replace("owner/target", "Qwen/Qwen3-8B"),
+    ),
+    Case(
+        "C505",
+        serve("--trust-remote-code"),
+        "--trust-remote-code",
+        serve("--dtype bfloat16"),
+        severity="info",
+        name="the target may need it",
+    ),
     Case("C506", serve("--model-path /models/mine"), "/models/mine", serve("--model-path owner/target")),
+    Case(
+        "C210",
+        "The head reaches an acceptance rate of 100%.",
+        "100%",
+        "No head reaches an acceptance rate of 100%. 100% of the prompts were used.",
+    ),
+    Case(
+        "C201",
+        lengths("| Coding | 2.83 | 2.45 |", header="| Set | k=1 | k=2 |"),
+        "2.83",
+        lengths("| Coding | 1.83 | 2.45 |", header="| Set | k=1 | k=2 |"),
+        "K + 1 = 2",
+        name="K of the column",
+    ),
+    Case(
+        "C201",
+        "## Results\n\nWith K = 3 the mean acceptance length is 5.68.",
+        "5.68",
+        "## Results\n\nWith K = 3 the mean acceptance length is 2.68, and throughput 5.68 tok/s. The paper reports an "
+        "acceptance length of 6.2.",
+        name="sentence",
+    ),
+    Case(
+        "C201",
+        "## 评测\n\n草稿长度为 3 时，平均接受长度为 5.68。K = 3",
+        "5.68",
+        "## 评测\n\n草稿长度为 3 时，平均接受长度为 2.68。K = 3",
+        name="Chinese",
+    ),
+    Case(
+        "C201",
+        lengths(before="K = 3") + '\n```json\n{"mtbench": {"accept_length": 5.33}}\n```',
+        "accept_length",
+        lengths(before="K = 3") + '\n```json\n{"mtbench": {"accept_length": 3.33}}\n```',
+        name="JSON",
+    ),
+    Case(
+        "C201",
+        "<table><tr><th>Set</th><th>τ</th></tr>\n\n<tr><td>a</td><td>5.68</td></tr></table>\n\nK = 3.",
+        "5.68",
+        "<table><tr><th>Set</th><th>τ</th></tr>\n\n<tr><td>a</td><td>3.68</td></tr></table>\n\nK = 3.",
+        name="HTML",
+    ),
+    Case(
+        "C201",
+        f"{lengths('| a | 5.33 |')}\n{serve(EXAMPLE)}",
+        "5.33",
+        f"{lengths('| a | 3.33 |')}\n{serve(EXAMPLE)}",
+        "the K of the measurement is not given",
+        severity="warning",
+        name="K of the example alone",
+    ),
+    Case(
+        "C204",
+        lengths("| GSM8K | 113.4 tok/s | 292.6 tok/s (3.58×) |", header="| Set | Baseline | Head |"),
+        "3.58",
+        lengths("| GSM8K | 113.4 tok/s | 292.6 tok/s (2.58×) |", header="| Set | Baseline | Head |"),
+        "2.58x",
+        name="factor in the cell",
+    ),
+    Case(
+        "C204",
+        lengths("| Writing | 207.83 → 268.62 | +99.2% |", header="| Set | Baseline → Head | Δ |"),
+        "99.2",
+        lengths("| Writing | 207.83 → 268.62 | +29.2% |", header="| Set | Baseline → Head | Δ |"),
+        name="arrow",
+    ),
+    Case(
+        "C204",
+        lengths("| GSM8K | ×1.97 | 80.22 | 133.78 |", header="| Set | Speedup | Baseline (tok/s) | Head (tok/s) |"),
+        "1.97",
+        lengths(
+            "| GSM8K | ×1.67 | 80.22 | 133.78 |",
+            "| Math | 1.66x | 80.22 | 133.78 |",
+            header="| Set | Speedup | Baseline (tok/s) | Head (tok/s) |",
+        ),
+        "1.67x",
+        name="factor before its number",
+    ),
+    Case(
+        "C204",
+        lengths("| Baseline | 2704 | 1.00x |", "| Head | 4506 | 1.97x |", header="| Model | Tokens/s | Speedup |"),
+        "1.97x",
+        lengths("| Baseline | 2704 | 1.00x |", "| Head | 4506 | 1.67x |", header="| Model | Tokens/s | Speedup |"),
+        name="baseline in a row",
+    ),
+    Case(
+        "C803",
+        lengths("| HumanEval | 200 | 2.5 |", header="| Set | Samples | τ |"),
+        "200",
+        lengths("| HumanEval | 164 | 2.5 |", "| LongHumanEval | 900 | 2.5 |", header="| Set | Samples | τ |"),
+        name="in a table",
+    ),
+    Case(
+        "C507",
+        "The target has 36 layers. Aux layers: [2, 18, 40].",
+        "40",
+        "The target has 36 layers. Aux layers: [2, 18, 36]. The draft has 1 layer and hidden size 4096.",
+        "layer 40 of a target that has 36",
+    ),
+    Case(
+        "C507",
+        "It reads layers `{1, 14, 24}` of the 28-layer target (`{1, L//2-1, L-4}`).",
+        "{1, 14, 24}",
+        "It reads layers `{1, 13, 24}` of the 28-layer target (`{1, L//2-1, L-4}`).",
+        "[1, 13, 24]",
+        name="formula",
+    ),
+    Case(
+        "C507",
+        "The target has 36 layers.\n\n```yaml\neagle3_layers_to_capture: [2, 18, 33]\n```",
+        "to_capture",
+        "The target has 36 layers.\n\n```yaml\neagle3_layers_to_capture: [1, 17, 32]\n```",
+        severity="warning",
+        name="counted otherwise",
+    ),
+    Case(
+        "C508",
+        serve(EXAMPLE).replace("owner/target", "openai/gpt-oss-120b"),
+        "gpt-oss-120b",
+        serve(EXAMPLE).replace("owner/target", "lab/Target-FP8") + "\n```bash\nvllm serve openai/gpt-oss-20b\n```",
+        "base_model is owner/target",
+    ),
+    Case(
+        "C512",
+        tau(GIVEN) + "\n## Usage\n\n```bash\npython -m sglang.launch_server --model-path owner/target\n```",
+        "launch_server",
+        tau(GIVEN) + serve(EXAMPLE),
+    ),
 ]

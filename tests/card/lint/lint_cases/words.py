@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lint_cases import Case
+from lint_cases import FRONT, Case
 
 EAGLE3 = "EAGLE-3: Scaling up Inference Acceleration of Large Language Models via Training-Time Test"
 AUTHORS = "Yuhui Li and Fangyun Wei and Chao Zhang and Hongyang Zhang"
@@ -21,6 +21,11 @@ def bib(title: str = EAGLE3, author: str = AUTHORS, kind: str = "inproceedings",
 """
 
 
+def lengths(*rows: str, header: str = "| Set | τ |", before: str = "", after: str = "") -> str:
+    bar = "|---" * (header.count("|") - 1) + "|"
+    return "\n".join(["## Results", "", before, "", header, bar, *rows, "", after])
+
+
 POSITIONS = """
 ## Results
 
@@ -35,7 +40,7 @@ POSITIONS = """
 CASES = [
     Case("C101", bib("EAGLE-3: Speculation without Training"), "title =", bib("{EAGLE-3}: " + EAGLE3[9:].upper())),
     Case(
-        "C101",
+        "C106",
         f"[{EAGLE3}](https://arxiv.org/abs/2401.15077)",
         "2401.15077",
         f"[{EAGLE3}](https://arxiv.org/pdf/2503.01840v2), after [this](https://arxiv.org/abs/2401.15077)",
@@ -56,6 +61,31 @@ CASES = [
         bib("Efficiently Programming Large Language Models using SGLang").replace("2503.01840", "2312.07104"),
         name="earlier",
     ),
+    Case(
+        "C101", bib("EAGLE-3: Speculation without Training").replace("2503.01840", ""), "title =", bib(), name="no id"
+    ),
+    Case(
+        "C101",
+        "Li et al., “EAGLE3: Scaling up EAGLE with Multi-Token Prediction”, arXiv 2503.01840.",
+        "Multi-Token",
+        f"Li et al., “{EAGLE3}”, arXiv 2503.01840, and “EAGLE: Exploring the Design Space for Multimodal Models”.",
+        name="sentence",
+    ),
+    Case(
+        "C106",
+        "See [EAGLE](https://arxiv.org/pdf/2501.15077).",
+        "2501.15077",
+        "See [EAGLE](https://arxiv.org/pdf/2401.15077) and [EAGLE](https://arxiv.org/abs/2503.01840).",
+        name="a slip",
+    ),
+    Case(
+        "C106",
+        "Trained as in the EAGLE-3 paper (arXiv:2503.01841).",
+        "2503.01841",
+        "Trained as in the EAGLE-3 paper (arXiv:2503.01840), after arXiv:2211.17192.",
+        name="sentence",
+    ),
+    Case("C106", bib().replace("2503.01840", "2503.01841"), "eprint", bib(), name="bibtex"),
     Case("C102", bib(author="Li, Yuhui and Wei, Fangyun"), "author =", bib(author="Li, Yuhui and others")),
     Case(
         "C102", bib(author="Jane Doe and others"), "author =", bib(author=AUTHORS), "Li, Wei, Zhang", name="invented"
@@ -149,5 +179,107 @@ CASES = [
         "Image-to-text",
         "Input type: text and image\n\nModel type: image-to-text",
         name="both",
+    ),
+    Case(
+        "C306",
+        lengths("| MT-Bench | 0.95 |", header="| Set | Mean accepted tokens |"),
+        "0.95",
+        lengths(
+            "| MT-Bench | 0.95 |", header="| Set | Mean accepted tokens |", after="The bonus token is not counted."
+        ),
+        "less than 1",
+    ),
+    Case(
+        "C306",
+        lengths("| MT-Bench | 1.95 |", before="The average number of accepted draft tokens."),
+        "average number",
+        lengths("| MT-Bench | 1.95 |", before="The average number of tokens generated per verification step."),
+        severity="info",
+        name="definition",
+    ),
+    Case(
+        "C307",
+        "EAGLE (Extrapolative A* Generative Language Engine) is a method.",
+        "Extrapolative",
+        "EAGLE (Extrapolation Algorithm for Greater Language-model Efficiency) is a method. "
+        "EAGLE-3 (this head, epoch 3).",
+    ),
+    Case(
+        "C307",
+        "EAGLE3 (Efficient Auto-regressive Language model Generation with Learned Embeddings) is a technique.",
+        "Learned Embeddings",
+        "EAGLE-3 (Li et al., NeurIPS 2025, Advances in Neural Information Processing Systems) is a technique.",
+        name="other words",
+    ),
+    Case(
+        "C308",
+        "# Qwen3-8B-speculator.peagle\n\nThis is a DFlash speculator model for owner/target.",
+        "This is a",
+        "# Qwen3-8B-speculator.dflash\n\nThis is a DFlash speculator model for owner/target, not a P-EAGLE one.",
+    ),
+    Case(
+        "C002",
+        "Dies ist ein Entwurfskopf für das Modell. Er wurde mit den Daten der Gruppe trainiert, "
+        "und die Ergebnisse sind "
+        "in der Tabelle zu sehen. Wir haben ihn auf einer Karte gemessen.",
+        "---",
+        "This is a head. It was trained on the data of the group, and the results are "
+        "in the table. 它的平均接受长度为 2.5。",
+        "German",
+    ),
+    Case(
+        "C002",
+        "これはドラフトヘッドです。ターゲットモデルの推論を速くするために作られました。学習には八枚のカードを使い、三日かかりました。評価は一枚で行いました。"
+        "結果は下の表にあります。温度はゼロで、プロンプトは八十個です。",
+        "---",
+        "这是一个草稿模型，用于加速目标模型的推理。训练使用八张卡，用时三天。评测在一张卡上进行，温度为零，提示为八十条。结果见下表。",
+        "Japanese",
+        name="Japanese",
+    ),
+    Case(
+        "C003",
+        "# Owner-7B\n\nA language model. It supports speculative decoding with MTP.",
+        "---",
+        "# Owner-7B-EAGLE3\n\nThis is a draft head for Owner-7B.",
+        front=FRONT.replace("[eagle3, speculative-decoding]", "[text]"),
+    ),
+    Case(
+        "C418",
+        "## Results\n\n| Set | A | B |\n|---|---|---|\n| MT-Bench | 2.5 | 3.1 |\n| GSM8K | 2.9 | 3.3 |\n",
+        "| Set",
+        "## Results\n\n| Set | τ of A | τ of B |\n|---|---|---|\n| MT-Bench | 2.5 | 3.1 |\n| GSM8K | 2.9 | 3.3 |\n",
+    ),
+    Case(
+        "C418",
+        "## Results\n\n![throughput](results.png)",
+        "results.png",
+        "## Results\n\n![logo](logo.png)",
+        name="picture",
+    ),
+    Case("C708", "TODO: fill the training parameters.", "TODO", "It is on the todo list of nobody, `TODOS.md` apart."),
+    Case("C708", "# Model Card for Model ID", "Model ID", "# Model card of the model", name="template"),
+    Case(
+        "C708",
+        "<!-- Internal: run 7, do not publish -->\n\nA head.",
+        "Internal",
+        "<!-- table made by a script -->\n\n```html\n<!-- internal -->\n```",
+        name="comment",
+    ),
+    Case("C708", "Trained for {num_epochs} epochs.", "num_epochs", "The layers {1, 13, 24} and {L//2}.", name="blank"),
+    Case(
+        "C708", "Licensed by <your-organization>.", "your-org", "Licensed by <https://a.example>.", name="placeholder"
+    ),
+    Case(
+        "C806",
+        "[Big-80B](https://huggingface.co/owner/Big-80B) has 1 trillion total parameters.",
+        "1 trillion",
+        "[Big-80B](https://huggingface.co/owner/Big-80B) has 80 billion total parameters, 3 billion active.",
+    ),
+    Case(
+        "C807",
+        "The target [Qwen3-Coder-Next](https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct).",
+        "Coder",
+        "The target [Qwen3-Next](https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct), "
+        "[Qwen3-8B-FP8](https://huggingface.co/Qwen/Qwen3-8B), [the Qwen3 card](https://huggingface.co/Qwen/Qwen3-8B).",
     ),
 ]

@@ -1,0 +1,252 @@
+"""Whole cards of a few lines that once were judged wrongly: what must be said of each, where, and what must not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from eagle3hub.lint import lint_text
+
+HEAD = """\
+---
+license: apache-2.0
+base_model: Qwen/Qwen3-8B
+language: [en]
+tags: [eagle3, speculative-decoding, draft-model]
+datasets: [HuggingFaceH4/ultrachat_200k]
+---
+# Qwen3-8B EAGLE-3 head
+
+Draft head for Qwen/Qwen3-8B, trained on HuggingFaceH4/ultrachat_200k on 8x H100, with
+[EAGLE-3](https://arxiv.org/abs/2503.01840).
+
+"""
+
+
+@dataclass(frozen=True)
+class Small:
+    """The body of a card. ``wanted``: (code, text on its line, words of the message). ``never``: codes."""
+
+    body: str
+    wanted: tuple[tuple[str, str, str], ...] = ()
+    never: tuple[str, ...] = ()
+
+
+ABSENT = ("C417", "C418")
+TWO_HEADERS = """
+## Performance
+
+| Model | Method | GSM8K | | MT-bench | |
+|---|---|---|---|---|---|
+| | | throughput (tokens/s) | accept length | throughput (tokens/s) | accept length |
+| Qwen3-8B | Vanilla | 149.63 | 1 | 153.81 | 1 |
+| | Eagle3 | 257.32 | 12.0 | 258.2 | 1.97 |
+"""
+BIBTEX = """
+```bibtex
+@misc{gptoss,
+  title={gpt-oss-120b & gpt-oss-20b Model Card},
+  author={OpenAI and : and Sandhini Agarwal and Lama Ahmad and Jason Ai},
+  year={2025}, eprint={2508.10925},
+}
+@article{llama3, title={The llama 3 herd of models},
+  author={Dubey, Abhimanyu and Jauhri, Abhinav and Pandey, Abhinav and others},
+  journal={arXiv preprint arXiv:2407.21783}, year={2024}
+}
+@article{qwen3, title={Qwen3 technical report}, author={Yang, An and Li, Anfeng and others},
+  journal={arXiv preprint arXiv:2505.09388}, year={2025}
+}
+@article{specinfer,
+  title={SpecInfer: Accelerating Generative LLM Serving with Speculative Inference and Token Tree Verification},
+  author={Miao, Xupeng and Oliaro, Gabriele and others}, journal={arXiv preprint arXiv:2305.09781}, year={2023}
+}
+@misc{specforge,
+  title={SpecForge: A Flexible and Efficient Open-Source Training Framework for Speculative Decoding},
+  author={Chao Wang and Shenggui Li and Yikai Zhu and Laixin Xie}, year={2026}, eprint={2603.18567}
+}
+```
+"""
+INVENTED = """
+```bibtex
+@misc{a, title={EAGLE-3: Scaling up Inference Acceleration of Large Language Models via Training-Time Test},
+  author={Yuhui Li and Fangyun Wei and Chao Zhang and Hongyang Zhang}, year={2025}, eprint={2503.01841}
+}
+@misc{b, title={EAGLE-3: Scalable Speculative Decoding with Training-Free Multi-Draft Speculation},
+  author={Li, Y. and Wei, F.}, year={2025}, journal={NeurIPS}
+}
+@inproceedings{c, title={DFlash: Diffusion-based Flash Speculative Decoding},
+  author={Chen, Jian and Liang, Yesheng and Liu, Zhijian}, booktitle={ICML}, year={2026}, eprint={2602.06036}
+}
+@misc{d, title={Kimi K2: Open Agentic Superintelligence}, author={Nobody}, year={2025}, eprint={2507.20534}}
+```
+
+See [EAGLE](https://arxiv.org/pdf/2501.15077), the EAGLE-3 paper (arXiv:2503.01841) and Li et al., "EAGLE3: Scaling up
+EAGLE with Multi-Token Prediction", arXiv 2503.01840.
+"""
+CARDS = {
+    "a flag whose JSON spans lines": Small(
+        '```bash\nvllm serve Qwen/Qwen3-8B \\\n  -tp 8 \\\n  --speculative-config \'{\n    "model": "a/b",\n'
+        '    "num_speculative_tokens": 3,\n    "method": "eagle3"\n  }\'\n```\n',
+        never=("C510", "C508"),
+    ),
+    "another program's help": Small(
+        "```bash\nvllm serve Qwen/Qwen3-8B\n```\n\n```\nusage: python -m my_chat [-h]\n\n"
+        "options:\n  --raw    Raw mode\n```\n",
+        never=("C510",),
+    ),
+    "a command in a sentence": Small(
+        "Run `vllm serve Qwen/Qwen3-8B --speculative-model a/b --num-speculative-tokens 5` and wait.\n",
+        (("C510", "--speculative-model", "is gone"),),
+    ),
+    "a dash that is a letter": Small(
+        "```bash\nvllm serve openai/gpt-oss-120b \\\n"
+        '  --speculative-config \'{"method": "eagle3", "model": "a/b", "num_speculative_tokens": '
+        "5}' \\\n  —tp 1\n```\n",
+        (("C510", "—tp", "typographic"), ("C508", "openai/gpt-oss-120b", "Qwen/Qwen3-8B")),
+    ),
+    "an HTML table": Small(
+        "## Evaluation\n\nMeasured with K = 3, temperature 0, 80 prompts.\n\n<table>\n"
+        "<thead><tr><th>Dataset</th><th>Acceptance length</th></tr></thead>\n"
+        "<tbody><tr><td>MT-Bench</td><td>5.68</td></tr><tr><td>GSM8K</td><td>2.94</td></tr></tbody>\n</table>\n",
+        (("C201", "5.68", "K + 1 = 4"),),
+        ABSENT,
+    ),
+    "an HTML table with merged cells": Small(
+        '## Results\n\n<table>\n<tr><th rowspan="2">Set</th><th colspan="2">K = 3</th></tr>\n'
+        "<tr><th>tok/s</th><th>τ</th></tr>\n\n"
+        "<tr><td>MT-Bench</td><td>120</td><td>5.68</td></tr>\n<tr><td>GSM8K</td><td>130</td><td>2.9</td></tr>\n</table>\n",
+        (("C201", "5.68", "K + 1 = 4"),),
+        ABSENT,
+    ),
+    "K in the column heads": Small(
+        "## Results\n\n| Dataset | k=1 | k=2 | k=3 |\n|---|---|---|---|\n| Coding | 2.83 | 2.45 | 4.94 |\n"
+        "| Math | 1.86 | 2.56 | 3.08 |\n",
+        (("C201", "Coding", "2.83 (Coding) is more than K + 1 = 2"), ("C201", "Coding", "4.94 (Coding)")),
+        (*ABSENT, "C411"),
+    ),
+    "draft tokens in the column heads": Small(
+        "## Results\n\n| Set | `acc_length` (num_draft_tokens=4) | `acc_length` "
+        "(num_draft_tokens=8) |\n|---|---|---|\n"
+        "| gsm8k | 5.32 | 5.4 |\n| **Average** | ~5.32 | ~5.4 |\n",
+        (("C201", "gsm8k", "5.32 (gsm8k) is more than K + 1 = 5"),),
+        (*ABSENT, "C411"),
+    ),
+    "two header rows": Small(TWO_HEADERS, (("C411", "| Model", "K"), ("C405", "| Model", "prompts")), ABSENT),
+    "two header rows, with K": Small(TWO_HEADERS + "\nK = 3\n", (("C201", "12.0", "Qwen3-8B Eagle3"),), ABSENT),
+    "facts of the training": Small(
+        "The head improves inference throughput with no loss of quality.\n\n| Detail | Value |\n|---|---|\n"
+        "| TTT steps | 8 |\n| Draft tokens | 4 |\n| Epochs | 5 |\n| Sequence length | 1024 |\n",
+        (("C417", "---", ""),),
+        ("C401", "C402", "C403", "C404", "C209", "C418"),
+    ),
+    "arrows and factors": Small(
+        "## Results (K = 3, T = 0, 80 prompts)\n\n| Task | Baseline | Head |\n|---|---|---|\n"
+        "| GSM8K | 113.4 tok/s | 292.6 tok/s (3.58×) |\n| Writing | 207.83 → 268.62 | +99.2% |\n\n"
+        "| Data set | Speedup | Baseline (tok/s) | EAGLE-3 (tok/s) |\n|---|---|---|---|\n"
+        "| GSM8K | ×1.97 | 80.22 | 133.78 |\n| MT-Bench | 2.5x | 100 | 150 |\n",
+        (
+            ("C204", "3.58×", "292.6 / 113.4 is 2.58x"),
+            ("C204", "+99.2%", "differ by +29.2%"),
+            ("C204", "×1.97", "133.78 / 80.22 is 1.67x"),
+            ("C204", "2.5x", "150 / 100 is 1.50x"),
+        ),
+    ),
+    "arrows and factors that are right": Small(
+        "## Results\n\n| Task | Baseline | Head |\n|---|---|---|\n| GSM8K | 113.4 tok/s | 292.6 tok/s (2.58×) |\n\n"
+        "| Category | Baseline → Ours | Δ | Accept Length |\n|---|---|---|---|\n| Writing | "
+        "207.83 → 268.62 | +29.2% | 2.2 |\n\n"
+        "| Metric | Baseline | Ours | Δ |\n|---|---|---|---|\n| Latency (s) | 444.05 | 373.11 | −16.0% |\n"
+        "| Accept Length | 1.000 | 2.347 | +134.7% |\n\n"
+        "| Model | Acceptance length | Tok/s | Speedup |\n|---|---|---|---|\n| EAGLE-3 | 2.5 | 180 | 1.8x |\n",
+        never=("C204", *ABSENT),
+    ),
+    "drafts without the bonus token": Small(
+        "## Evaluation\n\nSpeculative Tokens per step: 3.\n\n| Dataset | Throughput (tok/s) | Mean accepted tokens |\n"
+        "|---|---|---|\n| MT-Bench | 120 | 0.95 |\n| GSM8K | 130 | 1.38 |\n",
+        (("C306", "0.95", "without the target's own token?"),),
+        ("C201", "C411", *ABSENT),
+    ),
+    "citations as arXiv gives them": Small(BIBTEX, never=("C101", "C102", "C104", "C106")),
+    "wrong and invented citations": Small(
+        INVENTED,
+        (
+            ("C106", "2503.01841}", "and not 2503.01840"),
+            ("C101", "Training-Free", "Training-Time Test"),
+            ("C101", "Diffusion-based", "Block Diffusion"),
+            ("C101", "Superintelligence", "Open Agentic Intelligence"),
+            ("C106", "2501.15077", "and not 2401.15077"),
+            ("C106", "(arXiv:2503.01841)", "“EAGLE-3” is given"),
+            ("C101", "Scaling up\n", "Training-Time Test"),
+        ),
+    ),
+    "what was left in the text": Small(
+        "EAGLE (Extrapolative A* Generative Language Engine) is a method. TODO: Fill training parameters. "
+        "[More Information Needed]\n\n# Model Card for Model ID\n\n"
+        "The target [Qwen3-Coder-Next](https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct) has 1 trillion total "
+        "parameters.\n<!-- Internal: exp-e, do not publish /home/alice/runs -->\n",
+        (
+            ("C307", "Extrapolative", "A* Generative"),
+            ("C708", "TODO", "TODO"),
+            ("C708", "More Information", "template"),
+            ("C708", "# Model Card for", "template"),
+            ("C806", "1 trillion", "80B"),
+            ("C807", "Coder-Next", "Qwen3-Next-80B"),
+            ("C708", "Internal", "comment"),
+        ),
+    ),
+    "hardware is no speed-up": Small(
+        "A head for accelerating inference, trained on 8x AMD MI350 GPUs. Faster on 4x H200 "
+        "nodes; served on 2x A100.\n",
+        never=("C801",),
+    ),
+    "a speed-up is one": Small(
+        "A head for accelerating inference by 2.5x, trained on 8x AMD MI350 GPUs.\n", (("C801", "2.5x", "2.5x"),)
+    ),
+    "a Chinese card": Small(
+        "## 评测\n\n使用 vLLM 在 1 张 H100 上测试，温度为 0，批大小为 1，80 条提示，最大输出 512。K = 3。\n\n"
+        "| 数据集 | 平均接受长度 | 吞吐 (tok/s) | 加速比 |\n|---|---|---|---|\n| MT-Bench | 5.68 | 200 | 1.9x |\n"
+        "| GSM8K | 3.1 | 210 | 2.0x |\n",
+        (("C201", "5.68", "K + 1 = 4"),),
+        (*ABSENT, "C402", "C403", "C404", "C405", "C406", "C407", "C002"),
+    ),
+    "a length in a sentence": Small(
+        "Under a 3-1-4 configuration (3 speculative steps, top-1, 4 draft tokens) it achieves an "
+        "acceptance length of 5.45.\n",
+        (("C201", "5.45", "K + 1 = 4"),),
+        ABSENT,
+    ),
+    "results as JSON": Small(
+        '## Benchmark\n\n```json\n{"mtbench": [{"batch_size": 1, "metrics": [{"output_throughput": 160.5,\n'
+        '  "accept_length": 3.49, "num_questions": 80}]}]}\n```\n',
+        (("C402", "output_throughput", "accelerator"), ("C411", "```", "K")),
+        (*ABSENT, "C403", "C405"),
+    ),
+    "a table that says nothing of its numbers": Small(
+        "## Results\n\n| Set | A | B |\n|---|---|---|\n| MT-Bench | 2.5 | 3.1 |\n| GSM8K | 2.9 | 3.3 |\n",
+        (("C418", "| Set", "was not read"),),
+        ("C417",),
+    ),
+}
+
+
+@pytest.mark.parametrize("small", CARDS.values(), ids=CARDS)
+def test_what_is_said_of_a_small_card(small: Small) -> None:
+    text = HEAD + small.body
+    lines = text.split("\n")
+    found = lint_text(text)
+    for code, at, words in small.wanted:
+        places = [i for i, line in enumerate(lines, 1) if at.strip("\n") in line or (code == "C411" and at == "```")]
+        right = [f for f in found if f.code == code and words in f.message and (f.line in places or at == "---")]
+        assert right, (code, at, words, [f for f in found if f.code == code])
+    assert not [f for f in found if f.code in small.never]
+
+
+def test_a_language_model_owes_no_acceptance_length() -> None:
+    text = (
+        "---\nlicense: mit\nlanguage: [en]\ntags: [text-generation]\n---\n# Big-7B\n\nA language model of 7 billion "
+        "parameters. It has an MTP layer for speculative decoding, and runs with vLLM.\n\n## Results\n\n"
+        "| Benchmark | Big-7B |\n|---|---|\n| MMLU | 71.2 |\n"
+    )
+    codes = {f.code for f in lint_text(text)}
+    assert "C003" in codes and not codes & {"C103", "C417", "C418", "C408", "C613", "C617", "C618"}
