@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ from eagle3hub.benchmarking.run import CellResult, Throughput
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
-from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
+from eagle3hub.metrics import (
+    Acceptance,
+    CategoryAcceptance,
+    Counts,
+    PromptRow,
+    SpeedByDraftTokens,
+    TimedPrompt,
+    acceptance_if_any,
+    by_category,
+    paired,
+    speed_by_draft_tokens,
+)
 from eagle3hub.metrics.estimate import Interval, interval, listed
 from eagle3hub.prompts import Context, PromptSet
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
@@ -79,6 +90,41 @@ class CellPrompts:
 
 
 @dataclass(frozen=True, slots=True)
+class BenchRow(PromptRow):
+    """One prompt of a cell, with times where they were measured.
+
+    Attributes:
+        seconds: of its answer. alone_new_tokens, alone_seconds: of the target's answer without the head.
+    """
+
+    seconds: float | None = None
+    alone_new_tokens: int | None = None
+    alone_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as an entry of ``per_prompt``."""
+        times = {name: getattr(self, name) for name in _TIMES}
+        return {**PromptRow.to_json(self), **{name: value for name, value in times.items() if value is not None}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BenchRow:
+        """Read what `to_json` wrote. Raises InputError (``metrics-counters``), naming the prompt."""
+        row = PromptRow.from_json(data)
+        times = (data.get(name) for name in _TIMES)
+        return cls(row.question_id, row.category, row.prompt_tokens, row.new_tokens, row.counts, *times)
+
+    @property
+    def timed(self) -> TimedPrompt | None:
+        """The times with and without the head; None where they were not measured."""
+        if self.seconds is None or self.alone_new_tokens is None or self.alone_seconds is None:
+            return None
+        return TimedPrompt(self.counts, (self.new_tokens, self.seconds), (self.alone_new_tokens, self.alone_seconds))
+
+
+_TIMES = ("seconds", "alone_new_tokens", "alone_seconds")
+
+
+@dataclass(frozen=True, slots=True)
 class CellRecord:
     """One cell of the results: a head over a data set, at one K and one temperature, on one engine.
 
@@ -100,7 +146,7 @@ class CellRecord:
     reason: str
     acceptance: Acceptance | None
     categories: Mapping[str, CategoryAcceptance]
-    per_prompt: tuple[PromptRow, ...]
+    per_prompt: tuple[BenchRow, ...]
     throughput: Throughput | None
     seconds: float
 
@@ -142,7 +188,7 @@ class CellRecord:
             reason=data["reason"],
             acceptance=None if acceptance is None else Acceptance.from_json(acceptance),
             categories={name: CategoryAcceptance.from_json(one) for name, one in data["categories"].items()},
-            per_prompt=tuple(PromptRow.from_json(row) for row in data["per_prompt"]),
+            per_prompt=tuple(BenchRow.from_json(row) for row in data["per_prompt"]),
             throughput=None if throughput is None else Throughput.from_json(throughput),
             seconds=data["seconds"],
         )
@@ -225,6 +271,22 @@ class ContextCurve:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeedRecord:
+    """Which K pays for a head over a data set, at one temperature, on one engine, one sequence at a time."""
+
+    dataset: str
+    temperature: float
+    engine: str
+    head: str
+    found: SpeedByDraftTokens
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as an item of ``speeds``."""
+        where = {"dataset": self.dataset, "temperature": self.temperature, "engine": self.engine, "head": self.head}
+        return {**where, **self.found.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """The results of a benchmark.
 
@@ -255,12 +317,18 @@ class Results:
             "cells": [cell.to_json() for cell in self.cells],
             "comparisons": [one.to_json() for one in self.comparisons],
             **({"contexts": [curve.to_json() for curve in self.contexts]} if self.contexts else {}),
+            **({"speeds": [one.to_json() for one in self.speeds]} if self.speeds else {}),
         }
 
     @property
     def contexts(self) -> list[ContextCurve]:
         """Every head over the same prompts at two lengths or more."""
         return context_curves(self.cells)
+
+    @property
+    def speeds(self) -> list[SpeedRecord]:
+        """Which K pays, wherever two or more were timed."""
+        return speeds(self.cells)
 
     @classmethod
     def from_json(cls, document: Any, name: str = "the results") -> Results:
@@ -288,6 +356,8 @@ class Results:
         _check_numbers(found, name)
         if not nearly_equal(document.get("contexts", []), [curve.to_json() for curve in found.contexts]):
             raise ManifestError(f"{name}: the contexts do not follow from the cells", code="bench-numbers")
+        if not nearly_equal(document.get("speeds", []), [one.to_json() for one in found.speeds]):
+            raise ManifestError(f"{name}: the speeds do not follow from the cells", code="bench-numbers")
         return found
 
     @property
@@ -348,7 +418,15 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
     """Make a cell of the results. Raises ValueError unless the result has one entry for each prompt, or none."""
     prompts = cell.prompts.prompts if result.prompts else ()
     rows = tuple(
-        PromptRow(prompt.question_id, prompt.category, one.prompt_tokens, one.new_tokens, one.counts)
+        BenchRow(
+            prompt.question_id,
+            prompt.category,
+            one.prompt_tokens,
+            one.new_tokens,
+            one.counts,
+            None if one.seconds is None else round(one.seconds, 6),
+            *((None, None) if one.alone is None else (one.alone[0], round(one.alone[1], 6))),
+        )
         for prompt, one in zip(prompts, result.prompts, strict=True)
     )
     return CellRecord(
@@ -445,6 +523,26 @@ def context_curves(cells: Sequence[CellRecord]) -> list[ContextCurve]:
             )
         )
     return curves
+
+
+def speeds(cells: Sequence[CellRecord]) -> list[SpeedRecord]:
+    """Put together what was timed of one head over the same prompts with several K of a chain."""
+    found: dict[tuple[Any, ...], dict[int, list[TimedPrompt]]] = {}
+    names: dict[tuple[Any, ...], str] = {}
+    for cell in cells:
+        timed = [one for row in cell.per_prompt if (one := row.timed) is not None]
+        if not cell.acceptance or len(timed) != len(cell.per_prompt) or cell.settings.topk is not None:
+            continue
+        settings = replace(cell.settings, draft_tokens=0)
+        key = (cell.prompts.sha256, cell.settings.temperature, cell.engine, cell.head, cell.engine_version, settings)
+        names[key] = cell.prompts.name
+        found.setdefault(key, {})[cell.settings.draft_tokens] = timed
+    out = []
+    for key, runs in found.items():
+        answer = speed_by_draft_tokens(runs)
+        if answer is not None:
+            out.append(SpeedRecord(names[key], *key[1:4], answer))
+    return out
 
 
 def _conditions(cell: CellRecord) -> tuple[str, str, str, CellSettings]:

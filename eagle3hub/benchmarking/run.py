@@ -16,11 +16,17 @@ from eagle3hub.system.progress import Progress, silent
 
 @dataclass(frozen=True, slots=True)
 class PromptCounts:
-    """What one prompt gave: tokens of the prompt in the chat template, tokens generated, counters."""
+    """What one prompt gave: tokens of the prompt in the chat template, tokens generated, counters.
+
+    ``seconds`` is the time of its answer, and ``alone`` the tokens and seconds of the target's answer without the
+    head; None where they were not measured.
+    """
 
     prompt_tokens: int
     new_tokens: int
     counts: Counts
+    seconds: float | None = None
+    alone: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

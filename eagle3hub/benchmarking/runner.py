@@ -183,9 +183,10 @@ class BenchRunner:
         run, base, seconds = ran.outcome, ran.base, round(time.monotonic() - begun, 3)
         if isinstance(run, EngineFailure):
             return CellResult(run.verdict, run.reason, seconds=seconds)
+        alone = [None] * len(run.prompts) if base is None else [(len(p.tokens), p.seconds) for p in base.prompts]
         rows = tuple(
-            PromptCounts(result.prompt_tokens, len(result.tokens), result.counts)
-            for result in run.prompts
+            PromptCounts(result.prompt_tokens, len(result.tokens), result.counts, result.seconds, without)
+            for result, without in zip(run.prompts, alone, strict=True)
             if result.counts is not None
         )
         judged = judge(

@@ -14,7 +14,7 @@ from eagle3hub.benchmarking.results import CellPrompts, CellRecord, Comparison, 
 from eagle3hub.benchmarking.run import Throughput
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import known_version
-from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance
+from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance, Interval, SpeedByDraftTokens
 from eagle3hub.prompts import context_name
 from eagle3hub.validation.gates import KEEPS
 
@@ -299,6 +299,45 @@ def _throughput(view: _View) -> Table | None:
     return Table(f"Throughput, new tokens per second, {view.title}", tuple(columns), tuple(rows), 3, tuple(notes))
 
 
+def _speed_by_k(view: _View) -> Table | None:
+    measured = [one for one in view.results.speeds if one.engine == view.engine]
+    if not measured:
+        return None
+    rows, notes = [], []
+    for one in measured:
+        for point in one.found.points:
+            best = point.draft_tokens in one.found.may_be_best
+            mark = "fastest" if point.draft_tokens == one.found.best else "may be" if best else ""
+            rows.append(
+                (
+                    *(one.dataset, f"{one.temperature:g}", one.head, str(point.draft_tokens)),
+                    f"{point.mean_acceptance_length:.2f}",
+                    _within(point.speedup, point.ci95),
+                    _NOTHING if point.measured is None else _within(point.measured, point.measured_ci95),
+                    mark,
+                )
+            )
+        draft, verify = one.found.draft, one.found.verify
+        notes.append(
+            f"{one.head} on {one.dataset}: drafting a token costs {_within(draft.value, draft.ci95)} of a step of the "
+            f"target, verifying a round {_within(verify.value, verify.ci95)} more than a step; {_fastest(one.found)}"
+        )
+    columns = (_DATASET, _T, Column(("head",), "left"), _K, Column(("τ",)), Column(("speed-up", "expected")))
+    title = f"Speed-up by K over the target alone, one sequence at a time, {view.title}"
+    return Table(title, (*columns, Column(("measured",)), Column(("",), "left")), tuple(rows), 4, tuple(notes))
+
+
+def _fastest(found: SpeedByDraftTokens) -> str:
+    others = [str(k) for k in found.may_be_best if k != found.best]
+    first = f"K = {found.best} is the fastest" if found.best else "no K is faster than the target alone"
+    return f"{first}, not shown to be faster than K = {', '.join(others)}" if others else first
+
+
+def _within(value: float, ci95: Interval | None) -> str:
+    ends = "" if ci95 is None else f" ({ci95[0]:.2f}–{ci95[1]:.2f})"
+    return f"{value:.2f}{ends}".replace("-", _MINUS)
+
+
 _MAKERS: tuple[Callable[[_View], Table | None], ...] = (
     _acceptance_length,
     _differences,
@@ -307,6 +346,7 @@ _MAKERS: tuple[Callable[[_View], Table | None], ...] = (
     _marginal,
     _conditional,
     _throughput,
+    _speed_by_k,
 )
 
 

@@ -9,7 +9,16 @@ marginal (position i accepted, over all rounds) unless called conditional (given
 
 from __future__ import annotations
 
-from eagle3hub.metrics.compare import Cost, Paired, Speedup, Timed, best_draft_tokens, paired, speedup
+from eagle3hub.metrics.compare import (
+    Paired,
+    SpeedByDraftTokens,
+    Speedup,
+    Timed,
+    TimedPrompt,
+    paired,
+    speed_by_draft_tokens,
+    speedup,
+)
 from eagle3hub.metrics.counters import Counts, PromptRow, Rounds, counts_of, counts_within, histogram, total
 from eagle3hub.metrics.estimate import (
     ESTIMATOR,
@@ -32,24 +41,25 @@ __all__ = [
     "MIN_PROMPTS",
     "Acceptance",
     "CategoryAcceptance",
-    "Cost",
     "Counts",
     "Estimate",
     "Interval",
     "Paired",
     "PromptRow",
     "Rounds",
+    "SpeedByDraftTokens",
     "Speedup",
     "Timed",
+    "TimedPrompt",
     "acceptance",
     "acceptance_if_any",
-    "best_draft_tokens",
     "bootstrap",
     "by_category",
     "counts_of",
     "counts_within",
     "histogram",
     "paired",
+    "speed_by_draft_tokens",
     "speedup",
     "t_cdf",
     "t_quantile",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eagle3hub.errors import InputError
 from eagle3hub.metrics.counters import Counts, total
 from eagle3hub.metrics.estimate import (
     MIN_PROMPTS,
+    Estimate,
     Interval,
     difference,
     jackknife,
+    listed,
     require_rounds,
     t_quantile_between,
 )
-from eagle3hub.metrics.translate import check_marginal, relative_percent
+from eagle3hub.metrics.translate import relative_percent
 
 _NO_SPREAD = 1e-24
 
@@ -179,44 +181,190 @@ def _log_ratio(cells: Sequence[_Cell]) -> float:
     return math.log(ours / base)
 
 
-# Speed-up to expect: what an acceptance length gains at a given price per draft.
+# Speed-up to expect of each K: what acceptance gains, at the measured price of drafting and verifying.
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Costs in units of one decoding step of the target alone.
+class TimedPrompt:
+    """One prompt, answered by the target with a head and alone: the counters, and both answers' tokens and seconds."""
+
+    counts: Counts
+    drafted: Timed
+    alone: Timed
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedAt:
+    """The speed-up over the target alone with K draft tokens.
 
     Attributes:
-        draft: c_d, the cost of drafting one token.
-        verify: c_v, how much more verifying a round's drafts costs than that step; it grows with batch size.
-
-    Raises InputError (``metrics-cost``) for a cost below 0.
+        speedup, ci95: expected, from acceptance and costs.
+        measured, measured_ci95: of the run with this K (`speedup`); None where there was none.
     """
 
-    draft: float
-    verify: float = 0.0
+    draft_tokens: int
+    mean_acceptance_length: float
+    speedup: float
+    ci95: Interval | None
+    measured: float | None
+    measured_ci95: Interval | None
 
-    def __post_init__(self) -> None:
-        for name, price in (("draft", self.draft), ("verify", self.verify)):
-            if not 0 <= price < math.inf:
-                raise InputError(f"the {name} cost is 0 or more target steps, not {price:g}", code="metrics-cost")
-
-    def speedup(self, marginal_rates: Sequence[float]) -> float:
-        """Return the speed-up over decoding without a head, tau / (1 + K c_d + c_v).
-
-        ``marginal_rates`` are those of positions 1..K.
-        """
-        tau = 1 + math.fsum(check_marginal(marginal_rates))
-        return tau / (1 + len(marginal_rates) * self.draft + self.verify)
+    def to_json(self) -> dict[str, Any]:
+        """Return the point as plain data."""
+        return {**asdict(self), "ci95": listed(self.ci95), "measured_ci95": listed(self.measured_ci95)}
 
 
-def best_draft_tokens(marginal_rates: Sequence[float], cost: Cost) -> tuple[int, float]:
-    """Return the fastest K up to ``len(marginal_rates)`` (the smallest of equals), and its speed-up.
+@dataclass(frozen=True, slots=True)
+class SpeedByDraftTokens:
+    """Which K pays: costs in units of one decoding step of the target alone, and the speed-up of each K.
 
-    The first k positions of a chain do not depend on its depth, so one measurement at the deepest K answers for all. K
-    = 0, speed-up 1, means that no depth pays.
+    A round with K draft tokens takes (1 + verify + K * draft) steps.
+
+    Attributes:
+        draft, verify: c_d, the cost of drafting one token, and c_v, how much more verifying a round costs than a step.
+        points: K = 1 up to the largest that was run.
+        best: the fastest K; 0 where no K pays.
+        may_be_best: every K that is not surely slower than it.
     """
-    rates = check_marginal(marginal_rates)
-    speeds = [1.0, *(cost.speedup(rates[:k]) for k in range(1, len(rates) + 1))]
-    best = max(range(len(speeds)), key=speeds.__getitem__)
-    return best, speeds[best]
+
+    draft: Estimate
+    verify: Estimate
+    points: tuple[SpeedAt, ...]
+    best: int
+    may_be_best: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as plain data."""
+        costs = {
+            name: {"value": one.value, "ci95": listed(one.ci95)}
+            for name, one in (("draft_cost", self.draft), ("verify_cost", self.verify))
+        }
+        points = [point.to_json() for point in self.points]
+        return {**costs, "points": points, "best": self.best, "may_be_best": list(self.may_be_best)}
+
+
+def speed_by_draft_tokens(runs: Mapping[int, Sequence[TimedPrompt]]) -> SpeedByDraftTokens | None:
+    """Say which K pays, from runs over the same prompts with two K or more; None where the times do not tell.
+
+    The seconds per round of the runs give a line over K: its slope is the price of a draft token, and where it meets
+    K = 0 is that of verifying. The first k positions of a chain do not depend on its depth, so the largest K's run
+    gives the acceptance of every k. The intervals are jackknives over prompts, each left out of every run at once, so
+    they hold the spread of acceptance and of times; at K against K, effects that a prompt has on both cancel. They do
+    not hold how a machine's speed drifts between runs.
+
+    Raises InputError (``metrics-unpaired``) for runs over different numbers of prompts.
+    """
+    sizes = {len(run) for run in runs.values()}
+    if len(sizes) > 1:
+        raise InputError(
+            f"runs over {min(sizes)} and {max(sizes)} prompts cannot be compared prompt by prompt",
+            code="metrics-unpaired",
+        )
+    if len(runs) < 2:
+        return None
+    sums = {k: _sums(run) for k, run in runs.items()}
+    whole = _prices(sums)
+    if whole is None:
+        return None
+    deepest = max(runs)
+    n = sizes.pop()
+    left_out = [_prices({k: _minus(sums[k], _sums([run[i]])) for k, run in runs.items()}) for i in range(n)]
+    others = [one for one in left_out if one is not None]
+    enough = n >= MIN_PROMPTS and len(others) == n
+
+    def spread(value: float, moved: Sequence[float]) -> Estimate:
+        if not enough:
+            return Estimate(value, None, None)
+        variance, df = jackknife([m - value for m in moved])
+        half = t_quantile_between(0.975, df) * math.sqrt(variance)
+        return Estimate(value, math.sqrt(variance), (value - half, value + half))
+
+    points = []
+    for k in range(1, deepest + 1):
+        log = spread(whole.log_speed(k), [one.log_speed(k) for one in others])
+        ran = speedup([[one.drafted for one in runs[k]]], [[one.alone for one in runs[k]]]) if k in runs else None
+        ci95 = None if log.ci95 is None else (math.exp(log.ci95[0]), math.exp(log.ci95[1]))
+        measured = (None, None) if ran is None else (ran.ratio, ran.ci95)
+        points.append(SpeedAt(k, whole.tau(k), math.exp(log.value), ci95, *measured))
+    best = max(range(deepest + 1), key=whole.log_speed)
+    may_be = []
+    for k in range(deepest + 1):
+        behind = spread(
+            whole.log_speed(k) - whole.log_speed(best), [one.log_speed(k) - one.log_speed(best) for one in others]
+        )
+        if behind.ci95 is None or behind.ci95[1] >= 0:
+            may_be.append(k)
+    return SpeedByDraftTokens(
+        spread(whole.slope / whole.step, [one.slope / one.step for one in others]),
+        spread(whole.start / whole.step - 1, [one.start / one.step - 1 for one in others]),
+        tuple(points),
+        best,
+        tuple(may_be),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Sums over prompts of one run."""
+
+    rounds: int
+    accepted: tuple[int, ...]
+    seconds: float
+    alone_tokens: int
+    alone_seconds: float
+
+
+def _sums(run: Sequence[TimedPrompt]) -> _Sums:
+    pooled = total([one.counts for one in run])
+    return _Sums(
+        pooled.rounds,
+        pooled.accepted_per_position,
+        math.fsum(one.drafted[1] for one in run),
+        sum(one.alone[0] for one in run),
+        math.fsum(one.alone[1] for one in run),
+    )
+
+
+def _minus(a: _Sums, b: _Sums) -> _Sums:
+    return _Sums(
+        a.rounds - b.rounds,
+        tuple(x - y for x, y in zip(a.accepted, b.accepted, strict=True)),
+        a.seconds - b.seconds,
+        a.alone_tokens - b.alone_tokens,
+        a.alone_seconds - b.alone_seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Prices:
+    """Seconds of the target's step alone; the line of seconds per round over K; rates by position."""
+
+    step: float
+    start: float
+    slope: float
+    rates: tuple[float, ...]
+
+    def tau(self, k: int) -> float:
+        return 1 + math.fsum(self.rates[:k])
+
+    def log_speed(self, k: int) -> float:
+        """The logarithm of the speed-up; K = 0 is the target alone."""
+        return math.log(self.tau(k) * self.step / (self.start + self.slope * k)) if k else 0.0
+
+
+def _prices(runs: Mapping[int, _Sums]) -> _Prices | None:
+    """Return the prices, or None where a run has no round, or the line gives a round that takes no time."""
+    if any(one.rounds < 1 or one.alone_tokens < 1 for one in runs.values()):
+        return None
+    ks = [float(k) for k in runs]
+    seconds = [one.seconds / one.rounds for one in runs.values()]
+    middle, mean = math.fsum(ks) / len(ks), math.fsum(seconds) / len(ks)
+    slope = math.fsum((k - middle) * (s - mean) for k, s in zip(ks, seconds, strict=True)) / math.fsum(
+        (k - middle) ** 2 for k in ks
+    )
+    start = mean - slope * middle
+    deepest = runs[max(runs)]
+    step = math.fsum(one.alone_seconds for one in runs.values()) / sum(one.alone_tokens for one in runs.values())
+    if step <= 0 or min(start + slope, start + slope * max(ks)) <= 0:
+        return None
+    return _Prices(step, start, slope, tuple(a / deepest.rounds for a in deepest.accepted))
