@@ -255,6 +255,7 @@ def questions() -> Mapping[str, Question]:
         *_parallel(),
         *_quantized(),
         *_targets(),
+        *_refused_bases(),
     ]
     named = {question.name: question for question in listed}
     assert len(named) == len(listed), "two questions have one name"
@@ -746,7 +747,8 @@ def _rope() -> Iterator[Question]:
     plain = {"rotates without scaling": trained(rope=Rope(1e4))}
     for name, scaling in (("linear", _LINEAR), ("yarn", _YARN), ("llama3", _LLAMA3)):
         yield _ask(
-            f"rope-{name}", "plain", "terms.rope.types", value=name, change=_scaled(scaling), instead=plain
+            f"rope-{name}", "plain", "terms.rope.types", "terms.rope.ignored", value=name, change=_scaled(scaling),
+            instead=plain,
         )  # fmt: skip
     yield _ask(
         "rope-default",
@@ -1049,7 +1051,7 @@ def _quantized() -> Iterator[Question]:
     yield _ask(
         "a-config-of-quantized-weights-alone", "plain", "rules.quantized-config-alone",
         change=lambda made: replace(made, config=quantized(made, "int8").config), settings={"dtype": "bfloat16"},
-        close=0.15,
+        close=0.15, engines=("vllm", "sglang", "trtllm"),  # sglang-jax treats a config of fp8 otherwise than this one
     )  # fmt: skip
     yield _ask("quantized-and-nothing-says-so", "int8", "rules.quantized-untold", change=omits("quantization_config"))
     yield _ask(
@@ -1156,3 +1158,26 @@ def _targets() -> Iterator[Question]:
                 change=both(_listing(**({} if ids is None else {AUX_IDS: list(ids)})), _tapping(taps)),
                 value=name, target=f"{kind}-family", engines=("sglang",), comparable=False,
             )  # fmt: skip
+
+
+# Asked of sglang-jax, which refuses the heads that other engines' questions about the same begin with
+
+
+def _refused_bases() -> Iterator[Question]:
+    alone = ("sglang_jax",)
+    yield _ask(
+        "mla-in-place-of-llamas-attention", "plain", "rules.mla", engines=alone,
+        change=both(_become(BASES["mla"].make), states(model_type="llama", architectures=["LlamaForCausalLMEagle3"])),
+    )  # fmt: skip
+    yield _ask(
+        "one-layer-and-no-number-of-layers", "plain", "rules.no-num-hidden-layers", engines=alone,
+        change=omits("num_hidden_layers"),
+    )  # fmt: skip
+    yield _ask(
+        "a-wider-target-and-no-embeddings", "plain", "rules.no-embedding", target="wide", engines=alone,
+        change=both(_become(BASES["wide-target"].make), drops("embed_tokens.weight")),
+    )  # fmt: skip
+    yield _ask(
+        "model-type-llama4-text", "plain", "terms.mtp_types", "rules.mtp-type", value="llama4_text", engines=alone,
+        change=states(model_type="llama4_text"),
+    )  # fmt: skip

@@ -196,7 +196,8 @@ def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Ef
 def _of_target(terms: EngineContract, target: TargetFacts | None, effect: Effect) -> str | None:
     for finding in unserved_findings(terms, target):
         rule = terms.rules.get(finding.code)
-        if rule is not None and rule.effect == effect:
+        unfit = effect == "refuses" and finding.code == "target-rope-scaling"  # another model, whatever its files say
+        if rule is not None and (unfit or rule.effect == effect):
             return rule.reason(finding.code, finding.facts).sentence
     return None
 

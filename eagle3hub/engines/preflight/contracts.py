@@ -93,7 +93,7 @@ def shown_by(assumption: Assumption, code: str) -> bool:
 # Verdicts of a preflight and their reasons
 
 
-_OF_THE_TARGET = frozenset({"target-rope", "target-tokenizer"})
+_OF_THE_TARGET = frozenset({"target-rope", "target-rope-scaling", "target-tokenizer"})
 """Findings about the target's own files, which no file of a head can mend."""
 
 Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
@@ -281,13 +281,15 @@ class RopeReading:
 
     Attributes:
         reader: ``standard`` or ``top_level``; see `eagle3hub.head.rope`.
-        types: the types that it computes, by the names that it takes.
+        types: the types that it computes, by the names that it takes. ignored: those that it takes, and rotates
+            without.
         partial: where it looks for ``partial_rotary_factor``.
         original: what it takes for ``original_max_position_embeddings`` where no key states it, if not the context.
     """
 
     reader: Reader
     types: frozenset[str]
+    ignored: frozenset[str] = frozenset()
     partial: frozenset[Place] = frozenset()
     original: int | None = None
 
