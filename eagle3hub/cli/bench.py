@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from eagle3hub.benchmarking.serving.plan import ServingOptions
 
 _OF_THE_WHOLE = (
-    "heads", "target", "device", "datasets", "draft_tokens", "temperature", "engine", "base", "against", "output",
-    "resume", "list_datasets", *ELSEWHERE,
+    "heads", "target", "device", "datasets", "context", "draft_tokens", "temperature", "engine", "base", "against",
+    "output", "resume", "list_datasets", *ELSEWHERE,
 )  # fmt: skip
 """Parameters that the tasks of a run on Slurm share out or do not have."""
 
@@ -257,7 +257,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             refuse_endpoints(options.endpoints)
             told = ["--target", target, "--device", options.device]
             tasks, whole = slurm.bench_tasks(
-                plan, datasets, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
+                plan, datasets, context, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
             )
             ran = run_on_slurm(
                 "bench",
