@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eagle3hub.conversion.edits import Transforms
     from eagle3hub.conversion.plan import ConvertOptions
     from eagle3hub.conversion.run import Conversion, convert
+    from eagle3hub.engines.base import EngineSettings
     from eagle3hub.errors import (
         CheckpointError,
         ConfigError,
@@ -71,6 +72,7 @@ _PLACES = {
     "conversion.edits": "Transforms",
     "conversion.plan": "ConvertOptions",
     "conversion.run": "Conversion convert",
+    "engines.base": "EngineSettings",
     "errors": _ERRORS,
     "head": "Head",
     "inspection": "InspectOptions Inspection inspect",
@@ -97,6 +99,7 @@ __all__ = [
     "Conversion",
     "ConvertOptions",
     "Eagle3HubError",
+    "EngineSettings",
     "FoundWanting",
     "Head",
     "HubError",

@@ -274,6 +274,14 @@ def arguments_in_words(settings: EngineSettings, engine: str) -> str | None:
     return _in_words(settings.arguments.get(engine, {})) or None
 
 
+def settings_in_words(settings: EngineSettings) -> str:
+    """Write how engines were started as one line; empty where nothing is set. The chat template is not in it."""
+    parts = [f"tensor parallel size {settings.tensor_parallel}"] if settings.tensor_parallel > 1 else []
+    for given in (settings.arguments, settings.environment):
+        parts += [f"{engine_title(engine)} with {_in_words(values)}" for engine, values in given.items() if values]
+    return "; ".join(parts)
+
+
 def _in_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={_text(value, ())}" for name, value in sorted(values.items()))
 

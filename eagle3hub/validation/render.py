@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import LoadReport, Verdict
+from eagle3hub.engines.options import settings_in_words
 from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.errors import Severity, assert_never
@@ -107,10 +108,12 @@ def interval_of(counted: Counted, between: str = "to") -> str:
 def _conditions(report: Report) -> str:
     """Prompts and settings in one line."""
     prompts, settings = report.prompts, report.settings
+    given = settings.engine_settings.chat_template
+    rendered = f", chat template {settings.chat_template}" if given else ""
     sampling = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}"
     return (
         f"{prompts.count} of {prompts.name}, up to {settings.max_new_tokens} new tokens, "
-        f"K = {settings.draft_tokens}, {sampling}"
+        f"K = {settings.draft_tokens}, {sampling}{rendered}"
     )
 
 
@@ -139,6 +142,8 @@ def render(report: Report, out: Console, *, saved: Path | None = None) -> None:
         _row(out, "head", f"{escape(head.source)} [dim]({head.layout} layout, {head.digest[:19]})[/]")
         _row(out, "target", escape(report.target.name))
         _row(out, "prompts", escape(_conditions(report)))
+        if started := settings_in_words(report.settings.engine_settings):
+            _row(out, "started", escape(started))
     for entry in report.engines:
         _engine(entry, out, alone=len(report.engines) == 1)
     if saved is not None:

@@ -299,3 +299,27 @@ def test_a_recipe_serves_with_them() -> None:
 
     for recipe in made.values():
         assert [f for f in check_recipe(recipe.to_json()).findings if f.severity == "error"] == []
+
+
+def test_what_several_processes_saw_is_one_load() -> None:
+    from eagle3hub.engines.workers.protocol import load_of_all
+
+    first = {"checked": True, "not_loaded": ["fc.weight"], "ignored": ["t2d", "x"], "aux_boundaries": [2, 4, 5]}
+    second = {**first, "not_loaded": ["norm.weight"], "ignored": ["t2d"]}
+    assert load_of_all([first, second]) == {
+        **first,
+        "not_loaded": ["fc.weight", "norm.weight"],
+        "ignored": ["t2d"],
+    }
+    assert load_of_all([first]) == first
+    assert load_of_all([first, {**second, "aux_boundaries": [1, 3, 4]}])["aux_boundaries"] is None
+    for seen in ([], [{}], [first, {}], [first, {"checked": False}]):
+        assert load_of_all(seen) == {"checked": False}
+
+
+def test_each_process_of_sglang_has_its_share_of_the_cores() -> None:
+    from eagle3hub.engines.sglang import _shares
+
+    assert _shares([0, 1, 2, 3], 2) == "0,1|2,3"
+    assert _shares([0, 1, 2, 3, 4], 2) == "0,1|2,3"
+    assert _shares([4, 6], 4) == "4|6|4|6"

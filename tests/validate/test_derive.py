@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.recorded import plan
 from card import card_samples as samples
 from support.outlines import specforge, target
 from support.versions import SGLANG_JAX, VLLM
@@ -198,3 +199,27 @@ def test_further_arguments_are_a_condition_of_a_measurement():
     assert Reference.from_json(kept.to_json()) == kept
     assert 'engine_arguments: "kv_cache_dtype=fp8"' in write_reference(kept)
     assert "engine_arguments" not in write_reference(replace(kept, measurement=replace(measured, conditions=plain)))
+
+
+def test_how_the_engine_was_started_is_printed():
+    import io
+
+    from rich.console import Console
+
+    from eagle3hub.benchmarking.table import _settings
+    from eagle3hub.validation.render import render
+
+    report = samples.make_report()
+    report["settings"] |= {"engine_settings": SPLIT, "chat_template": "the target's own with think=true"}
+    render(read(report), Console(file=(out := io.StringIO()), width=200))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    words = "vLLM with enforce_eager=false, kv_cache_dtype=fp8; vLLM with VLLM_LOGGING_LEVEL=INFO"
+    assert f"started tensor parallel size 2; {words}" in lines
+    assert any("chat template the target's own with think=true" in line for line in lines)
+    render(read(samples.make_report()), Console(file=(out := io.StringIO()), width=200))
+    assert "started" not in out.getvalue()
+    assert "chat template" not in out.getvalue()
+    (cell,) = (cell for group in plan(engines=("vllm",)).groups() for cell in group.cells)
+    split = replace(cell, common=replace(cell.common, engine_settings=EngineSettings.from_json(SPLIT)))
+    assert f"tensor parallel size 2; {words}. T = 0" in _settings([split])
+    assert "tensor parallel" not in _settings([cell])
