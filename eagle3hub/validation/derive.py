@@ -26,7 +26,7 @@ from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Ve
 from eagle3hub.engines.options import check_engine_settings, template_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.specs import engine_title, version_data
-from eagle3hub.errors import ConfigError, InputError, UsageError
+from eagle3hub.errors import ConfigError, InputError, ManifestError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, load_prompts
 from eagle3hub.system.documents import nearly_equal
@@ -171,6 +171,16 @@ def counts_within_response(engine: str) -> bool:
 
 
 # What a report states that does not follow from it.
+
+
+def check_derived(report: Report) -> None:
+    """Raise ManifestError (``report-contradiction``) for the first number that a report's counters do not give."""
+    for fault in contradictions(report):
+        raise ManifestError(
+            f"the report of the {report.head.layout} layout contradicts itself: {fault}",
+            hint="reports are written by eagle3hub validate and not edited; measure again",
+            code="report-contradiction",
+        )
 
 
 def contradictions(report: Report, head: Head | None = None) -> list[str]:
