@@ -4,35 +4,59 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address, parse_hub_address
+from eagle3hub.card.manifest import Manifest
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.errors import SourceError, UsageError
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
+from eagle3hub.errors import Eagle3HubError, InputError, Refusal, SourceError, UsageError
 from eagle3hub.head import Head
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import get_layout, open_head
 from eagle3hub.system import resources
+from eagle3hub.system.documents import parse_json, read_yaml
+from eagle3hub.system.reading import read_text
 from eagle3hub.system.text import visible
 
 _HUB_ID = "owner/name"
+_OWNER = "your-name"
+_SUMMARY = "What a reader should know first, in a sentence or two."
 
 
-def starter(head: Head, source: str, target: str, repo: str | None = None) -> str:
+def unfilled(manifest: Manifest) -> list[str]:
+    """Return the fields of a manifest that still hold what `starter` wrote for somebody to fill in."""
+    release = manifest.release
+    blanks = {"release.summary": release.summary == _SUMMARY, "release.repo": release.repo.startswith(f"{_OWNER}/")}
+    return [field for field, is_blank in blanks.items() if is_blank]
+
+
+def starter(
+    head: Head,
+    source: str,
+    target: str,
+    repo: str | None = None,
+    *,
+    facts: Sequence[TrainingFact] = (),
+    not_universal: str | None = None,
+) -> str:
     """Return the text of a release.yaml for a head.
 
     Args:
         source: what the manifest calls the head: a folder, relative to the manifest, or ``hf://owner/name``.
         target: Hub id of the target, with or without a revision.
         repo: Hub id to publish to; by default made from the target's name.
+        facts: what the trainer's files say. not_universal: why the head has no universal folder; None if it has one.
 
     Raises UsageError if target or repository is not a Hub id.
     """
     at = _on_hub("--target", target)
     if repo is not None and not is_hub_id(repo):
         raise _no_hub_id("--repo", repo)
-    published = repo or f"your-name/{at.name}-eagle3"
+    published = repo or f"{_OWNER}/{at.name}-eagle3"
     schema = resources.schema("manifest")["properties"]
     read = [
         f"{head.layout} layout, {head.num_parameters:,} parameters, {head.dims.draft_vocab_size:,} of "
@@ -57,19 +81,18 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         f"release:  # {_about(schema, 'release')}",
         f"  repo: {published}",
         f"  title: {_quoted(published.split('/')[1])}",
-        "  summary: What a reader should know first, in a sentence or two.",
+        f"  summary: {_SUMMARY}",
         "  license: unknown  # yours to choose, within the terms of target and training data",
         "#?  language: [en]",
         "#?  datasets: [owner/name]",
         "#?  authors: [your name]",
         "",
         f"layouts:  # {_about(schema, 'layouts')}",
-        f"  main: {head.layout}",
-        "#?  also: [universal]",
+        *_layouts(head.layout, not_universal),
         "",
         f"speculative_tokens: 3  # {_about(schema, 'speculative_tokens')}",
         "",
-        *_optional("training", schema["training"]["properties"]),
+        *_training(schema["training"]["properties"], facts),
         "#? sections:  # text of your own: it goes here, not into the card",
         "#?   - title: Our own words",
         "#?     text: Markdown, one section of the card.",
@@ -77,7 +100,7 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         "#? limitations:",
         "#?   - What it was not tested for.",
         "",
-        "#? citations: [eagle, eagle2]  # keys of the bibliography; eagle3 is always cited",
+        "#? citations: [eagle, eagle2]  # keys of the bibliography or arXiv ids; eagle3 is always cited",
         "#? reports: [reports/*.json]  # what eagle3hub validate wrote",
         "#? benchmarks: [benchmarks/*.json]  # what eagle3hub bench wrote",
         "#? imported: [imported/*.yaml]  # what others measured",
@@ -99,10 +122,54 @@ def write_starter(source: str, target: str, repo: str | None, output: Path) -> N
     """
     if output.exists():
         raise UsageError(f"{output} exists", hint="name another file with --output", code="usage-exists")
+    _on_hub("--target", target)
     head = open_head(source)
     at = parse_address(source)
-    named = str(at) if isinstance(at, HubAddress) else os.path.relpath(at.path, output.absolute().parent)
-    replace_file(output, starter(head, named, target, repo).encode("utf-8"))
+    local = None if isinstance(at, HubAddress) else at.path
+    named = str(at) if local is None else os.path.relpath(local, output.absolute().parent)
+    facts = training_facts(local) if local is not None else []
+    text = starter(head, named, target, repo, facts=facts, not_universal=_refused(source))
+    replace_file(output, text.encode("utf-8"))
+
+
+def _refused(source: str) -> str | None:
+    """Return why the head cannot be written as a universal folder, as far as its own files say; None if it can."""
+    try:
+        plan_conversion(source, "universal", ConvertOptions())
+    except Refusal as refusal:
+        # what the target settles is no reason: a release reads the target
+        settled = {need.code for need in get_layout("universal").contract.needs}
+        return None if refusal.code in settled else refusal.message
+    except InputError as error:
+        return error.message
+    return None
+
+
+def _layouts(own: str, not_universal: str | None) -> list[str]:
+    if not_universal is not None:
+        return [f"  main: {own}  # not universal: {visible(not_universal)}", f"#?  also: [{_another(own)}]"]
+    also = [] if own == "universal" else [f"#?  also: [{own}]  # as the trainer wrote it"]
+    return ["  main: universal  # one folder for several engines", *also]
+
+
+def _another(own: str) -> str:
+    return "specforge" if own != "specforge" else "modelopt"
+
+
+def _training(fields: Mapping[str, Any], facts: Sequence[TrainingFact]) -> list[str]:
+    """Write what the trainer's files say, and every other field as an optional line."""
+    known = {fact.field: fact for fact in facts if not fact.labelled}
+    labelled = [fact for fact in facts if fact.labelled]
+    lines = ["training:" if facts else "#? training:"]
+    for key, field in fields.items():
+        if key in known:
+            lines.append(f"  {key}: {_quoted(visible(known[key].text))}  # from {known[key].file}")
+        elif "string" in field.get("type", ()) and not key.startswith("data_license"):
+            lines.append(f"#?   {key}:  # {field['description']}")
+    if labelled:
+        lines.append("  facts:")
+        lines += [f"    {_quoted(fact.field)}: {_quoted(visible(fact.text))}  # from {fact.file}" for fact in labelled]
+    return [*lines, ""]
 
 
 def _on_hub(option: str, given: str) -> HubAddress:
@@ -119,14 +186,6 @@ def _no_hub_id(option: str, given: str) -> UsageError:
     return UsageError(f"{option} {given!r} is not a Hub id", hint=f"write it as {_HUB_ID}", code="usage-hub-id")
 
 
-def _optional(name: str, fields: Mapping[str, Any]) -> list[str]:
-    lines = [f"#? {name}:"]
-    for key, field in fields.items():
-        if "string" in field.get("type", ()) and not key.startswith("data_license"):
-            lines.append(f"#?   {key}:  # {field['description']}")
-    return [*lines, ""]
-
-
 def _about(schema: Mapping[str, Any], key: str) -> str:
     text: str = schema[key]["description"]
     return text.split(". ")[0].rstrip(".")
@@ -135,3 +194,114 @@ def _about(schema: Mapping[str, Any], key: str) -> str:
 def _quoted(text: str) -> str:
     """Write text as one YAML scalar on one line, whatever it holds."""
     return json.dumps(text, ensure_ascii=True)
+
+
+# What trainers leave beside a head about its training
+#
+# speculators writes ``run.yaml`` and ``train_command.txt`` beside its checkpoints, and ``val_metrics.json`` into each
+# (``speculators/train/config/artifacts.py``, ``train/checkpointer.py``, ``train/utils.py`` of 0.9.0). Trainers on
+# transformers' ``Trainer`` (ModelOpt's examples among them) write ``trainer_state.json``
+# (``transformers/trainer_callback.py``). Their ``training_args.bin`` is a pickle, and is not read.
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFact:
+    """One fact: the field of ``training`` in a manifest, its text, and its file's name.
+
+    ``labelled``: ``field`` is a label of ``training.facts`` and no field of its own.
+    """
+
+    field: str
+    text: str
+    file: str
+    labelled: bool = False
+
+
+def training_facts(folder: Path) -> list[TrainingFact]:
+    """Return what the files in a head's folder, or in the folder above it, say about its training.
+
+    Files that cannot be read, or hold something else, say nothing.
+    """
+    found = {fact.field: fact for fact in (*_of_transformers(folder), *_of_speculators(folder))}
+    return list(found.values())
+
+
+def _of_speculators(folder: Path) -> Iterator[TrainingFact]:
+    command = _near(folder, "train_command.txt")
+    if command is not None:
+        yield from _of_command(command)
+    run = _near(folder, "run.yaml")
+    stages = {} if run is None else _document(run)
+    train = stages.get("train") if isinstance(stages, Mapping) else None
+    if run is not None and isinstance(train, Mapping):
+        yield from _of_run(train, run.name)
+    metrics = folder / "val_metrics.json"
+    values = _document(metrics) if metrics.is_file() else {}
+    if isinstance(values, Mapping) and isinstance(values.get("loss_epoch"), (int, float)):
+        yield TrainingFact("Validation loss of the trainer", f"{values['loss_epoch']:g}", metrics.name, labelled=True)
+
+
+def _of_command(file: Path) -> Iterator[TrainingFact]:
+    text = _text(file)
+    if version := re.search(r"^# speculators: (\d[\w.+-]*)$", text, re.MULTILINE):
+        yield TrainingFact("framework", f"speculators {version[1]}", file.name)
+    if day := re.search(r"^# Timestamp: (\d{4}-\d\d-\d\d)T", text, re.MULTILINE):
+        yield TrainingFact("date", day[1], file.name)
+    if (size := re.search(r"^# World size: (\d+)$", text, re.MULTILINE)) and int(size[1]) > 1:
+        yield TrainingFact("hardware", f"{size[1]} devices", file.name)
+
+
+def _of_run(train: Mapping[str, Any], file: str) -> Iterator[TrainingFact]:
+    def stated(section: str, name: str) -> str:
+        own = train.get(section)
+        value = own.get(name) if isinstance(own, Mapping) else None
+        return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+    if data := stated("data", "data_path"):
+        yield from [TrainingFact("data", data, file)] if is_hub_id(data) else []
+    if loss := stated("loss", "loss_fn"):
+        yield TrainingFact("objective", loss, file)
+    if steps := stated("loss", "ttt_steps"):
+        yield TrainingFact("ttt_length", steps, file)
+    rate, epochs = stated("optimizer", "lr"), stated("trainer", "epochs")
+    schedule = [
+        stated("optimizer", "optimizer"),
+        rate and f"learning rate {rate}",
+        stated("scheduler", "scheduler_type"),
+        epochs and f"{epochs} epochs",
+    ]
+    if any(schedule):
+        yield TrainingFact("schedule", ", ".join(filter(None, schedule)), file)
+    if length := stated("data", "total_seq_len"):
+        yield TrainingFact("Tokens in a batch", length, file, labelled=True)
+
+
+def _of_transformers(folder: Path) -> Iterator[TrainingFact]:
+    state = _near(folder, "trainer_state.json")
+    values = {} if state is None else _document(state)
+    if state is None or not isinstance(values, Mapping) or not isinstance(values.get("global_step"), int):
+        return
+    said = [f"{values['global_step']:,} steps"]
+    epochs, batch = values.get("epoch"), values.get("train_batch_size")
+    said += [f"{epochs:g} epochs"] if isinstance(epochs, (int, float)) else []
+    said += [f"batches of {batch} on each device"] if isinstance(batch, int) else []
+    yield TrainingFact("schedule", ", ".join(said), state.name)
+
+
+def _near(folder: Path, name: str) -> Path | None:
+    """Return the file of this name in the folder, or in the one above, where trainers keep what all epochs share."""
+    return next((place / name for place in (folder, folder.parent) if (place / name).is_file()), None)
+
+
+def _document(file: Path) -> Any:
+    try:
+        return read_yaml(file).data if file.suffix == ".yaml" else parse_json(_text(file))
+    except (Eagle3HubError, ValueError, RecursionError):
+        return {}
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_text(file)
+    except (Eagle3HubError, OSError, ValueError):
+        return ""

@@ -61,12 +61,18 @@ class Chart:
 _MOST_NUMBERS = 24
 
 
-def alt_text(title: str, panels: Sequence[Panel], number: Callable[[float], str], label: str) -> str:
+INTERVALS = "95 % intervals"
+
+
+def alt_text(
+    title: str, panels: Sequence[Panel], number: Callable[[float], str], label: str, ends: str = INTERVALS
+) -> str:
     """Describe a chart with its numbers; if there are too many, with each series' lowest and highest.
 
     Args:
         number: writes a value with its unit.
         label: what the panels' labels mean, for example ``K``.
+        ends: what the series' intervals are.
     """
     count = sum(len(one.values) for panel in panels for one in panel.series)
     describe = _every_number if count <= _MOST_NUMBERS else _ends
@@ -75,7 +81,7 @@ def alt_text(title: str, panels: Sequence[Panel], number: Callable[[float], str]
         heading = f"{panel.title}: " if panel.title else ""
         parts += [heading + describe(one, panel.labels, number, label) for one in panel.series]
     if describe is _every_number and any(any(one.intervals) for panel in panels for one in panel.series):
-        parts.append("95 % intervals in parentheses.")
+        parts.append(f"{ends} in parentheses.")
     return f"{title}. " + " ".join(parts)
 
 

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from eagle3hub.charts.data import Chart, Panel, Series, alt_text, shortened, wrapped
+from eagle3hub.charts.data import INTERVALS, Chart, Panel, Series, alt_text, shortened, wrapped
+from eagle3hub.errors import UnavailableError
+from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.text import visible
 
 if TYPE_CHECKING:
@@ -78,6 +81,16 @@ def look(index: int) -> Look:
     return Look(PALETTE[index % len(PALETTE)], _MARKERS[index % len(_MARKERS)], _DASHES[index % len(_DASHES)])
 
 
+def require_drawing() -> None:
+    """Raise UnavailableError (``unavailable-charts-extra``) where matplotlib, which draws charts, is not installed."""
+    if find_spec("matplotlib") is None:
+        raise UnavailableError(
+            "charts are drawn with matplotlib, which this environment does not have",
+            hint=command_for_extra("charts"),
+            code="unavailable-charts-extra",
+        )
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Within the block, draw in this project's style, whatever the user's own matplotlib settings are."""
@@ -131,10 +144,11 @@ def framed(
         note: small print below the axes; lines end with a newline.
         share: which axes the panels share, as arguments of ``subplots``.
 
-    Raises ValueError if there is no panel.
+    Raises ValueError if there is no panel, and UnavailableError as `require_drawing` does.
     """
     if not panels:
         raise ValueError("a chart needs a panel")
+    require_drawing()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -317,7 +331,7 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
 
     Arguments and errors as for `acceptance_by_dataset`.
     """
-    return _lines(panels, title, note, ("draft tokens per round, K", "τ, tokens per round"), (_tau, "K = "))
+    return _lines(panels, title, note, ("draft tokens per round, K", "τ, tokens per round"), (_tau, "K = ", INTERVALS))
 
 
 @_once
@@ -327,7 +341,7 @@ def throughput_by_concurrency(panels: Sequence[Panel], *, title: str, note: str 
     Arguments and errors as for `acceptance_by_dataset`.
     """
     names = ("requests under way at a time", "new tokens per second")
-    return _lines(panels, title, note, names, (lambda value: f"{value:.1f}", ""))
+    return _lines(panels, title, note, names, (lambda value: f"{value:.1f}", "", "Lowest and highest run"))
 
 
 def _lines(
@@ -335,7 +349,7 @@ def _lines(
     title: str,
     note: str,
     axes_named: tuple[str, str],
-    told: tuple[Callable[[float], str], str],
+    told: tuple[Callable[[float], str], str, str],
 ) -> Chart:
     names = series_names(panels)
     with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
@@ -443,7 +457,12 @@ def _tau(value: float) -> str:
 
 
 def _finished(
-    figure: Figure, panels: Sequence[Panel], title: str, number: Callable[[float], str], label: str
+    figure: Figure,
+    panels: Sequence[Panel],
+    title: str,
+    number: Callable[[float], str],
+    label: str,
+    ends: str = INTERVALS,
 ) -> Chart:
     svg, png = saved(figure, title)
-    return Chart(svg, png, alt_text(title, panels, number, label))
+    return Chart(svg, png, alt_text(title, panels, number, label, ends))

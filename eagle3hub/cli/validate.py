@@ -43,6 +43,7 @@ from eagle3hub.cli.parameters import (
     NumPromptsOption,
     ReportOption,
     RunAnywayFlag,
+    SecondTurnsOption,
     SystemPromptOption,
     TargetNameOption,
     TargetOption,
@@ -129,6 +130,7 @@ def validate(
         ),
     ] = None,
     system_prompt: SystemPromptOption = None,
+    second_turns: SecondTurnsOption = None,
     max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
     topk: TopKOption = 1,
@@ -227,7 +229,13 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, engine_names, writable_report
+    from eagle3hub.validation.options import (
+        ReferenceOptions,
+        ValidateOptions,
+        engine_names,
+        writable_page,
+        writable_report,
+    )
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     settings = engine_settings(
@@ -240,9 +248,11 @@ def validate(
         pythons=pythons,
         attached=endpoints,
     )
-    for file in (report, html, write_acceptance_reference, save_responses):
+    for file in (report, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
+    if html is not None:
+        writable_page(html)
     if layouts is not None:
         for option, given in (
             ("--endpoint", endpoint or None),
@@ -307,7 +317,11 @@ def validate(
         in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
         local: dict[str, Any] = {"acceptance_reference": acceptance_reference, "engine_python": pythons}
         local |= {"responses": responses, "save_responses": save_responses}
-        local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
+        local |= {
+            "hidden_states": hidden_states,
+            "save_hidden_states": save_hidden_states,
+            "second_turns": second_turns,
+        }
         request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
         validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
@@ -315,6 +329,7 @@ def validate(
         device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
+        second_turns=second_turns,
         reference=reference,
         engine_python=pythons,
         endpoints=endpoints,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eagle3hub.card.manifest import License, Manifest, Target
 from eagle3hub.card.served import open_folders
+from eagle3hub.card.starter import unfilled
 from eagle3hub.card.vocabulary import terms
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.lint import lint_card
@@ -92,6 +93,7 @@ def _plain(text: str) -> str:
 
 GATES: dict[str, str] = {
     "publish-manifest": "the manifest that the folder was made from, and no file changed since",
+    "publish-blanks": "a manifest in which everything that `card init` left open is filled in",
     "publish-visibility": "a repository as private and as gated as the release asks for",
     "publish-head": "the folder holds a head",
     "publish-report": "reports of these bytes that passed, fit the manifest, and have numbers that follow",
@@ -151,6 +153,7 @@ def failed_gates(
     manifest = own if own is not None else given
     card = _parsed(files)
     found += [
+        *_blanks(manifest),
         *_heads(files, manifest),
         *report_problems(folder, files, manifest),
         *_card(card),
@@ -165,6 +168,11 @@ def failed_gates(
     order = list(GATES)
     named = {file.path for file in files}.union(links)
     return sorted((withhold_secrets(p, named) for p in dict.fromkeys(found)), key=lambda p: order.index(p.code))
+
+
+def _blanks(manifest: Manifest | None) -> Iterator[Problem]:
+    for field in unfilled(manifest) if manifest is not None else ():
+        yield gate_problem("publish-blanks", f"{field} is still what card init wrote", "fill it in, and release again")
 
 
 def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Ve
 from eagle3hub.engines.options import check_engine_settings, template_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.specs import engine_title, version_data
-from eagle3hub.errors import ConfigError, InputError, UsageError
+from eagle3hub.errors import ConfigError, InputError, ManifestError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, load_prompts
 from eagle3hub.system.documents import nearly_equal
@@ -171,6 +171,16 @@ def counts_within_response(engine: str) -> bool:
 
 
 # What a report states that does not follow from it.
+
+
+def check_derived(report: Report) -> None:
+    """Raise ManifestError (``report-contradiction``) for the first number that a report's counters do not give."""
+    for fault in contradictions(report):
+        raise ManifestError(
+            f"the report of the {report.head.layout} layout contradicts itself: {fault}",
+            hint="reports are written by eagle3hub validate and not edited; measure again",
+            code="report-contradiction",
+        )
 
 
 def contradictions(report: Report, head: Head | None = None) -> list[str]:
@@ -554,10 +564,15 @@ def _rows(job: RunSpec, run: EngineRun, without_head: EngineRun | None) -> tuple
                 new_tokens=len(result.tokens),
                 counts=result.counts,
                 identical=None if without_head is None else result.tokens == without_head.prompts[index].tokens,
-                tokens_sha256=hashlib.sha256(json.dumps(list(result.tokens)).encode()).hexdigest(),
+                tokens_sha256=tokens_sha256(result.tokens),
             )
         )
     return tuple(rows)
+
+
+def tokens_sha256(tokens: Sequence[int]) -> str:
+    """Return the SHA-256 (hex) of token ids, as reports and serving measurements state it."""
+    return hashlib.sha256(json.dumps(list(tokens)).encode()).hexdigest()
 
 
 def public(flags: Any, job: RunSpec, head: str, target: Target) -> Any:

@@ -278,11 +278,11 @@ def test_vllm_runs_the_rounds_of_the_reference_at_length(
 ) -> None:
     """With a system prompt before each prompt, too."""
     options = BenchOptions(
-        **{**SHORT, "context": "400", "engine": "reference,vllm", "system_prompt": "You are brief."},
+        **{**SHORT, "context": "256", "engine": "reference,vllm", "system_prompt": "You are brief."},
         engine_python={"vllm": vllm_python},
     )
     ours, theirs = bench([str(example_head)], str(smollm2_target), options).cells
-    assert {row.prompt_tokens for row in theirs.per_prompt} == {400}
+    assert {row.prompt_tokens for row in theirs.per_prompt} == {256}
     assert ours.counts == theirs.counts
     assert sum(one.rounds for one in ours.counts) > 60
 

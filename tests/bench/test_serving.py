@@ -177,7 +177,8 @@ def test_each_server_is_brought_up_once_and_compared_prompt_by_prompt(tmp_path: 
     assert cell.summary is not None
     assert cell.summary.acceptance is not None
     assert cell.summary.time_to_first_token.p50 == pytest.approx(0.1)
-    assert load_any_results(tmp_path / "new" / "results.json") == found
+    saved = load_any_results(tmp_path / "new" / "results.json")
+    assert replace(saved, measured_at=found.measured_at) == found
 
 
 def test_a_server_that_stops_fails_its_cells_and_a_later_run_goes_on(tmp_path: Path) -> None:
@@ -324,6 +325,15 @@ def test_tables_say_what_was_measured(tmp_path: Path) -> None:
     assert charts(run_serving(ONE, Table())) == {}, "one concurrency is no line"
 
 
+def test_an_interval_that_says_nothing_is_not_printed() -> None:
+    found = run_serving(ONE, Table())
+    (one, *_) = found.comparisons
+    wide = replace(found, comparisons=(replace(one, ci95=(0.01, 20.0)),))
+    assert tables(wide)[1].rows[0][2] == f"{one.ratio:.2f}×°"
+    (made,) = charts(run_serving(plan(), Table())).values()
+    assert made.alt.endswith("Lowest and highest run in parentheses.")
+
+
 def test_few_prompts_give_no_interval_and_say_so() -> None:
     found = run_serving(replace(ONE, datasets=(few(5),)), Table())
     assert found.comparisons[0].ci95 is None
@@ -387,7 +397,7 @@ def test_rows_of_sglang(server: str) -> None:
     assert found[0].counts == Counts(2, 6, 2, (1, 1, 0))
     assert (found[0].prompt_tokens, found[0].new_tokens) == (2, 4)
     assert (found[0].first, found[0].last) == (1.0, 3.0), "text, not the pieces around it"
-    body = endpoint.streamed_request(_job(), "hello")
+    body = endpoint.streamed_request(_job(), few(1).prompts[0])
     assert "return_token_ids" not in body, "SGLang refuses it in a stream"
     assert body["return_spec_tokens_details"]
     assert body["return_output_ids_in_sglext"]
@@ -500,6 +510,22 @@ def test_running_servers_are_compared_with_what_is_asked(
         with pytest.raises(InputError) as error:
             run_serving(wrong, RealServers(wrong))
     assert error.value.code == "endpoint-draft-tokens"
+
+
+@pytest.mark.usefixtures("no_install")
+def test_servers_of_two_versions_are_not_compared(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = sglang_pieces([5, 6, 7], [1, 1])
+    monkeypatch.setattr(measure, "send", lambda load, _python: _sent(pieces)(load))
+    info = {**SGLANG, "speculative_num_steps": 2, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 3}
+    with (
+        standing_in(StandIn(info=info)) as ours,
+        standing_in(StandIn(info={"version": "2", "dtype": "float32"})) as theirs,
+    ):
+        options = replace(OPTIONS, engine="sglang", endpoints={"sglang": ours}, target_name="org/target")
+        found = planned(pair, options, concurrency="4", baseline=f"none={theirs}", runs=1)
+        results = run_serving(found, RealServers(found))
+    assert [(cell.verdict, cell.code) for cell in results.cells] == [("pass", None), ("fail", "serving-version")]
+    assert "the baseline's server is SGLang 2, and the head's is 1" in results.cells[1].reason
 
 
 @pytest.mark.usefixtures("no_install")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import card_samples as samples
 import pytest
 
 from eagle3hub.card import load_manifest, render_text
-from eagle3hub.card.starter import starter
+from eagle3hub.card.starter import TrainingFact, starter, training_facts, unfilled, write_starter
 from eagle3hub.errors import UsageError
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+EXPORTED, TRAINERS = FIXTURES / "exporters", FIXTURES / "trainers"
 
 
 def test_it_loads_and_gives_a_card(tmp_path: Path) -> None:
     path = tmp_path / "release.yaml"
     path.write_text(starter(samples.make_head(), "head", samples.TARGET), encoding="utf-8")
     manifest = load_manifest(path)
-    assert (manifest.layouts.main, manifest.target.id) == ("specforge", samples.TARGET)
+    assert (manifest.layouts.main, manifest.target.id) == ("universal", samples.TARGET)
+    assert unfilled(manifest) == ["release.summary", "release.repo"]
     assert manifest.release.repo == "your-name/SmolLM2-135M-Instruct-eagle3"
     assert "8,923,392 parameters, 8,192 of 49,152 tokens" in path.read_text()
     assert "after target layers 1, 14, 26" in path.read_text()
@@ -32,6 +37,56 @@ def test_the_optional_lines_load_once_unmarked(tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     manifest = load_manifest(path)
     assert manifest.limitations and manifest.citations and manifest.training.facts and manifest.target.revision
+
+
+def test_a_head_that_is_not_universal_keeps_its_layout_and_says_why(tmp_path: Path) -> None:
+    output = tmp_path / "release.yaml"
+    write_starter(str(EXPORTED / "speculators-plain/head"), samples.TARGET, "alice/head", output)
+    assert "  main: speculators  # not universal: the head has its own embed_tokens.weight" in output.read_text()
+    manifest = load_manifest(output)
+    assert (manifest.layouts.main, unfilled(manifest)) == ("speculators", ["release.summary"])
+
+
+def test_a_head_that_the_target_makes_universal_is_suggested_so(tmp_path: Path) -> None:
+    output = tmp_path / "release.yaml"
+    write_starter(str(EXPORTED / "specjax-saved/head"), samples.TARGET, "alice/head", output)
+    assert "  main: universal" in output.read_text()
+
+
+def test_what_trainers_leave_beside_a_head_is_filled_in(tmp_path: Path) -> None:
+    """Files that speculators 0.9.0 and transformers 5 wrote."""
+    shutil.copytree(TRAINERS / "speculators", tmp_path / "run")
+    shutil.copytree(EXPORTED / "speculators-plain/head", tmp_path / "run/2", dirs_exist_ok=True)
+    write_starter(str(tmp_path / "run/2"), samples.TARGET, "alice/head", tmp_path / "release.yaml")
+    assert load_manifest(tmp_path / "release.yaml").training.facts == (
+        ("Framework", "speculators 0.9.0"),
+        ("Objective", "kl_div"),
+        ("Schedule", "adamw, learning rate 0.0003, cosine, 3 epochs"),
+        ("TTT length", "4"),
+        ("Date", "2026-11-30"),
+        ("Tokens in a batch", "4096"),
+        ("Validation loss of the trainer", "1.734"),
+    )
+    assert training_facts(TRAINERS / "transformers") == [
+        TrainingFact("schedule", "480 steps, 2 epochs, batches of 8 on each device", "trainer_state.json")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.yaml", "train: [a, b]"),
+        ("run.yaml", "{"),
+        ("run.yaml", "!!python/name:os.system x"),
+        ("trainer_state.json", '{"global_step": "many"}'),
+        ("trainer_state.json", "[" * 5000),
+        ("val_metrics.json", '{"loss_epoch": "low"}'),
+        ("train_command.txt", "\xff"),
+    ],
+)
+def test_files_that_hold_something_else_say_nothing(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    assert training_facts(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["no-slash", "a/b\nrelease: x", "{{ 7*7 }}/x", "a/b#c", "../x"])

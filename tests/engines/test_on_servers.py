@@ -18,7 +18,7 @@ from support.versions import SGLANG, VLLM
 
 from eagle3hub.benchmarking import BenchOptions
 from eagle3hub.benchmarking.serving.load import load_generator, send
-from eagle3hub.benchmarking.serving.measure import measured_rows, tokens_sha256
+from eagle3hub.benchmarking.serving.measure import measured_rows
 from eagle3hub.benchmarking.serving.plan import Contender, ServingPlan
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -29,6 +29,7 @@ from eagle3hub.errors import InputError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.releasing.demo import NAME
 from eagle3hub.system.progress import silent
+from eagle3hub.validation.derive import tokens_sha256
 from eagle3hub.validation.report import check_report
 from eagle3hub.validation.target import Target
 
@@ -245,3 +246,19 @@ def test_a_busy_server_counts_every_prompt_as_if_it_were_alone(
     assert [one.counts for one in again.prompts] == [one.counts for one in alone.prompts[:2]]
     overlapping = [sum(a.sent < b.last and b.sent < a.last for b in found) for a in found]
     assert max(overlapping) >= 16, "16 requests were under way at a time"
+
+
+def test_a_stream_of_sglang_holds_the_counters_of_its_request(
+    sglang_server: str, job: RunSpec, smollm2_target: Path
+) -> None:
+    prompts = load_prompts("smoke", 4)
+    job = replace(job, prompts=prompts, max_new_tokens=64)
+    target = Target(str(smollm2_target), NAME, None, None, None)
+    contender = Contender("head", "eagle3", None, 3, is_baseline=False, url=sglang_server)
+    plan = ServingPlan(target, (contender,), (prompts,), (2,), 1, 0, ("sglang",), BenchOptions(), 0.0)
+    (cell,) = next(plan.groups())[2]
+    python = load_generator().python
+    found = measured_rows(cell, attach("sglang", sglang_server), job, 600, lambda load: send(load, python))
+    counted = [row.counts for row in found if row.counts is not None]
+    assert [(one.rounds, list(one.accepted_per_position)) for one in counted] == REACHED[:4]
+    assert all(row.sent < row.first < row.last for row in found)

@@ -96,6 +96,25 @@ def test_a_waiver_is_in_the_printed_command(
     assert "waived publish-terms" in out
 
 
+def test_what_card_init_left_open_is_not_published(
+    hub: WritableHub, one_head: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    document = yaml.safe_load(one_head.read_text())
+    head = one_head.parent / document["head"]["source"]
+    status, out, err = cli("card", "init", head, "--target", "alice/target", "--output", "fresh.yaml")
+    assert status == 0, out + err
+    fresh = yaml.safe_load((tmp_path / "fresh.yaml").read_text())["release"]
+    document["release"] |= {"summary": fresh["summary"], "repo": fresh["repo"]}
+    folders.write_yaml(one_head, document)
+    status, out, err = cli("release", one_head, "--dry-run", "--output", "made")
+    assert status == 0, out + err
+    status, out, _ = cli("publish", "made", "--dry-run", "--json")
+    blanks = [p["message"].split()[0] for p in json.loads(out)["problems"] if p["code"] == "publish-blanks"]
+    assert (status, blanks) == (1, ["release.summary", "release.repo"])
+    assert hub.uploads == []
+
+
 def asks(release: Path, **settings: object) -> None:
     """Write this publishing section into the manifest of a release folder."""
     complete(release, release / "release.yaml", publish=PublishSettings(**settings))  # type: ignore[arg-type]

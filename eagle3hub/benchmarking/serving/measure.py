@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +34,9 @@ from eagle3hub.errors import InputError, OutputError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress, silent
+from eagle3hub.validation.derive import tokens_sha256
 from eagle3hub.validation.engine_runner import interpreter, preflight_check, stops
-from eagle3hub.validation.target import context_length, kv_cache_gib
+from eagle3hub.validation.target import kv_cache_gib, with_room
 
 DEFAULTS = ServingOptions()
 _START_SECONDS = 1800.0
@@ -119,9 +119,7 @@ class RealServers:
     def _spec(self, contender: Contender, cells: Sequence[ServingCell]) -> RunSpec:
         options, target, prompts = self._plan.options, self._plan.target, [cell.prompts for cell in cells]
         head = None if contender.head is None else open_head(contender.head.source, target=target.source)
-        longest = max(len(prompt.text.encode()) for one in prompts for prompt in one.prompts)
-        tokens = context_length(target, longest, options.max_new_tokens)
-        return RunSpec(
+        spec = RunSpec(
             target=target.source,
             head=None if contender.head is None else Path(contender.head.source),
             prompts=prompts[0],
@@ -131,14 +129,15 @@ class RealServers:
             max_new_tokens=options.max_new_tokens,
             temperature=self._plan.temperature,
             seed=options.seed,
-            max_model_len=tokens,
-            kv_cache_gib=kv_cache_gib(target, tokens * self._plan.seats),
             parallel_drafting=head is not None and head.semantics.parallel_drafting,
             engine_settings=options.engine_settings,
             baseline="none" if contender.head is not None else contender.method,
             concurrency=self._plan.seats,
             serves=True,
         )
+        tokens = max(with_room(replace(spec, prompts=one), target).max_model_len for one in prompts)
+        room = kv_cache_gib(target, tokens * self._plan.seats)
+        return replace(spec, max_model_len=tokens, kv_cache_gib=room)
 
     def _foresee(self, engine: str, version: str, contender: Contender, spec: RunSpec) -> None:
         """Raise CellFault where the engine would refuse a head's files, or serve them silently wrong."""
@@ -176,6 +175,13 @@ class RealServers:
     ) -> Measure:
         endpoint = attach(engine, url, drafts=spec.method != "none")
         unchecked = () if server is not None else endpoint.compare_settings(spec)
+        head_runs = self.version(engine)
+        if server is None and endpoint.version != head_runs:
+            raise CellFault(
+                "serving-version",
+                f"the baseline's server is {engine_title(engine)} {endpoint.version}, and the head's is {head_runs}: "
+                "what is compared would be two versions",
+            )
 
         def measure(cell: ServingCell) -> Answered:
             job = replace(spec, prompts=cell.prompts)
@@ -233,11 +239,6 @@ def measured_rows(
             )
         )
     return tuple(rows)
-
-
-def tokens_sha256(tokens: Sequence[int]) -> str:
-    """Return the SHA-256 (hex) of token ids, with commas between."""
-    return hashlib.sha256(",".join(map(str, tokens)).encode()).hexdigest()
 
 
 # Run a plan that can be interrupted: every finished cell is saved, and a later run continues

@@ -15,11 +15,11 @@ from eagle3hub.benchmarking.serving.load import AIPERF
 from eagle3hub.engines.base import DEVICES, DTYPES, Method
 from eagle3hub.engines.options import ENDPOINT_ENGINES, endpoint_urls
 from eagle3hub.errors import InputError, UsageError
-from eagle3hub.prompts import PromptSet, load_prompts
+from eagle3hub.prompts import PromptSet, contexts_of
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.options import REFERENCE, check_started
-from eagle3hub.validation.target import Target, check_rendering, identify_target
+from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for
 
 LOAD_GENERATOR = f"AIPerf {AIPERF.version}"
 MOST_RUNS = 100
@@ -85,6 +85,7 @@ class ServingSettings:
     warmup: int
     seats: int | None
     chat_template: str
+    system_prompt: str | None
     load_generator: str
     engine_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -176,6 +177,7 @@ class ServingPlan:
             warmup=at_a_time if self.warmup is None else self.warmup,
             seats=None if contender.url is not None else self.seats,
             chat_template="the target's own",
+            system_prompt=options.system_prompt,
             load_generator=LOAD_GENERATOR,
             engine_settings=options.engine_settings.to_json(),
         )
@@ -198,7 +200,21 @@ def serving_plan(
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
     sets = listed("--datasets", options.datasets, str, "names or files")
-    prompts = tuple(load_prompts(name, options.num_prompts, progress=progress) for name in sets)
+    prompts = tuple(
+        one
+        for name in sets
+        for one in load_prompts_for(
+            identity,
+            name,
+            num_prompts=options.num_prompts,
+            contexts=[] if options.context is None else contexts_of(options.context),
+            system_prompt=options.system_prompt,
+            template_options=options.engine_settings.chat_template,
+            new_tokens=options.max_new_tokens + max(drafts),
+            after=options.second_turns,
+            progress=progress,
+        )
+    )
     _distinct("--datasets", [one.name for one in prompts])
     for one in prompts:
         if len(one.prompts) < max(concurrencies):

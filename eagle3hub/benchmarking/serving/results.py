@@ -37,7 +37,7 @@ class RequestRow:
     """One request of a run.
 
     Attributes:
-        prompt_tokens, new_tokens: lengths. tokens_sha256: of the new tokens' ids, with commas between.
+        prompt_tokens, new_tokens: lengths. tokens_sha256: of the new tokens' ids.
         sent, first, last: when it was sent, and when its first and last token came, in seconds of the run's clock.
         counts: None if the server does not draft, or does not count each request.
     """
@@ -217,7 +217,7 @@ class ServingRecord:
             "key": self.key,
             "server": self.server,
             "engine": {"name": self.engine, "version": self.engine_version, "environment": dict(self.environment)},
-            "prompts": asdict(self.prompts),
+            "prompts": self.prompts.to_json(),
             "settings": asdict(self.settings),
             "run": self.run,
             "verdict": self.verdict,
@@ -237,7 +237,7 @@ class ServingRecord:
             engine=data["engine"]["name"],
             engine_version=data["engine"]["version"],
             environment=data["engine"]["environment"],
-            prompts=CellPrompts(**data["prompts"]),
+            prompts=CellPrompts.from_json(data["prompts"]),
             settings=ServingSettings(**data["settings"]),
             run=data["run"],
             verdict=data["verdict"],
@@ -307,7 +307,7 @@ class ServingResults:
             "tool": {"name": "eagle3hub", "version": self.tool_version},
             "measured_at": self.measured_at,
             "target": self.target.to_json(),
-            "heads": [asdict(head) for head in self.heads],
+            "heads": [head.to_json() for head in self.heads],
             "servers": [asdict(server) for server in self.servers],
             "runs": self.runs,
             "cells_planned": self.cells_planned,
@@ -460,7 +460,7 @@ def results_of(plan: ServingPlan, cells: Sequence[ServingRecord]) -> ServingResu
         tool_version=__version__,
         measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         target=plan.target.identity,
-        heads=tuple(BenchedHead(head.name, head.layout, head.digest) for head in plan.heads),
+        heads=tuple(BenchedHead(head.name, head.layout, head.digest, head.context) for head in plan.heads),
         servers=servers,
         runs=plan.runs,
         cells_planned=plan.size,

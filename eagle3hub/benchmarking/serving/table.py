@@ -21,6 +21,8 @@ from eagle3hub.metrics import MIN_PROMPTS
 from eagle3hub.system.text import visible
 
 _NOTHING = "–"
+_WIDEST = 100
+"""Ends of an interval that are further apart say nothing, and are not printed."""
 _DATASET = Column(("data set",), "left")
 _AT_A_TIME = Column(("at a", "time"))
 Place = tuple[str, str, int]
@@ -85,6 +87,7 @@ def describe(server: MeasuredServer) -> str:
 def _conditions(cell: ServingRecord) -> list[str]:
     settings, ran = cell.settings, cell.environment
     devices = settings.engine_settings.get("tensor_parallel", 1)
+    system = "no system prompt" if settings.system_prompt is None else f"system prompt {settings.system_prompt!r}"
     where = ran.get("processor") or "a running server, whose hardware is not known"
     out = [
         f"Hardware: {where}"
@@ -92,7 +95,7 @@ def _conditions(cell: ServingRecord) -> list[str]:
         + f"; {settings.dtype} on "
         f"{settings.device}; tensor parallel size {devices if settings.device != 'server' else 'not known'}",
         f"Settings: up to {settings.max_new_tokens} new tokens, temperature {settings.temperature:g}, seed "
-        f"{settings.seed}, chat template: {settings.chat_template}, no system prompt; sent by "
+        f"{settings.seed}, chat template: {settings.chat_template}, {system}; sent by "
         f"{settings.load_generator}, which keeps as many requests under way as a row says.",
     ]
     further = {k: v for k, v in settings.engine_settings.items() if k != "tensor_parallel"}
@@ -140,14 +143,17 @@ def _speedups(results: ServingResults, places: Sequence[Place], title: str) -> T
     ]
     columns = (_DATASET, _AT_A_TIME, *(Column((s.name, "against", b.name)) for s, b in pairs))
     marked = any(text.endswith(NOISE) for row in rows for text in row)
-    told = f"{NOISE} not shown to be faster or slower: the 95 % interval includes 1, or there is none"
+    told = (
+        f"{NOISE} not shown to be faster or slower: the 95 % interval includes 1, or is wider than a factor of "
+        f"{_WIDEST}, or there is none"
+    )
     return Table(f"Speed-up, {title}", columns, tuple(rows), 2, (told,) if marked else ())
 
 
 def _ratio(one: ServingComparison | None) -> str:
     if one is None:
         return _NOTHING
-    if one.ci95 is None:
+    if one.ci95 is None or one.ci95[1] > _WIDEST * one.ci95[0]:
         return f"{one.ratio:.2f}×{NOISE}"
     low, high = one.ci95
     return f"{one.ratio:.2f}× ({low:.2f}–{high:.2f})" + (NOISE if low <= 1 <= high else "")
@@ -188,8 +194,10 @@ def _acceptance(results: ServingResults, places: Sequence[Place], title: str) ->
     if not any(text != _NOTHING for row in rows for text in row[2:]):
         return None
     columns = (_DATASET, _AT_A_TIME, *(Column((server.name,)) for server in drafting))
-    note = "each answer's own counters, so that other requests on the server do not matter; first run"
-    return Table(f"Acceptance length τ, {title}", columns, tuple(rows), 2, (note,))
+    notes = ["from each answer's own counters, so other requests on the server do not matter; first run"]
+    if any(server.method == "ngram" for server in drafting):
+        notes.append("n-grams: only over the rounds in which something was drafted")
+    return Table(f"Acceptance length τ, {title}", columns, tuple(rows), 2, tuple(notes))
 
 
 def _tau(runs: Sequence[ServingRecord]) -> str:
