@@ -52,8 +52,8 @@ FOLDERS = {
 }
 """Options that write a folder."""
 READ = {
-    "validate": ("_manifest", "acceptance_reference", "responses", "hidden_states", "slurm_profile"),
-    "bench": ("slurm_profile",),
+    "validate": ("_manifest", "acceptance_reference", "responses", "hidden_states", "second_turns", "slurm_profile"),
+    "bench": ("against", "second_turns", "slurm_profile"),
     "jobs resume": ("run_folder", "slurm_profile"),
     "publish": ("folder", "manifest", "sign"),
     "verify": ("key",),

@@ -168,6 +168,8 @@ def _print(
             told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
             deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
             out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
+        if verdict.noted:
+            out.print(f"\n[yellow]{escape(verdict.noted)}[/]")
 
 
 def _folded(argv: tuple[str, ...]) -> str:
