@@ -116,6 +116,10 @@ CASES: dict[str, Callable[[Path], list[Argv]]] = {
         ["validate", at / f"head{NAME}", "--target", at / f"target{NAME}", "--prompts", at / "prompts.jsonl"],
         ["validate", at / "odd", "--target", EVIL, "--engine", EVIL],
     ],
+    "states": lambda at: [
+        ["states", at / f"target{NAME}", "--output", at / f"states{NAME}"],
+        ["states", EVIL, "--output", at / NAME, "--aux-layers", EVIL],
+    ],
     "bench": lambda at: [
         ["bench", at / f"head{NAME}", "--target", at / f"target{NAME}", "--datasets", at / "prompts.jsonl"],
         ["bench", at / "odd", "--target", EVIL, "--datasets", EVIL],

@@ -45,6 +45,7 @@ FOLDERS = {
     "card write": ("folder",),
     "release": ("output", "work", "run_folder"),
     "demo": ("output",),
+    "states": ("output",),
 }
 """Options that write a folder."""
 READ = {

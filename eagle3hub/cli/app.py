@@ -33,6 +33,7 @@ _COMMANDS = (
     ("convert", "convert"),
     ("diff", "diff"),
     ("validate", "validate"),
+    ("states", "states"),
     ("bench", "bench"),
     ("recipe", "recipe"),
     ("publish", "publish"),
