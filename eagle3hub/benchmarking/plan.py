@@ -306,6 +306,7 @@ class BenchOptions:
         context: lengths in tokens (``1k,4k``) that prompts are brought to with text of their set, each a data set of
             its own; None: prompts as they are.
         system_prompt: goes before every prompt; None for none.
+        second_turns: file of the target's responses to the first turns, to measure the second ones; None: the first.
         draft_tokens, temperature, engine: one or several of each; every combination is measured.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
@@ -327,6 +328,7 @@ class BenchOptions:
     num_prompts: int | None = None
     context: str | None = None
     system_prompt: str | None = None
+    second_turns: str | Path | None = None
     max_new_tokens: int = 128
     drafting: str = "greedy"
     seed: int = 0
@@ -384,6 +386,7 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
             system_prompt=options.system_prompt,
             template_options=options.engine_settings.chat_template,
             new_tokens=options.max_new_tokens + max(drafts),
+            after=options.second_turns,
             progress=progress,
         )
     ]

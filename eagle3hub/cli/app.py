@@ -36,6 +36,7 @@ _COMMANDS = (
     ("states", "states"),
     ("bench", "bench"),
     ("recipe", "recipe"),
+    ("profile", "profile"),
     ("publish", "publish"),
     ("verify", "publish"),
     ("release", "release"),

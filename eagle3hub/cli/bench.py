@@ -36,6 +36,7 @@ from eagle3hub.cli.parameters import (
     NumDraftTokensOption,
     NumPromptsOption,
     RunAnywayFlag,
+    SecondTurnsOption,
     SystemPromptOption,
     TargetNameOption,
     TargetOption,
@@ -60,8 +61,8 @@ if TYPE_CHECKING:
     from eagle3hub.benchmarking.serving.plan import ServingOptions
 
 _OF_THE_WHOLE = (
-    "heads", "target", "device", "datasets", "draft_tokens", "temperature", "engine", "base", "against", "output",
-    "resume", "list_datasets", *ELSEWHERE,
+    "heads", "target", "device", "datasets", "context", "draft_tokens", "temperature", "engine", "base", "against",
+    "output", "resume", "list_datasets", *ELSEWHERE,
 )  # fmt: skip
 """Parameters that the tasks of a run on Slurm share out or do not have."""
 
@@ -105,6 +106,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             ),
         ] = None,
         system_prompt: SystemPromptOption = None,
+        second_turns: SecondTurnsOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[
             str,
@@ -226,6 +228,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             num_prompts=num_prompts,
             context=context,
             system_prompt=system_prompt,
+            second_turns=second_turns,
             max_new_tokens=max_new_tokens,
             drafting=drafting,
             seed=seed,
@@ -274,7 +277,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             refuse_endpoints(options.endpoints)
             told = ["--target", target, "--device", options.device]
             tasks, whole = slurm.bench_tasks(
-                plan, datasets, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
+                plan, datasets, context, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
             )
             ran = run_on_slurm(
                 "bench",

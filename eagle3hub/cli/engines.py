@@ -254,7 +254,7 @@ def check(
 
 @app.command()
 def probe(
-    name: Annotated[str, typer.Argument(help="Engine: vllm, sglang or trtllm.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Engine: vllm, sglang, sglang-jax or trtllm.", show_default=False)],
     python: Annotated[
         Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
     ] = None,

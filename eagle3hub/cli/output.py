@@ -304,7 +304,7 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
             *("engine_python", "endpoint", "tensor_parallel", "engine_arg", "engine_env", "device_map"),
             *("batch_tokens", "target_name"),
         ),
-        _LONG: ("max_new_tokens", "context", "timeout"),
+        _LONG: ("max_new_tokens", "context", "second_turns", "timeout"),
         _AGAINST: (
             *("acceptance_reference", "reference_head", "responses", "hidden_states", "states_layers"),
             *("states_convention", "own_texts"),
@@ -323,7 +323,7 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
             *("engine_python", "endpoint", "tensor_parallel", "engine_arg", "engine_env", "device_map"),
             *("batch_tokens", "target_name"),
         ),
-        _LONG: ("max_new_tokens", "context", "timeout"),
+        _LONG: ("max_new_tokens", "context", "second_turns", "timeout"),
         _AGAINST: ("base", "against", "min_acceptance_length"),
         "Speed under load": ("concurrency", "baseline", "runs", "warmup"),
         _OUTPUT: ("resume", "as_json", "quiet"),

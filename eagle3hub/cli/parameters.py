@@ -111,6 +111,14 @@ NumPromptsOption = Annotated[
         help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
     ),
 ]
+SecondTurnsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The target's responses to the first turns (--save-responses): measure the second turns, after these.",
+        show_default="the first turns",
+    ),
+]
 SystemPromptOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Put this before every prompt.", show_default="none")
 ]

@@ -43,6 +43,7 @@ from eagle3hub.cli.parameters import (
     NumPromptsOption,
     ReportOption,
     RunAnywayFlag,
+    SecondTurnsOption,
     SystemPromptOption,
     TargetNameOption,
     TargetOption,
@@ -151,6 +152,7 @@ def validate(
         ),
     ] = None,
     system_prompt: SystemPromptOption = None,
+    second_turns: SecondTurnsOption = None,
     max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
     topk: TopKOption = 1,
@@ -342,7 +344,11 @@ def validate(
         in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
         local: dict[str, Any] = {"acceptance_reference": acceptance_reference, "engine_python": pythons}
         local |= {"responses": responses, "save_responses": save_responses}
-        local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
+        local |= {
+            "hidden_states": hidden_states,
+            "save_hidden_states": save_hidden_states,
+            "second_turns": second_turns,
+        }
         request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
         validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
@@ -350,6 +356,7 @@ def validate(
         device=device_for(device, engine_names(engine), pythons, endpoints, quiet=quiet),
         acceptance_reference=acceptance_reference,
         reference_head=reference_head,
+        second_turns=second_turns,
         reference=reference,
         engine_python=pythons,
         endpoints=endpoints,
