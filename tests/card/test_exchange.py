@@ -55,7 +55,10 @@ def test_a_profile_goes_out_of_a_report_and_comes_back_the_same(tmp_path: Path, 
     rounds = sum(row.counts.rounds for row in entry.counted.per_prompt)
     first = sum(row.counts.accepted_per_position[0] for row in entry.counted.per_prompt)
     assert made["marginal_accept_rates"][0] == round(first / rounds, 6)
-    assert sum(made["acceptance_length_histogram"].values()) == rounds
+    histogram = {int(n): count for n, count in made["acceptance_length_histogram"].items()}
+    assert (sorted(histogram), sum(histogram.values())) == ([1, 2, 3, 4], rounds)
+    tokens = sum(n * count for n, count in histogram.items())
+    assert round(tokens / rounds, 6) == made["mean_accept_length"], "a round gives the target's own token too"
     assert made["validation"]["mean_consistency"]["passed"] is True
     assert made["accept_length_model"] == "chain_analytic"
     conditions = made["measurement_conditions"]
