@@ -532,8 +532,9 @@ _HEAD_WORDS = re.compile(
     re.I | re.M,
 )
 _OWN_WORDS = re.compile(
-    rf"\b(?:this|the) (?:model|repo|repository|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}"
-    rf"\b(?:is|contains|was|holds)\b[^.\n]{{0,80}}\b{_DRAFT}|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
+    rf"\b(?:this|the) (?:model|repo\w*|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}"
+    rf"\b(?:is|contains|was|holds)\b[^.\n]{{0,80}}\b{_DRAFT}"
+    rf"|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
     rf"|\bthis is an?\b[^.\n]{{0,60}}\b{_DRAFT}"
     rf"|(?<!train )(?<!training )\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d"
     rf"|^(?![^.\n]{{0,60}}\btrain)[^.\n]{{0,60}}{_DRAFT} (?:for|of) \S*\d|\S{{4,}}-eagle-?3?$",
