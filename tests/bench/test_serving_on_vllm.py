@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import heads, targets, variants
-from support.mtp import HEAD_DIM, HEADS, HIDDEN, INTER, KV, save_target, train_mtp
+from support.mtp import HIDDEN, save_target, train_mtp
 from support.versions import VLLM
 from typer.testing import CliRunner
 from validate.trained import trained, write_prompts
@@ -21,7 +21,7 @@ from eagle3hub.head import Rope, Semantics
 
 pytestmark = pytest.mark.engine
 NEW = 40
-D = {**heads.DIMS, "hidden": HIDDEN, "inter": INTER, "heads": HEADS, "kv": KV, "head_dim": HEAD_DIM}
+D = {**heads.DIMS, "hidden": HIDDEN, "inter": 192, "heads": 4, "kv": 2, "head_dim": 32}
 D |= {"vocab": targets.VOCAB, "draft": 60}
 
 

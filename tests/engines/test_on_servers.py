@@ -64,6 +64,7 @@ def vllm_server(vllm_python: Path, smollm2_target: Path, tmp_path_factory: pytes
         PER_REQUEST: "summary",
     }
     command = [str(vllm_python), "-s", "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    command.append("--no-enable-prefix-caching")  # the same prompts come again
     command += [word for pair in options.items() for word in pair]
     environment = {
         "VLLM_SERVER_DEV_MODE": "1",
