@@ -94,7 +94,7 @@ class Mtp(nn.Module):
         return out
 
 
-def train_mtp(folder: Path, questions: Sequence[str], new: int, epochs: int = 60, rate: float = 0.003) -> float:
+def train_mtp(folder: Path, questions: Sequence[str], new: int, epochs: int = 25, rate: float = 0.006) -> float:
     """Add an MTP layer to the target that knows its answers to ``questions``; the share of tokens it then tells."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
