@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,9 @@ import torch
 from support import heads, targets, variants
 from support.mtp import HIDDEN, save_target, train_mtp
 from support.versions import VLLM
-from typer.testing import CliRunner
 from validate.trained import trained, write_prompts
 
 from eagle3hub.benchmarking.serving.results import ServingResults, load_any_results
-from eagle3hub.cli.app import app
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.head import Rope, Semantics
@@ -63,13 +62,18 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
 
 
 def test_a_head_and_all_its_baselines(
-    head: Path, target: Path, prompts: Path, vllm_python: Path, tmp_path: Path
+    cli: Callable[..., tuple[int, str, str]],
+    head: Path,
+    target: Path,
+    prompts: Path,
+    vllm_python: Path,
+    tmp_path: Path,
 ) -> None:
     command = ["bench", f"ours={head}", "--target", str(target), "--target-name", "owner/target", "--engine", "vllm"]
     command += ["--engine-python", f"vllm={vllm_python}", "--datasets", str(prompts), "--concurrency", "4"]
     command += ["--baseline", "none,mtp:1,ngram", "--runs", "2", "--max-new-tokens", "40", "--output", str(tmp_path)]
-    ran = CliRunner().invoke(app, command)
-    assert ran.exit_code == 0, ran.output
+    code, _, err = cli(*command)
+    assert code == 0, err
     found = load_any_results(tmp_path / "results.json")
     assert isinstance(found, ServingResults)
     assert {cell.engine_version for cell in found.cells} == {VLLM}
