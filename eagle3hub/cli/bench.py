@@ -44,7 +44,11 @@ from eagle3hub.cli.parameters import (
     TimeoutOption,
     TopKOption,
     device_for,
+    drafting_completed,
+    dtype_completed,
     engine_settings,
+    engines_completed,
+    sets_completed,
     target_of,
 )
 from eagle3hub.errors import UsageError
@@ -75,14 +79,23 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
         target: TargetOption = None,
-        datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
-            "mt_bench,humaneval,gsm8k"
-        ),
-        draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
+        datasets: Annotated[
+            str,
+            typer.Option(
+                metavar="SET,…",
+                help="Names of sets (see --list-datasets), or JSON Lines files.",
+                autocompletion=sets_completed,
+            ),
+        ] = ("mt_bench,humaneval,gsm8k"),
+        draft_tokens: Annotated[
+            str, typer.Option(metavar="N,…", help="Tokens drafted per round (K), with commas.")
+        ] = "3",
         topk: TopKOption = 1,
         num_draft_tokens: NumDraftTokensOption = None,
-        temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
-        engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
+        temperature: Annotated[str, typer.Option(metavar="X,…", help="Temperatures, with commas; 0 is greedy.")] = "0",
+        engine: Annotated[
+            str, typer.Option(metavar="NAME,…", help="Engines, with commas.", autocompletion=engines_completed)
+        ] = "reference",
         num_prompts: NumPromptsOption = None,
         context: Annotated[
             str | None,
@@ -95,10 +108,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         system_prompt: SystemPromptOption = None,
         second_turns: SecondTurnsOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
-        drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
+        drafting: Annotated[
+            str,
+            typer.Option(
+                metavar="HOW", help="Above temperature 0: greedy or probabilistic.", autocompletion=drafting_completed
+            ),
+        ] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
         device: DeviceOption = None,
-        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+        dtype: Annotated[
+            str, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16.", autocompletion=dtype_completed)
+        ] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")

@@ -242,7 +242,7 @@ def _settings(report: Report) -> Iterator[str]:
         check_engine_settings(settings.engine_settings)
     except UsageError as error:
         yield f"its engine settings cannot have been run: {error.message}"
-    started = [entry.engine for entry in report.engines if entry.engine != REFERENCE and entry.device != SERVER]
+    started = [e.engine for e in report.engines if e.engine != REFERENCE and not _is_attached(e)]
     if settings.engine_settings != settings.engine_settings.of_run(started):
         yield "engine settings are stated for engines that were not started"
     k, verified = settings.draft_tokens, settings.num_draft_tokens
@@ -394,6 +394,11 @@ def _speed(entry: Entry, outcome: Counted) -> Iterator[str]:
         yield f"{stated:g} tokens per second are stated, and the prompts' {tokens} in {seconds:g} seconds are not that"
 
 
+def _is_attached(entry: Entry) -> bool:
+    """Whether an engine was a running server; one that shows its device is known by its flags."""
+    return entry.device == SERVER or "endpoint" in entry.flags
+
+
 def _started_with(report: Report, entry: Entry) -> Iterator[str]:
     """Hold the flags of a run against the engine settings that the report states."""
     settings, flags = report.settings.engine_settings, entry.flags
@@ -423,7 +428,7 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
         return
     engine = get_engine(entry.engine, entry.recipe.version)
     target, k = report.target.name, report.settings.draft_tokens
-    settings = report.settings.engine_settings.of_run([] if entry.device == SERVER else [entry.engine])
+    settings = report.settings.engine_settings.of_run([] if _is_attached(entry) else [entry.engine])
     try:
         name = head_name(report.head.source)
         made = [
