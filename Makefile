@@ -20,11 +20,14 @@ ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
 # modules are compiled once, not again in each of the many processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
+.PHONY: demo demo-fast test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
 	$(BIN)/python tests/publishing/publish_demo.py build/demo
+
+demo-fast: $(READY)  ## release the example head without an engine: one layout, measured by the reference
+	$(BIN)/eagle3hub demo --fast --output build/demo-fast --force
 
 test: light engines  ## every test, those on the real engines included
 
@@ -96,7 +99,7 @@ locked:  ## the packages, with digests, that a job of the release workflow with 
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check uv
 	printf 'hatchling>=1.27\n' | build/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
-		--python-platform x86_64-unknown-linux-gnu --extra sign --no-annotate --custom-compile-command "make locked" \
+		--python-platform x86_64-unknown-linux-gnu --extra charts --extra sign --no-annotate --custom-compile-command "make locked" \
 		--output-file .github/locked/publish.txt pyproject.toml -
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eagle3hub.errors import HubError, InputError, UnavailableError
+from eagle3hub.errors import HubError, InputError, UnavailableError, UsageError
 from eagle3hub.releasing import demo
 
 
@@ -70,3 +75,40 @@ def test_the_target_is_unpacked_once(smollm2_target: Path):
     assert (smollm2_target / "tokenizer.json").is_file()
     assert not (smollm2_target / ".work").exists()
     assert demo.ensure_target() == smollm2_target
+
+
+def test_the_fast_demo_takes_no_interpreter(cache: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="the fast demo runs no engine") as refused:
+        demo.demo(tmp_path / "made", fast=True, engine_python=["vllm=/usr/bin/python3"])
+    assert refused.value.code == "usage-demo"
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.slow
+def test_the_fast_demo(tmp_path: Path, cli: Callable[..., tuple[int, str, str]], smollm2_target: Path):
+    made = tmp_path / "made"
+    status, out, err = cli("demo", "--fast", "--output", made)
+    assert status == 0, err
+    assert err.startswith("two steps: the target (97 MB), the release; one or two minutes\n")
+    assert out.endswith(f"the card: {made}/README.md\n  see it with: eagle3hub card preview {made}/README.md\n")
+    (report,) = (made / "reports").iterdir()
+    found = json.loads(report.read_text())
+    assert [engine["engine"] for engine in found["engines"]] == ["reference"]
+    assert found["settings"]["max_new_tokens"] == demo.FAST_TOKENS
+    assert (made / "README.md").read_text().startswith("---")
+
+
+def test_the_engine_is_installed_meanwhile_and_not_afterwards(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its process ends with the block, whatever it has done by then."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        assert command[1:] == ["-m", "eagle3hub", "engines", "install", "vllm", "--device", "cpu", "--quiet"]
+        started.append(process := real([sys.executable, "-c", "import time; time.sleep(600)"], **options))
+        return process
+
+    real = subprocess.Popen
+    monkeypatch.setattr(demo.subprocess, "Popen", popen)
+    with demo._installing():
+        assert started[0].poll() is None
+    assert started[0].returncode == -signal.SIGTERM

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from eagle3hub.prompts import Context, PromptSet
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
-from eagle3hub.validation.gates import Gate, collapse, over_context
+from eagle3hub.validation.gates import Gate, collapse, loss, over_context
 from eagle3hub.validation.report import MeasuredTarget
 
 SCHEMA_NAME = "eagle3hub/bench/1"
@@ -287,12 +287,69 @@ class SpeedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """What a cell loses against the cell of earlier results over the same prompts, with the same settings.
+
+    Attributes:
+        differs: what is not the same, each as ``target: A, was B``.
+        gate: whether it loses more than it may (`eagle3hub.validation.gates.loss`); its evidence has the numbers.
+    """
+
+    dataset: str
+    draft_tokens: int
+    temperature: float
+    engine: str
+    head: str
+    earlier_head: str
+    differs: tuple[str, ...]
+    gate: Gate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the loss as an item of ``losses``."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "differs": list(self.differs), "gate": self.gate.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """Earlier results that these are compared with, prompt by prompt: of another format of the target or the head.
+
+    ``cells`` are those that a cell of these results can be compared with.
+    """
+
+    measured_at: str
+    target: MeasuredTarget
+    heads: tuple[BenchedHead, ...]
+    cells: tuple[CellRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``against`` object."""
+        return {
+            "measured_at": self.measured_at,
+            "target": self.target.to_json(),
+            "heads": [head.to_json() for head in self.heads],
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Against:
+        """Read what `to_json` wrote. Raises InputError (``metrics-counters``)."""
+        return cls(
+            data["measured_at"],
+            MeasuredTarget.from_json(data["target"]),
+            tuple(BenchedHead(**head) for head in data["heads"]),
+            tuple(CellRecord.from_json(cell) for cell in data["cells"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """The results of a benchmark.
 
     Attributes:
         base: name of the head that the others are compared with.
         cells_planned: how many cells the plan has; ``cells`` holds the measured ones, in the plan's order.
+        against: earlier results that these are compared with, or None.
     """
 
     tool_version: str
@@ -303,6 +360,7 @@ class Results:
     cells_planned: int
     cells: tuple[CellRecord, ...]
     comparisons: tuple[Comparison, ...]
+    against: Against | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of schema ``bench``."""
@@ -318,6 +376,8 @@ class Results:
             "comparisons": [one.to_json() for one in self.comparisons],
             **({"contexts": [curve.to_json() for curve in self.contexts]} if self.contexts else {}),
             **({"speeds": [one.to_json() for one in self.speeds]} if self.speeds else {}),
+            **({} if self.against is None else {"against": self.against.to_json()}),
+            **({} if self.against is None else {"losses": [one.to_json() for one in self.losses]}),
         }
 
     @property
@@ -329,6 +389,11 @@ class Results:
     def speeds(self) -> list[SpeedRecord]:
         """Which K pays, wherever two or more were timed."""
         return speeds(self.cells)
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What every cell loses against the earlier results."""
+        return losses(self)
 
     @classmethod
     def from_json(cls, document: Any, name: str = "the results") -> Results:
@@ -343,6 +408,7 @@ class Results:
             cells = tuple(CellRecord.from_json(cell) for cell in document["cells"])
         except InputError as error:
             raise ManifestError(f"{name}: {error.message}", hint=error.hint, code="bench-numbers") from error
+        earlier = document.get("against")
         found = cls(
             tool_version=document["tool"]["version"],
             measured_at=document["measured_at"],
@@ -352,12 +418,15 @@ class Results:
             cells_planned=document["cells_planned"],
             cells=cells,
             comparisons=tuple(Comparison.from_json(one) for one in document["comparisons"]),
+            against=None if earlier is None else Against.from_json(earlier),
         )
         _check_numbers(found, name)
         if not nearly_equal(document.get("contexts", []), [curve.to_json() for curve in found.contexts]):
             raise ManifestError(f"{name}: the contexts do not follow from the cells", code="bench-numbers")
         if not nearly_equal(document.get("speeds", []), [one.to_json() for one in found.speeds]):
             raise ManifestError(f"{name}: the speeds do not follow from the cells", code="bench-numbers")
+        if not nearly_equal(document.get("losses", []), [one.to_json() for one in found.losses]):
+            raise ManifestError(f"{name}: the losses do not follow from the cells", code="bench-numbers")
         return found
 
     @property
@@ -367,8 +436,9 @@ class Results:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict among the cells, and of the heads over longer prompts."""
-        return worst_verdict([*(cell.verdict for cell in self.cells), *(one.gate.verdict for one in self.contexts)])
+        """The worst verdict among the cells, of the heads over longer prompts, and against earlier results."""
+        gates = [*(one.gate.verdict for one in self.contexts), *(one.gate.verdict for one in self.losses)]
+        return worst_verdict([*(cell.verdict for cell in self.cells), *gates])
 
     def save(self, path: Path) -> None:
         """Write the results as JSON, all or nothing. Raises OutputError."""
@@ -450,7 +520,7 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
 def prompts_of(prompts: PromptSet) -> CellPrompts:
     """Return what results state of a prompt set."""
     source = None if prompts.dataset is None else prompts.dataset.to_json()
-    return CellPrompts.from_json({**prompts.to_json(), "turns": "first", "source": source})
+    return CellPrompts.from_json({**prompts.to_json(), "turns": prompts.turns, "source": source})
 
 
 def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
@@ -523,6 +593,71 @@ def context_curves(cells: Sequence[CellRecord]) -> list[ContextCurve]:
             )
         )
     return curves
+
+
+def held_against(results: Results, earlier: Results) -> Results:
+    """Return the results with the cells of earlier ones that they can be compared with, prompt by prompt.
+
+    Raises InputError (``bench-against``) where there is none.
+    """
+    wanted = {_same(cell) for cell in results.cells if cell.acceptance}
+    cells = tuple(cell for cell in earlier.cells if cell.acceptance and _same(cell) in wanted)
+    found = replace(results, against=Against(earlier.measured_at, earlier.target, earlier.heads, cells))
+    if not found.losses:
+        raise InputError(
+            "the earlier results have no cell over the same prompts with the same engine, K and settings",
+            hint="measure both with the same --datasets, --num-prompts, --draft-tokens, --engine and limits",
+            code="bench-against",
+        )
+    return Results.from_json(found.to_json())
+
+
+def losses(results: Results) -> list[Loss]:
+    """Compare every cell with that of the earlier results: of the head of its name, or of the only head."""
+    against = results.against
+    if against is None:
+        return []
+    out = []
+    for cell in results.cells:
+        there = [one for one in against.cells if _same(one) == _same(cell)]
+        named = [one for one in there if one.head == cell.head]
+        base = (named or there)[0] if len(named or there) == 1 and cell.acceptance else None
+        if base is None:
+            continue
+        pairs = (
+            ("target", results.target.name, against.target.name),
+            ("target's weights", results.target.weights_digest, against.target.weights_digest),
+            ("head's files", _digest_in(results.heads, cell.head), _digest_in(against.heads, base.head)),
+            ("version", cell.engine_version, base.engine_version),
+            ("dtype", cell.settings.dtype, base.settings.dtype),
+            ("device", cell.settings.device, base.settings.device),
+        )
+        differs = tuple(
+            f"{what}: {str(ours)[:19]}, was {str(theirs)[:19]}" for what, ours, theirs in pairs if ours != theirs
+        )
+        out.append(
+            Loss(
+                cell.prompts.name,
+                cell.settings.draft_tokens,
+                cell.settings.temperature,
+                cell.engine,
+                cell.head,
+                base.head,
+                differs,
+                loss(cell.counts, base.counts),
+            )
+        )
+    return out
+
+
+def _digest_in(heads: Sequence[BenchedHead], name: str) -> str | None:
+    return next((head.digest for head in heads if head.name == name), None)
+
+
+def _same(cell: CellRecord) -> tuple[Any, ...]:
+    """What two cells must have in common to be compared: all but target, head, format, device and version."""
+    settings = replace(cell.settings, dtype="", device="", min_acceptance_length=None)
+    return cell.engine, cell.prompts.sha256, tuple(row.question_id for row in cell.per_prompt), settings
 
 
 def speeds(cells: Sequence[CellRecord]) -> list[SpeedRecord]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.benchmarking.plan import BenchOptions, BenchPlan, Cell, bench_plan
-from eagle3hub.benchmarking.results import CellRecord, Results, cell_record, load_results, results_of
+from eagle3hub.benchmarking.results import CellRecord, Results, cell_record, held_against, load_results, results_of
 from eagle3hub.benchmarking.run import CellResult, Runner, run_plan
 from eagle3hub.errors import OutputError, UnavailableError
 from eagle3hub.system.progress import Progress, silent
@@ -24,6 +24,7 @@ def bench(
     *,
     folder: Path | None = None,
     resume: bool = False,
+    against: Path | None = None,
     progress: Progress = silent,
 ) -> Results:
     """Measure how many tokens heads get accepted: every head, data set, K, temperature and engine.
@@ -31,13 +32,21 @@ def bench(
     Args:
         heads: ``FOLDER``, ``hf://owner/name`` or ``NAME=`` one of these. target: folder or Hub id.
         folder, resume: as for `run_bench`.
+        against: results of an earlier benchmark, of the unquantised target or head, to compare with (`held_against`).
 
-    Raises whatever `bench_plan` and `run_bench` raise.
+    Raises whatever `bench_plan`, `run_bench`, `load_results` and `held_against` raise.
     """
     from eagle3hub.benchmarking.runner import BenchRunner
 
+    earlier = None if against is None else load_results(against)
     plan = bench_plan(heads, target, options, progress)
-    return run_bench(plan, BenchRunner(options, progress), folder=folder, resume=resume, progress=progress)
+    results = run_bench(plan, BenchRunner(options, progress), folder=folder, resume=resume, progress=progress)
+    if earlier is None:
+        return results
+    results = held_against(results, earlier)
+    if folder is not None:
+        results.save(folder / RESULTS)
+    return results
 
 
 def run_bench(

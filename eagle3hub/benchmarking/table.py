@@ -17,7 +17,7 @@ from eagle3hub.engines.options import settings_in_words
 from eagle3hub.engines.specs import known_version
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance, Interval, SpeedByDraftTokens
 from eagle3hub.prompts import context_name
-from eagle3hub.validation.gates import KEEPS
+from eagle3hub.validation.gates import KEEPS, MOST_LOST
 
 NOISE = "°"
 _NOTHING = "–"
@@ -82,6 +82,10 @@ def conditions(results: Results) -> list[str]:
     missing = results.cells_planned - len(results.cells)
     if missing:
         out.append(f"Not finished: {missing} of {results.cells_planned} cells have not been measured.")
+    for one in results.losses:
+        if one.gate.verdict != "pass":
+            what = f"{one.head} on {one.dataset}, K = {one.draft_tokens}"
+            out.append(f"{one.gate.verdict.capitalize()}: {what} against the earlier results: {one.gate.reason}")
     for curve in results.contexts:
         if curve.gate.verdict != "pass":
             out.append(
@@ -227,6 +231,39 @@ def _categories(view: _View) -> Table | None:
     return Table(f"Acceptance length τ by category, {view.title}", columns + heads, tuple(rows), 4)
 
 
+def _losses(view: _View) -> Table | None:
+    found = [one for one in view.results.losses if one.engine == view.engine]
+    against = view.results.against
+    if not found or against is None:
+        return None
+    rows = []
+    for one in found:
+        evidence = one.gate.evidence or {}
+        base, tau, ends = (evidence.get(k) for k in ("base_mean_acceptance_length", "mean_acceptance_length", "ci95"))
+        rows.append(
+            (
+                *(one.dataset, f"{one.temperature:g}", str(one.draft_tokens), one.head),
+                f"{base:.3f}" if isinstance(base, float) else _NOTHING,
+                f"{tau:.3f}" if isinstance(tau, float) else _NOTHING,
+                " … ".join(_signed(float(end), ".3f") for end in ends) if isinstance(ends, list) else _NOTHING,
+                one.gate.verdict,
+            )
+        )
+    columns = (
+        _DATASET,
+        _T,
+        _K,
+        Column(("head",), "left"),
+        Column(("τ", "earlier")),
+        Column(("τ", "here"), joined=True),
+    )
+    last = (Column(("difference,", "95 % interval")), Column(("verdict",), "left"))
+    notes = tuple(dict.fromkeys(f"{one.head}: {'; '.join(one.differs) or 'nothing differs'}" for one in found))
+    said = f"pass: surely loses no more than {100 * MOST_LOST:g} % of τ, paired by prompt"
+    title = f"Loss against earlier results of {against.target.name}, {view.title}"
+    return Table(title, (*columns, *last), tuple(rows), 4, (said, *notes))
+
+
 def _contexts(view: _View) -> Table | None:
     curves = [one for one in view.results.contexts if one.engine == view.engine]
     if not curves:
@@ -342,6 +379,7 @@ def _within(value: float, ci95: Interval | None) -> str:
 _MAKERS: tuple[Callable[[_View], Table | None], ...] = (
     _acceptance_length,
     _differences,
+    _losses,
     _contexts,
     _categories,
     _marginal,

@@ -8,6 +8,7 @@ from eagle3hub.charts.draw import (
     acceptance_by_dataset,
     acceptance_by_draft_tokens,
     acceptance_by_position,
+    require_drawing,
     throughput_by_concurrency,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "acceptance_by_dataset",
     "acceptance_by_draft_tokens",
     "acceptance_by_position",
+    "require_drawing",
     "throughput_by_concurrency",
 ]

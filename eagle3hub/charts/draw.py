@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eagle3hub.charts.data import INTERVALS, Chart, Panel, Series, alt_text, shortened, wrapped
+from eagle3hub.errors import UnavailableError
+from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.text import visible
 
 if TYPE_CHECKING:
@@ -78,6 +81,16 @@ def look(index: int) -> Look:
     return Look(PALETTE[index % len(PALETTE)], _MARKERS[index % len(_MARKERS)], _DASHES[index % len(_DASHES)])
 
 
+def require_drawing() -> None:
+    """Raise UnavailableError (``unavailable-charts-extra``) where matplotlib, which draws charts, is not installed."""
+    if find_spec("matplotlib") is None:
+        raise UnavailableError(
+            "charts are drawn with matplotlib, which this environment does not have",
+            hint=command_for_extra("charts"),
+            code="unavailable-charts-extra",
+        )
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Within the block, draw in this project's style, whatever the user's own matplotlib settings are."""
@@ -131,10 +144,11 @@ def framed(
         note: small print below the axes; lines end with a newline.
         share: which axes the panels share, as arguments of ``subplots``.
 
-    Raises ValueError if there is no panel.
+    Raises ValueError if there is no panel, and UnavailableError as `require_drawing` does.
     """
     if not panels:
         raise ValueError("a chart needs a panel")
+    require_drawing()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -349,8 +349,11 @@ def share_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int
 
 def shared_block(src: int, folder: Path) -> int:
     """Size of the blocks that a file in ``folder`` can share with the open file ``src``; 0 where it cannot."""
+    unnamed = getattr(os, "O_TMPFILE", None)
+    if unnamed is None:  # not Linux
+        return 0
     try:
-        probe = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+        probe = os.open(folder, unnamed | os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return 0
     try:

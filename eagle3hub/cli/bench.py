@@ -36,6 +36,7 @@ from eagle3hub.cli.parameters import (
     NumDraftTokensOption,
     NumPromptsOption,
     RunAnywayFlag,
+    SecondTurnsOption,
     SystemPromptOption,
     TargetNameOption,
     TargetOption,
@@ -43,7 +44,11 @@ from eagle3hub.cli.parameters import (
     TimeoutOption,
     TopKOption,
     device_for,
+    drafting_completed,
+    dtype_completed,
     engine_settings,
+    engines_completed,
+    sets_completed,
     target_of,
 )
 from eagle3hub.errors import UsageError
@@ -52,12 +57,12 @@ from eagle3hub.system.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.benchmarking import BenchOptions, BenchPlan, Runner
+    from eagle3hub.benchmarking import BenchOptions, BenchPlan, Results, Runner
     from eagle3hub.benchmarking.serving.plan import ServingOptions
 
 _OF_THE_WHOLE = (
-    "heads", "target", "device", "datasets", "draft_tokens", "temperature", "engine", "base", "output",
-    "resume", "list_datasets", *ELSEWHERE,
+    "heads", "target", "device", "datasets", "context", "draft_tokens", "temperature", "engine", "base", "against",
+    "output", "resume", "list_datasets", *ELSEWHERE,
 )  # fmt: skip
 """Parameters that the tasks of a run on Slurm share out or do not have."""
 
@@ -74,14 +79,23 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
         target: TargetOption = None,
-        datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
-            "mt_bench,humaneval,gsm8k"
-        ),
-        draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
+        datasets: Annotated[
+            str,
+            typer.Option(
+                metavar="SET,…",
+                help="Names of sets (see --list-datasets), or JSON Lines files.",
+                autocompletion=sets_completed,
+            ),
+        ] = ("mt_bench,humaneval,gsm8k"),
+        draft_tokens: Annotated[
+            str, typer.Option(metavar="N,…", help="Tokens drafted per round (K), with commas.")
+        ] = "3",
         topk: TopKOption = 1,
         num_draft_tokens: NumDraftTokensOption = None,
-        temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
-        engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
+        temperature: Annotated[str, typer.Option(metavar="X,…", help="Temperatures, with commas; 0 is greedy.")] = "0",
+        engine: Annotated[
+            str, typer.Option(metavar="NAME,…", help="Engines, with commas.", autocompletion=engines_completed)
+        ] = "reference",
         num_prompts: NumPromptsOption = None,
         context: Annotated[
             str | None,
@@ -92,11 +106,19 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             ),
         ] = None,
         system_prompt: SystemPromptOption = None,
+        second_turns: SecondTurnsOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
-        drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
+        drafting: Annotated[
+            str,
+            typer.Option(
+                metavar="HOW", help="Above temperature 0: greedy or probabilistic.", autocompletion=drafting_completed
+            ),
+        ] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
         device: DeviceOption = None,
-        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+        dtype: Annotated[
+            str, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16.", autocompletion=dtype_completed)
+        ] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
@@ -136,6 +158,14 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
                 help="With --concurrency: requests sent before each run.", show_default="as many as at a time"
             ),
         ] = None,
+        against: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="FILE",
+                help="results.json of the unquantised target or head, to compare with prompt by prompt.",
+                show_default="none",
+            ),
+        ] = None,
         output: Annotated[
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
@@ -160,8 +190,9 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
 
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
-        from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
-        from eagle3hub.benchmarking.plan import listed, listing, name_and_source
+        from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
+        from eagle3hub.benchmarking.plan import listed, listing, name_and_source, refuse_uneven
+        from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
         from eagle3hub.jobs import slurm
         from eagle3hub.validation.options import engine_names
@@ -196,6 +227,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             num_prompts=num_prompts,
             context=context,
             system_prompt=system_prompt,
+            second_turns=second_turns,
             max_new_tokens=max_new_tokens,
             drafting=drafting,
             seed=seed,
@@ -212,9 +244,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             run_anyway=run_anyway,
             engine_settings=settings,
         )
+        if output is not None:
+            require_drawing()
         if not quiet:
             _tell_licences(datasets)
         asked = _asked(concurrency, baseline, runs, warmup)
+        if asked is not None and against is not None:
+            raise UsageError(
+                "--against compares acceptance, and --concurrency measures speed under load",
+                hint="leave one out",
+                code="usage-serving",
+            )
         if asked is not None and elsewhere:
             raise UsageError(
                 "--concurrency measures servers one after the other, which is no array",
@@ -223,13 +263,15 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             )
         if asked is not None:
             _serve(heads, target, options, asked, output, resume=resume, as_json=as_json, quiet=quiet)
+        earlier = None if against is None else load_results(against)
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
         if elsewhere:
+            refuse_uneven(plan)
             refuse_endpoints(options.endpoints)
             told = ["--target", target, "--device", options.device]
             tasks, whole = slurm.bench_tasks(
-                plan, datasets, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
+                plan, datasets, context, lambda engine: [*told, *words_of(ctx, _OF_THE_WHOLE, engine)]
             )
             ran = run_on_slurm(
                 "bench",
@@ -241,13 +283,19 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
                 quiet=quiet,
                 whole=whole,
             )
-            finish_benchmark(slurm.benchmark_of(ran), output, as_json=as_json)
+            finish_benchmark(_compared(slurm.benchmark_of(ran), earlier), output, as_json=as_json)
         with progress(quiet=quiet) as say:
             runner = make_runner(plan, options, say)
             results = run_bench(plan, runner, folder=output, resume=resume, progress=say)
-        finish_benchmark(results, output, as_json=as_json)
+        finish_benchmark(_compared(results, earlier), output, as_json=as_json)
 
     return bench
+
+
+def _compared(results: Results, earlier: Results | None) -> Results:
+    from eagle3hub.benchmarking.results import held_against
+
+    return results if earlier is None else held_against(results, earlier)
 
 
 def _asked(
@@ -327,9 +375,13 @@ def _list(sets: list[dict[str, Any]], out: Console) -> None:
     for one in sets:
         passing_on = "" if one["redistribution"] else "; not to be passed on"
         row = (one["name"], one["title"], one["license"] + passing_on, "yes" if one["cached"] else "no")
-        table.add_row(*(escape(text) for text in row), str(one["prompts"]), str(round(one["bytes"] / 1000)))
+        table.add_row(*(escape(text) for text in row), str(one["prompts"]), _kilobytes(one["bytes"]))
     out.print(table, width=min(100, out.width), soft_wrap=False)
     out.print("\nsmoke (16 prompts) is packaged; any other set is a JSON Lines file given by path.")
+
+
+def _kilobytes(size: int | None) -> str:
+    return "–" if size is None else str(round(size / 1000))
 
 
 def _real_runner(_plan: BenchPlan, options: BenchOptions, progress: Progress) -> Runner:

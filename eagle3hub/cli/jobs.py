@@ -115,11 +115,12 @@ def collect_(
     """
     from eagle3hub.jobs import api, slurm
     from eagle3hub.jobs.collect import collect, expected_of
-    from eagle3hub.validation.options import writable_report
+    from eagle3hub.validation.options import writable_page, writable_report
 
-    for file in (report, html):
-        if file is not None:
-            writable_report(file)
+    if report is not None:
+        writable_report(report)
+    if html is not None:
+        writable_page(html)
     to = Destinations(report, html, as_json=as_json, quiet=quiet)
     if slurm.is_run(job):
         run = slurm.open_run(job)

@@ -341,11 +341,13 @@ def ask_worker(
     env: Mapping[str, str],
     timeout: float,
     on_event: Callable[[Event], None],
+    doing: str = "the probe of",
+    code: str = "engine-probe",
 ) -> None:
-    """Run a probe's ``worker`` (a file in ``workers/``) with ``python``; ``on_event`` gets each event it reports.
+    """Run a ``worker`` (a file in ``workers/``) with ``python``; ``on_event`` gets each event it reports.
 
-    Raises UnavailableError if the engine called ``title`` cannot be imported or does not run on ``device``, or if the
-    worker does not come to its end.
+    Raises UnavailableError (``code``) if the engine called ``title`` cannot be imported or does not run on ``device``,
+    or if the worker does not come to its end; ``doing`` says in the message what it did.
     """
     command, environment = _called(worker, python, env)
     outcome = run_worker(command, request, env=environment, timeout=timeout, on_event=on_event)
@@ -360,8 +362,8 @@ def ask_worker(
     elif outcome.status == "absent":
         said = f"{title}'s interpreter {first}"
     else:
-        said = f"the probe of {title} did not finish: {first}"
-    raise UnavailableError(said, hint="eagle3hub engines doctor says what is missing", code="engine-probe")
+        said = f"{doing} {title} did not finish: {first}"
+    raise UnavailableError(said, hint="eagle3hub engines doctor says what is missing", code=code)
 
 
 def bare_environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from eagle3hub.engines.recipes import Serving, make_recipe, vllm_config
 from eagle3hub.engines.servers import options
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
+
+_TOGETHER = 32
+"""Sequences that answer prompts, or whose states are computed, at once."""
 
 
 class VLLM:
@@ -66,6 +70,51 @@ class VLLM:
         return run_engine(
             "vLLM", "vllm_worker.py", request, spec, python, env=_environment(spec), timeout=timeout, progress=progress
         )
+
+
+def states_request(spec: RunSpec, boundary_ids: Sequence[int] = (), scratch: Path | None = None) -> dict[str, Any]:
+    """What ``workers/vllm_states.py`` needs to run a target alone: arguments of ``vllm.LLM`` and of sampling.
+
+    Args:
+        boundary_ids: the layers whose states are wanted, by the number of layers that have run; none for answers.
+        scratch: where vLLM puts them.
+
+    Log-probabilities are those after the temperature. States are extracted from whole prompts, so that neither
+    chunks nor a cached prefix leave any out (``config/speculative.py``, ``extract_hidden_states``).
+    """
+    arguments = {**_llm_arguments(spec), "max_num_seqs": _TOGETHER}
+    sampling = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
+    if spec.temperature > 0:
+        arguments["logprobs_mode"] = "processed_logprobs"
+        sampling["logprobs"] = 0
+    if boundary_ids:
+        on_cpu = spec.device == "cpu"
+        arguments |= {
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(spec.max_model_len, 2048),
+            "speculative_config": {
+                "method": "extract_hidden_states",
+                "num_speculative_tokens": 1,
+                "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": list(boundary_ids)}},
+            },
+            "kv_transfer_config": {
+                "kv_connector": "StatesOnCpu" if on_cpu else "ExampleHiddenStatesConnector",
+                "kv_role": "kv_producer",
+                "kv_connector_extra_config": {"shared_storage_path": str(scratch)},
+                **({"kv_connector_module_path": "vllm_cpu_states"} if on_cpu else {}),
+            },
+        }
+    chat_template = dict(spec.engine_settings.chat_template)
+    return {"llm": arguments, "sampling": sampling, "seed": spec.seed, "chat_template": chat_template}
+
+
+def states_environment(spec: RunSpec) -> dict[str, str]:
+    """The environment variables of such a run.
+
+    vLLM's engine has a process of its own: in the caller's it takes no step once the last request is answered, and the
+    states of finished requests are written in the step after.
+    """
+    return {**_environment(spec), "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
 
 
 def _llm_arguments(spec: RunSpec) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from eagle3hub.lint.claims import TRAINING
 from eagle3hub.lint.model import Card, Hit, Number, Table, Violation, rule
 
 UNIT = (
-    r"tok(?:en)?s?\s*(?:/|per)\s*(?:s|GPU)|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s|\bit/s|每秒"
+    r"tok(?:en)?s?\s*(?:/|per)\s*(?:s(?:ec\w*)?|GPU)(?![a-z])|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s(?:ec\w*)?(?![a-z])"
+    r"|samples?\s*(?:/|per)\s*s(?:ec\w*)?(?![a-z])|\bit/s\b|每秒"
 )
 _BATCH = (
     r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"

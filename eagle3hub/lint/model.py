@@ -334,12 +334,23 @@ class Card:
 
     def _matches(self, pattern: str, outside: str | None, tables: bool) -> Iterator[Hit]:
         wanted = re.compile(pattern, re.I)
+        # what matches in a piece has a match in the whole, which is found much sooner than in each piece
+        if not re.compile(pattern, re.I | re.M).search(self._whole(tables)):
+            return
         for section, texts in self._texts:
             if outside and re.search(outside, section.title, re.I):
                 continue
             for text in texts:
                 if tables or not text.is_table:
                     yield from text.matches(wanted, section)
+
+    def _whole(self, tables: bool) -> str:
+        key = f"whole {tables}"
+        if key not in self.cache:
+            pieces = (text.text for _, texts in self._texts for text in texts if tables or not text.is_table)
+            self.cache[key] = "\n".join(pieces)
+        found: str = self.cache[key]
+        return found
 
     @property
     def _texts(self) -> list[tuple[Section, list[_Text]]]:
@@ -368,7 +379,6 @@ class _Text:
     is_table: bool
 
     def matches(self, wanted: re.Pattern[str], section: Section) -> Iterator[Hit]:
-        # what matches in a piece has a match in the whole, which is found much sooner than in each piece
         if len(self.lines) > 1 and not re.compile(wanted.pattern, wanted.flags | re.M).search(self.text):
             return
         for line, piece in self.lines:
@@ -376,6 +386,23 @@ class _Text:
             for m in wanted.finditer(piece):
                 at, seen = at + self.breaks.count("\n", seen, m.start()), m.start()
                 yield Hit(at, m, section)
+
+
+_NUMBER_ALONE = re.compile(r"(?<![\w.])[-+−]?\d[\d,.]*(?!\w)")
+_SEARCHED_ROWS = 200
+
+
+def _with_new_words(table: Table) -> list[tuple[int, str]]:
+    """Return the lines of a table that are searched: of a long one not those that repeat a row with other numbers."""
+    lines = list(zip([table.line, *(row.line for row in table.rows)], table.text.split("\n"), strict=True))
+    seen: set[str] = set()
+    out = lines[:_SEARCHED_ROWS]
+    for line, text in lines[_SEARCHED_ROWS:]:
+        words = _NUMBER_ALONE.sub("", text)
+        if words not in seen:
+            seen.add(words)
+            out.append((line, text))
+    return out
 
 
 def _texts(section: Section) -> Iterator[_Text]:
@@ -388,10 +415,8 @@ def _texts(section: Section) -> Iterator[_Text]:
             plain = block.text.replace("\n", " ")
             yield _Text(plain, [(block.line, plain)], block.text, False)
         elif isinstance(block, Table):
-            rows = block.text.split("\n")
-            yield _Text(
-                block.text, list(zip([block.line, *(r.line for r in block.rows)], rows, strict=True)), "", True
-            )
+            lines = _with_new_words(block)
+            yield _Text("\n".join(text for _, text in lines), lines, "", True)
         elif isinstance(block, Code) and block.is_data:
             yield _Text(block.text, list(enumerate(block.text.split("\n"), block.line)), "", True)
 

@@ -23,6 +23,8 @@ from eagle3hub.prompts.sets import (
     datasets,
     lengthened,
     parse_prompts,
+    parse_rows,
+    second_turns,
 )
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
@@ -42,6 +44,7 @@ __all__ = [
     "is_cached",
     "lengthened",
     "load_prompts",
+    "second_turns",
 ]
 
 PACKAGED = ("smoke",)
@@ -63,10 +66,12 @@ def load_prompts(
         raise UsageError(f"--num-prompts must be 1 or more, not {num_prompts}")
     dataset = datasets().get(name_or_file) if isinstance(name_or_file, str) else None
     if dataset is not None:
-        name, prompts = (
-            dataset.name,
-            parse_prompts(read_dataset(dataset, progress), dataset.name, category=dataset.category),
-        )
+        raw, dataset = read_dataset(dataset, progress)
+        name = dataset.name
+        if dataset.rows is None:
+            prompts = parse_prompts(raw, name, category=dataset.category)
+        else:
+            prompts = parse_rows(raw, name, dataset.rows)
     elif name_or_file in PACKAGED:
         name, prompts = str(name_or_file), _of_file(_HERE / f"{name_or_file}.jsonl")
     else:

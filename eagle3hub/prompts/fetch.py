@@ -1,14 +1,16 @@
-"""Fetch a prompt set into the cache once, and check its bytes against the pinned digest on every read.
+"""Fetch a prompt set into the cache once, and check its bytes on every read: the pinned ones, or the first that came.
 
-``https_proxy`` and ``no_proxy`` are honoured. The files are small (at most 300 kB), so a download that was cut off
+``https_proxy`` and ``no_proxy`` are honoured. The files are small (a few MB at most), so a download that was cut off
 starts again from the beginning.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub._version import __version__
@@ -22,6 +24,10 @@ from eagle3hub.system.reading import read_bytes
 
 TIMEOUT = 30.0
 """Seconds without any data before a download fails; the whole download may take four times as long."""
+MOST_UNPINNED = 32 << 20
+"""Most bytes of a file whose size the package does not state."""
+_COMMIT = "x-repo-commit"
+"""The header in which the Hub names the commit that it answers from."""
 _ATTEMPTS = 3
 _MARGIN = 1 << 20
 
@@ -31,14 +37,18 @@ def is_cached(dataset: Dataset) -> bool:
     return dataset.path.is_file()
 
 
-def read_dataset(dataset: Dataset, progress: Progress = silent) -> bytes:
-    """Return the bytes of the set's file from the cache; fetch it first if it is not there.
+def read_dataset(dataset: Dataset, progress: Progress = silent) -> tuple[bytes, Dataset]:
+    """Return the bytes of the set's file from the cache, and the set with its digest; fetch it first if need be.
+
+    Where the package states no digest, the first fetch records it beside the file, and it holds from then on, also
+    when the file itself is fetched again.
 
     Raises HubError if the file cannot be fetched or is not the pinned file (then nothing is kept), InputError
     (``prompts-digest``) if the file in the cache is not the pinned file, SourceError if it cannot be read, OutputError
     if the cache cannot be written.
     """
     path = dataset.path
+    recorded = _recorded(dataset)
     try:
         raw: bytes | None = read_bytes(path)
     except FileNotFoundError:
@@ -49,48 +59,87 @@ def read_dataset(dataset: Dataset, progress: Progress = silent) -> bytes:
         ) from error
     if raw is None:
         progress(f"fetching {dataset.notice}")
-        raw = _download(dataset)
+        raw, commit = _download(recorded)
         replace_file(path, raw, parents=True)
-    elif _digest(raw) != dataset.sha256:
+        recorded = _record(recorded, raw, commit)
+    elif recorded.sha256 is None:
+        recorded = _record(recorded, raw, None)
+    elif _digest(raw) != recorded.sha256:
         raise InputError(
             f"the file {_shown(dataset)} has {len(raw):,} bytes with SHA-256 {_digest(raw)[:16]}…, but the pinned "
-            f"{dataset.name} has {dataset.bytes:,} with {dataset.sha256[:16]}…",
+            f"{dataset.name} has {recorded.bytes:,} with {recorded.sha256[:16]}…",
             hint="delete the file to have it fetched again; give your own prompts by path",
             code="prompts-digest",
         )
-    return raw
+    return raw, recorded
 
 
-def _download(dataset: Dataset) -> bytes:
+def _recorded(dataset: Dataset) -> Dataset:
+    """The set with the digest that the package states, or that was recorded when it was fetched first."""
+    if dataset.sha256 is not None:
+        return dataset
+    try:
+        found = json.loads(read_bytes(dataset.pin))
+        return replace(
+            dataset, sha256=str(found["sha256"]), bytes=int(found["bytes"]), revision=str(found["revision"])
+        )
+    except FileNotFoundError:
+        return dataset
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"cannot read what was recorded of {dataset.name} in {str(dataset.pin)!r}: {error}",
+            hint="delete the file to record the set anew",
+            code="source-prompts",
+        ) from error
+
+
+def _record(dataset: Dataset, raw: bytes, commit: str | None) -> Dataset:
+    """Record the digest of a set that was fetched for the first time, and the commit that the server named."""
+    if dataset.sha256 is not None:
+        return dataset
+    found = replace(dataset, sha256=_digest(raw), bytes=len(raw), revision=commit or dataset.revision)
+    text = json.dumps({"sha256": found.sha256, "bytes": found.bytes, "revision": found.revision}) + "\n"
+    replace_file(dataset.pin, text.encode(), parents=True)
+    return found
+
+
+def _download(dataset: Dataset) -> tuple[bytes, str | None]:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(0.2 * 2**attempt)
         try:
-            raw = _get(dataset)
+            raw, commit = _get(dataset)
             break
         except _CutOff as error:
             last: Eagle3HubError = error
     else:
         raise last
-    if _digest(raw) != dataset.sha256:
+    if dataset.sha256 is not None and _digest(raw) != dataset.sha256:
         raise HubError(
             f"what came for {dataset.name} is not the pinned file: {len(raw):,} bytes with SHA-256 "
             f"{_digest(raw)[:16]}…, not {dataset.bytes:,} with {dataset.sha256[:16]}…; nothing was kept",
             hint=f"a proxy may have answered in its place; {_by_hand(dataset)}",
             code="hub-dataset-digest",
         )
-    return raw
+    if dataset.sha256 is None and len(raw) > MOST_UNPINNED:
+        raise HubError(
+            f"what came for {dataset.name} is larger than {MOST_UNPINNED >> 20} MB; nothing was kept",
+            hint=_by_hand(dataset),
+            code="hub-dataset-digest",
+        )
+    return raw, commit
 
 
 class _CutOff(HubError):
     """The connection ended or stalled before the file was complete; another try may succeed."""
 
 
-def _get(dataset: Dataset) -> bytes:
-    """Return the body of one answer, at most one byte longer than the pinned file."""
+def _get(dataset: Dataset) -> tuple[bytes, str | None]:
+    """Return the body of one answer, at most one byte longer than the pinned file, and the commit that it names."""
     library = http_library()
     received = bytearray()
-    status, most = 0, dataset.bytes + 1
+    status, commit, length = 0, None, dataset.bytes
+    most = (MOST_UNPINNED if dataset.bytes is None else dataset.bytes) + 1
     verify = ssl.create_default_context() if dataset.url.startswith("https:") else False
     headers = {"User-Agent": f"eagle3hub/{__version__}"}
     try:
@@ -100,6 +149,8 @@ def _get(dataset: Dataset) -> bytes:
             client.stream("GET", dataset.url, headers=headers) as answer,
         ):
             status = answer.status_code
+            commit = next((c for one in (*answer.history, answer) if (c := one.headers.get(_COMMIT))), None)
+            length = length or int(answer.headers.get("content-length", 0)) or None
             for chunk in answer.iter_bytes() if status == 200 else ():
                 received += chunk
                 if len(received) >= most:
@@ -114,7 +165,7 @@ def _get(dataset: Dataset) -> bytes:
         ) from error
     except (library.HTTPError, library.InvalidURL, OSError) as error:
         if isinstance(error, library.RemoteProtocolError | library.ReadError) or received:
-            raise _cut_off(dataset, len(received)) from error
+            raise _cut_off(dataset, len(received), length) from error
         raise HubError(
             f"{dataset.name} is not in the cache and cannot be fetched: {reason(error)}",
             hint=f"check the network and https_proxy, or {_by_hand(dataset)}",
@@ -126,12 +177,13 @@ def _get(dataset: Dataset) -> bytes:
             hint=_by_hand(dataset),
             code="hub-dataset-missing" if status in (404, 410) else "hub-dataset",
         )
-    return bytes(received[:most])
+    return bytes(received[:most]), commit
 
 
-def _cut_off(dataset: Dataset, received: int) -> _CutOff:
+def _cut_off(dataset: Dataset, received: int, length: int | None) -> _CutOff:
+    whole = "" if length is None else f" of the {length:,}"
     return _CutOff(
-        f"the connection ended after {received:,} of the {dataset.bytes:,} bytes of {dataset.name}; nothing was kept",
+        f"the connection ended after {received:,}{whole} bytes of {dataset.name}; nothing was kept",
         hint=f"try again, or {_by_hand(dataset)}",
         code="hub-dataset-cut",
     )

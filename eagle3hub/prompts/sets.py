@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.system.resources import cache_dir, read_toml
@@ -20,37 +25,65 @@ DATASETS_FILE = Path(__file__).resolve().parent / "datasets.toml"
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """How the rows of a file make prompts: fields in braces are filled in, and a list is written on lines of its own.
+
+    Attributes:
+        text, question_id, category: the parts of a prompt, as ``{problem}``.
+        first, last: the rows to take, counted from 1; None for all.
+        members: of a zip of CSV files, a regular expression for the names of those to take; its group ``name`` is the
+            field ``member``. None for JSON Lines.
+    """
+
+    text: str
+    question_id: str
+    category: str
+    first: int | None = None
+    last: int | None = None
+    members: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
-    """A prompt set that is fetched on first use: JSON Lines in MT-Bench's form.
+    """A prompt set that is fetched on first use: JSON Lines in MT-Bench's form, or rows that make prompts.
 
     Attributes:
         name: its name on the command line.
         url: address of the file at the pinned revision.
-        revision: commit of the repository that holds the file.
-        sha256: hex digest that the file must have. bytes: its size.
+        revision: commit of the repository that holds the file, or a branch.
+        sha256: hex digest that the file must have. bytes: its size. None where nobody could state them beforehand: the
+            first fetch records them, with the commit, and every later one is held to that.
         prompts: number of prompts. turns: user turns of each prompt.
         license: SPDX identifier, or a sentence if it has none. license_stated: where the license is stated.
         redistribution: whether the text may be passed on; if not, it is never written outside the cache.
         category: category of all prompts, for a file that names none.
+        rows: how rows of another form make prompts; None for MT-Bench's form.
     """
 
     name: str
     title: str
     url: str
     revision: str
-    sha256: str
-    bytes: int
     prompts: int
     turns: int
     license: str
     license_stated: str
     redistribution: bool
+    sha256: str | None = None
+    bytes: int | None = None
     category: str | None = None
+    rows: Rows | None = None
 
     @property
     def cache_name(self) -> str:
-        """The file's path below the cache folder; it contains the digest, so that a new digest means a new file."""
-        return f"datasets/{self.name}-{self.sha256[:12]}.jsonl"
+        """The file's path below the cache folder; it names the digest or the revision: another one, another file."""
+        suffix = "jsonl" if self.rows is None or self.rows.members is None else "zip"
+        return f"datasets/{self.name}-{(self.sha256 or self.revision)[:12]}.{suffix}"
+
+    @property
+    def pin(self) -> Path:
+        """Where the digest is recorded, if the package states none."""
+        return cache_dir() / f"datasets/{self.name}-{self.revision[:12]}.pin.json"
 
     @property
     def path(self) -> Path:
@@ -79,7 +112,14 @@ class Dataset:
 def _read(path: Path) -> dict[str, Dataset]:
     entries = read_toml(path)
     return {
-        name: Dataset(name=name, **{**entry, "url": entry["url"].format(revision=entry["revision"])})
+        name: Dataset(
+            name=name,
+            **{
+                **entry,
+                "url": entry["url"].format(revision=entry["revision"]),
+                "rows": Rows(**entry["rows"]) if "rows" in entry else None,
+            },
+        )
         for name, entry in entries.items()
     }
 
@@ -128,12 +168,14 @@ class PromptSet:
     Attributes:
         dataset: describes a fetched set (licence, revision); None for the packaged set and for files.
         context: how prompts were made long; None for prompts as their set has them.
+        turns: which of the user's turns are used: ``first``, or ``second``, after the target's answer to the first.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     dataset: Dataset | None = None
     context: Context | None = None
+    turns: Literal["first", "second"] = "first"
 
     @property
     def sha256(self) -> str:
@@ -173,6 +215,36 @@ class PromptSet:
             return self
         first: Message = {"role": "system", "content": system_prompt}
         return replace(self, prompts=tuple(replace(p, before=(first, *p.before)) for p in self.prompts))
+
+
+def second_turns(whole: PromptSet, answers: Mapping[int | str, str], source: str) -> PromptSet:
+    """Return the second turns of a set, each after its first turn and the target's answer to that.
+
+    Prompts of a single turn are left out. ``source`` names the answers in messages.
+
+    Raises InputError (``prompts-second-turns``) for a set of single turns, and for a first turn without an answer.
+    """
+    prompts = []
+    for prompt in whole.prompts:
+        if not prompt.later_turns:
+            continue
+        if prompt.question_id not in answers:
+            raise InputError(
+                f"{source} holds no answer to the first turn of question {prompt.question_id!r} of {whole.name}",
+                hint="keep the target's answers to all of them: eagle3hub validate … --save-responses FILE",
+                code="prompts-second-turns",
+            )
+        said: Message = {"role": "assistant", "content": answers[prompt.question_id]}
+        second, *later = prompt.later_turns
+        before = (*prompt.messages, said)
+        prompts.append(replace(prompt, text=second, later_turns=tuple(later), before=before))
+    if not prompts:
+        raise InputError(
+            f"no prompt of {whole.name} has a second turn",
+            hint="mt_bench has two turns of each prompt",
+            code="prompts-second-turns",
+        )
+    return replace(whole, name=f"{whole.name}#2", prompts=tuple(prompts), turns="second")
 
 
 # Long prompts, made of a set's own text
@@ -335,6 +407,76 @@ def parse_prompts(raw: bytes, shown: str, *, category: str | None = None) -> tup
     return tuple(prompts)
 
 
+_MOST_UNPACKED = 64 << 20
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
+    """Make prompts of the rows of a file, in order, as `Rows` says.
+
+    Raises InputError (``prompts-rows``) for a file of another form, a row without a field, and more than 64 MB
+    unpacked.
+    """
+    prompts: list[Prompt] = []
+    try:
+        for number, row in enumerate(_rows_of(raw, rows), 1):
+            if not (rows.first or 1) <= number <= (rows.last or number):
+                continue
+            question_id, category, text = (
+                _filled(template, row) for template in (rows.question_id, rows.category, rows.text)
+            )
+            prompts.append(Prompt(question_id, category, text))
+    except (
+        ValueError,
+        KeyError,
+        csv.Error,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        zlib.error,
+    ) as error:
+        raise InputError(
+            f"{shown} has not the rows that this set has: {type(error).__name__}: {error}",
+            hint="delete the file to have it fetched again; give your own prompts by path",
+            code="prompts-rows",
+        ) from error
+    if not prompts:
+        raise InputError(f"{shown} holds no prompts", code="prompts-empty")
+    return tuple(prompts)
+
+
+def _rows_of(raw: bytes, rows: Rows) -> Iterator[Mapping[str, Any]]:
+    if rows.members is None:
+        for line in raw.decode("utf-8").split("\n"):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("a line is no JSON object")
+                yield row
+        return
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        left = _MOST_UNPACKED
+        for name in sorted(archive.namelist()):
+            match = re.search(rows.members, name)
+            if match is None:
+                continue
+            with archive.open(name) as file:
+                data = file.read(left + 1)
+            left -= len(data)
+            if left < 0:
+                raise ValueError("more than 64 MB unpacked")
+            for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")):
+                yield {**row, "member": match["name"]}
+
+
+def _filled(template: str, row: Mapping[str, Any]) -> str:
+    def value(match: re.Match[str]) -> str:
+        found = row[match[1]]
+        return "\n".join(map(str, found)) if isinstance(found, list) else str(found)
+
+    return _FIELD.sub(value, template)
+
+
 def _parse(line: str, shown: str, number: int, default_category: str | None) -> Prompt:
     try:
         row = json.loads(line)
@@ -342,6 +484,8 @@ def _parse(line: str, shown: str, number: int, default_category: str | None) -> 
         raise _bad(shown, number, f"not JSON ({error})") from error
     if not isinstance(row, dict):
         raise _bad(shown, number, "not a JSON object")
+    if "turns" not in row and isinstance(row.get("messages"), list):
+        row = {**row, "turns": _turns_of(row["messages"])}
     missing = [key for key in ("question_id", "category", "turns") if key not in row]
     if missing:
         raise _bad(shown, number, f"no {' and no '.join(missing)}")
@@ -354,6 +498,11 @@ def _parse(line: str, shown: str, number: int, default_category: str | None) -> 
     if not texts or not texts[0].strip():
         raise _bad(shown, number, "turns is not a list of strings that starts with a non-empty one")
     return Prompt(question_id, category, texts[0], tuple(texts[1:]))
+
+
+def _turns_of(messages: list[Any]) -> list[Any]:
+    """The user's turns of a conversation, as SPEED-Bench's own ``prepare.py`` writes it."""
+    return [m.get("content") for m in messages if isinstance(m, dict) and m.get("role") == "user"]
 
 
 def _bad(shown: str, number: int, what: str) -> InputError:

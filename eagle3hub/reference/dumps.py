@@ -206,11 +206,18 @@ def begin_folder(folder: Path, index: StatesIndex) -> None:
                 )
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if any(not file.name.startswith(".") for file in folder.iterdir()):
-            raise OutputError(f"{folder} holds other files", hint="choose an empty folder", code="output-foreign")
+        refuse_foreign(folder)
         temporary = folder / f".{INDEX}"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise OutputError (``output-foreign``) for a folder of other files than saved states, hidden ones apart."""
+    with writing(folder):
+        files = list(folder.iterdir()) if folder.exists() and not (folder / INDEX).is_file() else []
+    if any(not file.name.startswith(".") for file in files):
+        raise OutputError(f"{folder} holds other files", hint="choose an empty folder", code="output-foreign")
 
 
 @contextmanager

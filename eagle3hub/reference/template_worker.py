@@ -18,7 +18,7 @@ if sys.path and Path(sys.path[0]) == Path(__file__).parent:
     del sys.path[0]  # so that this package's modules do not hide others of the same names
 
 MEMORY = 1 << 30
-"""Most bytes a template may use."""
+"""Most bytes a template may use, on Linux."""
 PROCESSOR_SECONDS = 30
 """Most processor seconds for one text; then the system ends the process, even if the caller still waits."""
 LONGEST = 8 << 20
@@ -26,9 +26,13 @@ LONGEST = 8 << 20
 _LONGEST_ERROR = 500
 
 
-def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
+def _limit_memory() -> None:
+    """Limit what a template may use, where the system says how much is in use; macOS neither says nor limits it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except FileNotFoundError:
+        return
+    _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + MEMORY)
 
 
 def _limit(kind: int, value: int) -> None:
@@ -62,7 +66,7 @@ def main() -> None:
     """Answer requests until standard input ends."""
     import_module("transformers.utils.chat_template_utils")  # load everything before memory is limited
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, _address_space() + MEMORY)
+    _limit_memory()
     for line in sys.stdin:
         answer = _render(json.loads(line))
         sys.stdout.write(json.dumps(answer) + "\n")

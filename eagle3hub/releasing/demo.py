@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.engines import environments
 from eagle3hub.engines.options import engine_pythons
-from eagle3hub.errors import HubError, InputError, UnavailableError
+from eagle3hub.errors import HubError, InputError, UnavailableError, UsageError
 from eagle3hub.releasing.release import BESIDE, Release, ReleaseOptions, release_head
 from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import cache_dir, data_path
+from eagle3hub.validation.layouts import labelled
+from eagle3hub.validation.options import REFERENCE
 
 # The demo's target model: SmolLM2-135M-Instruct, fetched once into the cache.
 #
@@ -157,23 +163,63 @@ EXAMPLE = "examples/smollm2-135m/release.yaml"
 ENGINE, DEVICE = "vllm", "cpu"
 
 
+FAST_TOKENS = 32
+"""New tokens per prompt of the fast demo."""
+
+
 def demo(
     output: str | Path = "eagle3hub-demo",
     *,
+    fast: bool = False,
     engine_python: list[str] | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Release:
     """Release the example head into ``output``: fetch its target, install vLLM if needed, convert, validate, card.
 
+    A ``fast`` demo measures one layout with the reference, and no engine.
+
     Raises whatever `release_head`, the installation of vLLM and the download of the target raise.
     """
     pythons = engine_pythons(engine_python or [])
+    if fast and pythons:
+        raise UsageError("the fast demo runs no engine", hint="leave out --engine-python", code="usage-demo")
     prepare_destination(Path(output), force=force, beside=BESIDE)
-    target = ensure_target(progress)
-    if ENGINE not in pythons:
-        environments.install_environment(ENGINE, DEVICE, progress=progress)
-    options = ReleaseOptions(
-        output=output, target=target, engine_python=pythons, work=cache_dir() / "demo", force=force
-    )
-    return release_head(data_path(EXAMPLE), options, progress=progress)
+    work = cache_dir() / "demo"
+    with nullcontext() if fast or ENGINE in pythons else _installing():
+        target = ensure_target(labelled(progress, f"step 1 of {2 if fast else 3}, the target", 0.0, 0.3))
+        if not fast and ENGINE not in pythons:  # what the other process has not done
+            step = labelled(progress, "step 2 of 3, vLLM", 0.3, 0.5)
+            environments.install_environment(ENGINE, DEVICE, progress=step)
+    options = ReleaseOptions(output=output, target=target, engine_python=pythons, work=work, force=force)
+    manifest = _fast_manifest(work / "fast") if fast else data_path(EXAMPLE)
+    last = "step 2 of 2" if fast else "step 3 of 3"
+    return release_head(manifest, options, progress=labelled(progress, f"{last}, the release", 0.5, 1.0))
+
+
+@contextmanager
+def _installing() -> Iterator[None]:
+    """Install the engine in a process of its own while the block runs; it ends with the block.
+
+    An installation of the same environment waits for it, so the block may ask for one, which also says what is wrong.
+    """
+    command = [sys.executable, "-m", "eagle3hub", "engines", "install", ENGINE, "--device", DEVICE, "--quiet"]
+    quiet: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _fast_manifest(folder: Path) -> Path:
+    """Write the example's manifest for one layout and the reference into ``folder``, beside its head."""
+    example = data_path(EXAMPLE)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(example.parent, folder)
+    manifest = folder / example.name
+    text = re.sub(r"^  also: .*\n", "", manifest.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^  engine: .*", f"  engine: {REFERENCE}", text, flags=re.MULTILINE)
+    text = re.sub(r"^  max_new_tokens: .*", f"  max_new_tokens: {FAST_TOKENS}", text, flags=re.MULTILINE)
+    manifest.write_text(text, encoding="utf-8")
+    return manifest

@@ -15,6 +15,7 @@ from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, 
 from eagle3hub.card.imported import CHARTS
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.results import find_benchmarks
+from eagle3hub.charts import require_drawing
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -303,6 +304,8 @@ def release_head(
     else:
         dest = options.made_in(manifest)
         dest.parent.mkdir(parents=True, exist_ok=True)
+    if until in ("card", "publish"):
+        require_drawing()  # and not after hours of measuring
     find_benchmarks(manifest)  # report what is wrong with them before anything is measured
     measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # conditions and the line, so that it can be derived again from a report.
 
 
-GateName = Literal["collapse", "floor", "agreement", "reference", "context"]
+GateName = Literal["collapse", "floor", "agreement", "reference", "context", "loss"]
 
 COLLAPSE = 1.1
 """At or below this acceptance length a head does not draft: a random ``fc`` measures 1.04, a shuffled map 1.00."""
@@ -42,7 +42,8 @@ class Gate:
 
     Attributes:
         name: ``collapse`` (the collapse line), ``floor`` (the bar that was asked for), ``agreement`` (with our own
-            reference), ``reference`` (an earlier measurement) or ``context`` (of a benchmark: longer prompts).
+            reference), ``reference`` (an earlier measurement), or of a benchmark ``context`` (longer prompts) and
+            ``loss`` (another format of the target or the head).
         reason: one sentence.
         evidence: the numbers that the verdict rests on, ready for JSON.
     """
@@ -172,6 +173,35 @@ def over_context(counts: Mapping[int, Sequence[Counts]]) -> Gate:
     gates = [_at_context(counts[shortest], counts[tokens], shortest, tokens) for tokens in reversed(longer)]
     order: tuple[Verdict, ...] = ("fail", "unavailable", "inconclusive", "pass")
     return min(gates, key=lambda gate: order.index(gate.verdict))
+
+
+MOST_LOST = 0.05
+"""Share of the acceptance length that a quantised target or head may lose."""
+
+
+def loss(run: Sequence[Counts], base: Sequence[Counts]) -> Gate:
+    """Hold a run of a quantised target or head against that of the unquantised one, over the same prompts.
+
+    It passes if the 95 % interval of the paired difference surely loses no more than `MOST_LOST` of the base's tau,
+    and fails if it surely loses more.
+    """
+    name: GateName = "loss"
+    if not total(run).rounds or not total(base).rounds:
+        return Gate(name, "inconclusive", "one of the two ran no round")
+    found = paired(run, base)
+    line = -MOST_LOST * found.base_tau
+    evidence = {**found.to_json(), "line": line}
+    told = f"{_difference(found)} from {found.base_tau:.3f}, where {line:+.3f} is allowed"
+    if found.ci95 is None:
+        if found.identical == len(run) and found.prompts >= MIN_PROMPTS:
+            return Gate(name, "pass", f"all {len(run)} prompts have the same counters", evidence)
+        return Gate(name, "inconclusive", f"{told}: {_no_interval(found)}", evidence)
+    low, high = found.ci95
+    if high < line:
+        return Gate(name, "fail", told, evidence)
+    if low >= line:
+        return Gate(name, "pass", told, evidence)
+    return Gate(name, "inconclusive", f"{told}; use more prompts", evidence)
 
 
 def _at_context(base: Sequence[Counts], other: Sequence[Counts], shortest: int, tokens: int) -> Gate:

@@ -12,8 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from eagle3hub.charts import draw
 from eagle3hub.cli.card import card
-from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
+from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError, UnavailableError
 
 
 @pytest.fixture
@@ -55,6 +56,15 @@ def test_file_and_json(release: Path) -> None:
     assert sorted(p.suffix for p in (release / "charts").iterdir()) == [".png", ".svg"]
     assert re.search(r"!\[Acceptance by draft position.+33\.1%.+\]\(charts/acceptance-by-position\.png\)", text)
     assert json.loads(run(release / "release.yaml", "--json"))["card"].startswith("---")
+
+
+def test_without_matplotlib_the_card_is_not_written(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "find_spec", lambda name: None)
+    monkeypatch.setattr(draw, "_DRAWN", {})
+    with pytest.raises(UnavailableError, match="charts are drawn with matplotlib") as refused:
+        run(release / "release.yaml", "--output", release / "README.md")
+    assert refused.value.code == "unavailable-charts-extra"
+    assert sorted(p.name for p in release.iterdir()) == ["head", "release.yaml", "reports"]
 
 
 def test_one_changed_byte_is_refused(release: Path) -> None:

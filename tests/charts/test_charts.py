@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support import heads
 
 from eagle3hub.charts import (
     Chart,
@@ -24,6 +27,7 @@ from eagle3hub.charts import (
 from eagle3hub.charts import draw as style
 from eagle3hub.charts.data import shortened, wrapped
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m" / "release.yaml"
 LIGHT, DARK = "#ffffff", "#0d1117"
 LONG = "RedHatAI--Qwen3-235B-A22B-Instruct-2507-speculator.eagle3-converted-to-modelopt-twice-over-and-back-again"
 HEADS = ("my-head", "smollm2-135m-eagle3-lk-losses-step-20000", LONG)
@@ -257,3 +261,35 @@ def test_long_names_keep_both_ends() -> None:
 def test_importing_charts_does_not_import_matplotlib() -> None:
     code = "import sys, eagle3hub.charts; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["validate", "bench", "release"])
+def test_without_matplotlib_a_command_that_draws_says_so_before_it_measures(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    monkeypatch.setattr(draw, "find_spec", lambda name: None)
+    head, target = heads.specforge(tmp_path / "head"), heads.target(tmp_path / "target")
+    page = tmp_path / "made"
+    argv: list[object] = {
+        "validate": ["validate", head, "--target", target, "--html", page],
+        "bench": ["bench", head, "--target", target, "--datasets", "smoke", "--output", page],
+        "release": [
+            "release",
+            EXAMPLE,
+            "--until",
+            "card",
+            "--target",
+            target,
+            "--output",
+            page,
+            "--work",
+            tmp_path / "w",
+        ],
+    }[command]
+    status, out, _ = cli(*argv, "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (4, "unavailable-charts-extra")
+    assert error["message"] == "charts are drawn with matplotlib, which this environment does not have"
+    assert re.search(r"-m pip install .*(matplotlib|\[charts\])", error["hint"])
+    assert not page.exists()
+    assert not (tmp_path / "w").exists()

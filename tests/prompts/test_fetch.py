@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,9 @@ import pytest
 
 from eagle3hub.errors import HubError, InputError, OutputError, SourceError, UsageError
 from eagle3hub.prompts import datasets, fetch, is_cached, load_prompts
-from eagle3hub.prompts.sets import parse_prompts
+from eagle3hub.prompts.sets import Rows, _read, parse_prompts, parse_rows
+
+datasets_of_the_package = datasets()
 
 BODY = "".join(
     json.dumps({"question_id": i, "category": "", "turns": [f"Question {i}?", "And then?"]}) + "\n" for i in range(400)
@@ -264,12 +268,169 @@ def test_what_the_package_pins_is_complete() -> None:
     for name, one in sets.items():
         assert one.revision in one.url, name
         assert one.url.startswith("https://"), name
-        assert len(one.sha256) == 64, name
+        assert one.sha256 is None or len(one.sha256) == 64, name
+        assert (one.sha256 is None) == (one.bytes is None) == (name in {"mbpp", "ceval"}), name
         assert (one.category is not None) == (name == "alpaca"), name
         assert name in one.cache_name
         assert one.license_stated.startswith("https://"), name
     assert not sets["alpaca"].redistribution
     assert not sets["sum"].redistribution
+
+
+# Sets whose digest nobody could state: the first fetch records it.
+
+
+def unpinned(tmp_path: Path, server: Server, *rows: str) -> None:
+    (tmp_path / "datasets.toml").write_text(
+        "[quiz]\n"
+        'title = "A quiz"\n'
+        f'url = "{server.url}/at/{{revision}}/quiz.jsonl"\n'
+        'revision = "main"\n'
+        "prompts = 400\nturns = 1\n"
+        'license = "MIT"\nlicense_stated = "https://quiz.example/terms"\nredistribution = true\n' + "\n".join(rows)
+    )
+    _read.cache_clear()
+
+
+def named(handler: BaseHTTPRequestHandler) -> None:
+    """An answer that names the commit it comes from, as the Hub's do."""
+    handler.send_response(200)
+    handler.send_header("X-Repo-Commit", "c0ffee" * 6)
+    handler.send_header("Content-Length", str(len(BODY)))
+    handler.end_headers()
+    handler.wfile.write(BODY)
+
+
+def test_the_first_fetch_records_what_later_ones_are_held_to(server: Server, tmp_path: Path) -> None:
+    unpinned(tmp_path, server, 'category = "trivia"')
+    server.answers = [named]
+    first = load_prompts("quiz")
+    assert first.dataset is not None
+    assert (first.dataset.sha256, first.dataset.bytes) == (hashlib.sha256(BODY).hexdigest(), len(BODY))
+    assert first.dataset.revision == "c0ffee" * 6
+    assert first.dataset.to_json()["sha256"] == hashlib.sha256(BODY).hexdigest()
+    again = load_prompts("quiz")
+    assert again.dataset == first.dataset
+    path = datasets()["quiz"].path
+    path.write_bytes(BODY + b" ")
+    with pytest.raises(InputError, match="pinned quiz") as error:
+        load_prompts("quiz")
+    assert error.value.code == "prompts-digest"
+    path.unlink()
+    server.answers = [lambda handler: whole(handler, BODY[:-2] + b"\n\n")]
+    with pytest.raises(HubError, match="not the pinned file") as changed:
+        load_prompts("quiz")
+    assert changed.value.code == "hub-dataset-digest"
+    assert not path.exists()
+
+
+def test_a_file_put_there_by_hand_is_recorded_too(server: Server, tmp_path: Path) -> None:
+    unpinned(tmp_path, server, 'category = "trivia"')
+    path = datasets()["quiz"].path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    assert load_prompts("quiz").dataset.sha256 == hashlib.sha256(BODY).hexdigest()  # type: ignore[union-attr]
+    assert server.paths == []
+    datasets()["quiz"].pin.write_text("{}")
+    with pytest.raises(SourceError, match="cannot read what was recorded of quiz"):
+        load_prompts("quiz")
+
+
+def test_a_file_of_unknown_size_is_bounded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpinned(tmp_path, server)
+    monkeypatch.setattr(fetch, "MOST_UNPINNED", 1 << 20)
+    server.answers = [endless]
+    with pytest.raises(HubError, match="larger than 1 MB"):
+        load_prompts("quiz")
+    server.answers = [cut]
+    with pytest.raises(HubError, match="ended after 1,000 of the"):
+        load_prompts("quiz")
+    assert cached(tmp_path) == []
+
+
+# Rows of another form.
+
+
+MBPP = Rows("{text} Your code should pass:\n{test_list}", "{task_id}", "coding", 2, 3)
+ROWS = "".join(
+    json.dumps({"task_id": i, "text": f"Do {i}.", "test_list": [f"assert {i}", "assert True"]}) + "\n"
+    for i in range(1, 5)
+).encode()
+
+
+def test_rows_of_json_make_prompts() -> None:
+    found = parse_rows(ROWS, "x", MBPP)
+    assert [(p.question_id, p.category) for p in found] == [("2", "coding"), ("3", "coding")]
+    assert found[0].text == "Do 2. Your code should pass:\nassert 2\nassert True"
+
+
+def a_zip(**members: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name.replace("__", "/") + ".csv", text)
+    return out.getvalue()
+
+
+def test_csv_files_in_a_zip_make_prompts() -> None:
+    rows = datasets()["ceval"].rows
+    assert rows is not None
+    header = "id,question,A,B,C,D,answer\n"
+    raw = a_zip(
+        val__law_val=header + '0,"什么, 是？",甲,乙,丙,丁,A\n',
+        val__art_val=header + "0,Q,a,b,c,d,B\n",
+        test__art_test=header,
+    )
+    art, law = parse_rows(raw, "ceval", rows)
+    assert (art.question_id, art.category) == ("art-0", "art")
+    assert law.text == "什么, 是？\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案："
+
+
+@pytest.mark.parametrize(
+    ("raw", "rows", "says"),
+    [
+        (b'{"task_id": 1}\n{"task_id": 2}\n', MBPP, "KeyError"),
+        (b"[1]\n", MBPP, "no JSON object"),
+        (b"\xff", MBPP, "UnicodeDecodeError"),
+        (b"no zip", Rows("{a}", "{a}", "{a}", members="(?P<name>.*)"), "BadZipFile"),
+        (a_zip(big="a\n" + "x" * (65 << 20)), Rows("{a}", "{a}", "{a}", members="(?P<name>.*)"), "64 MB"),
+    ],
+)
+def test_files_of_another_form_are_said(raw: bytes, rows: Rows, says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        parse_rows(raw, "quiz", rows)
+    assert error.value.code == "prompts-rows"
+
+
+def test_rows_that_leave_nothing_are_said() -> None:
+    with pytest.raises(InputError) as error:
+        parse_rows(b"", "quiz", MBPP)
+    assert error.value.code == "prompts-empty"
+
+
+def test_math_500_as_the_package_describes_it(server: Server, tmp_path: Path) -> None:
+    rows = datasets_of_the_package["math500"].rows
+    assert rows is not None
+    row = {
+        "problem": "What is $1+1$?",
+        "answer": "2",
+        "subject": "Algebra",
+        "level": 1,
+        "unique_id": "test/algebra/1.json",
+    }
+    (found,) = parse_rows(json.dumps(row).encode(), "math500", rows)
+    assert (found.question_id, found.category, found.text) == ("test/algebra/1.json", "Algebra", "What is $1+1$?")
+
+
+def test_the_messages_that_speed_bench_prepares_are_turns(tmp_path: Path) -> None:
+    file = tmp_path / "qualitative.jsonl"
+    messages = [{"role": "user", "content": "First?"}, {"role": "user", "content": "Second?"}]
+    file.write_text(json.dumps({"question_id": "q1", "category": "coding", "messages": messages}))
+    (found,) = load_prompts(file).prompts
+    assert found.turns == ("First?", "Second?")
+    file.write_text(json.dumps({"question_id": "q1", "category": "coding", "messages": [{"role": "system"}]}))
+    with pytest.raises(InputError, match="line 1: turns"):
+        load_prompts(file)
 
 
 def test_a_category_stands_in_only_where_there_is_none() -> None:
