@@ -14,6 +14,7 @@ from eagle3hub.cli.parameters import (
     EngineArgOption,
     EngineEnvOption,
     TargetOption,
+    engine_completed,
     target_of,
 )
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 def recipe(
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption = None,
-    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
+    engine: Annotated[
+        str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.", autocompletion=engine_completed)
+    ] = "vllm",
     version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
     draft_tokens: Annotated[
         int | None,
@@ -168,6 +171,8 @@ def _print(
             told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
             deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
             out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
+        if verdict.noted:
+            out.print(f"\n[yellow]{escape(verdict.noted)}[/]")
 
 
 def _folded(argv: tuple[str, ...]) -> str:
