@@ -75,6 +75,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f'```bash\nvllm serve {EVIL} --speculative-config \'{{"method": "{EVIL}"}}\' --{EVIL} 3\n```\n'
     )
     (here / "bad.json").write_text(json.dumps({"schema": EVIL, EVIL: EVIL}))
+    rates = {"conditional_accept_rates": [0.5], "marginal_accept_rates": [0.5], "mean_accept_length": 1.5}
+    named = {"draft_checkpoint": {"path": EVIL}, "target_model": {"path": EVIL}, "per_category": {EVIL: 1.5}}
+    said = {
+        "schema_version": "1.0",
+        "measured": True,
+        "num_speculative_tokens": 1,
+        "measurement_conditions": {EVIL: EVIL},
+    }
+    (here / "p.json").write_text(json.dumps({**said, **rates, **named}))
     (here / "run").mkdir()
     task = {"label": EVIL, "words": [EVIL], "expected": {}}
     run = {"kind": "bench", "version": EVIL, "cwd": EVIL, "tasks": [task], "profile": {}}
@@ -179,6 +188,10 @@ CASES: dict[str, Callable[[Path], list[Argv]]] = {
         ["engines", "check", at / NAME],
     ],
     "jobs collect": lambda at: [["jobs", "collect", EVIL], ["jobs", "collect", f"a/{EVIL}"]],
+    "profile": lambda at: [["profile", at / "bad.json"], ["profile", at / NAME], ["profile", at / "p.json"]],
+    "card import": lambda at: [
+        ["card", "import", at / name, "--measured-by", EVIL] for name in ("bad.json", NAME, "p.json")
+    ],
     "jobs status": lambda at: [
         ["jobs", "status", EVIL],
         ["jobs", "status", at / NAME],

@@ -26,12 +26,15 @@ Cli = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"
 SHORT = ("--num-prompts", "8", "--max-new-tokens", "8")
 REPORT = Path(__file__).parent / "card" / "fixtures"
+IMPORTED = REPORT / "imported"
 
 FILES = {
     "validate": ("report", "html", "write_acceptance_reference", "save_responses"),
     "jobs collect": ("report", "html"),
     "card write": ("output",),
     "card init": ("output",),
+    "card import": ("output",),
+    "profile": ("output",),
     "card preview": ("output",),
     "release": ("summary",),
     "engines probe": ("output",),
@@ -49,14 +52,16 @@ FOLDERS = {
 }
 """Options that write a folder."""
 READ = {
-    "validate": ("_manifest", "acceptance_reference", "responses", "hidden_states", "slurm_profile"),
-    "bench": ("slurm_profile",),
+    "validate": ("_manifest", "acceptance_reference", "responses", "hidden_states", "second_turns", "slurm_profile"),
+    "bench": ("against", "second_turns", "slurm_profile"),
     "jobs resume": ("run_folder", "slurm_profile"),
     "publish": ("folder", "manifest", "sign"),
     "verify": ("key",),
     "release": ("manifest", "templates", "sign", "slurm_profile"),
     "card write": ("report", "templates"),
     "card preview": ("source",),
+    "card import": ("file",),
+    "profile": ("source",),
     "engines check": ("file",),
     "engines probe": ("python",),
     "inspect": ("contract",),
@@ -221,6 +226,8 @@ def commands(agreed: Path, option: str, place: Path) -> list[object]:
             flag,
             place,
         ],
+        "profile": ["profile", IMPORTED / "speculation_profile.json", flag, place],
+        "card import": ["card", "import", IMPORTED / "specbench_results.json", "--measured-by", "us", flag, place],
         "release": ["release", agreed / "release.yaml", "--until", "convert", flag, place, "-q"],
     }[name]
 

@@ -10,7 +10,7 @@ VERSION``:
   the new number, and, from the sources of vLLM and SGLang, the types of targets that it drafts for;
 - ``requirements-DEVICE.txt``, frozen from the environment, where its distribution is the one that we install;
 - ``interface.json``, as the package reports it (vLLM, SGLang);
-- ``probed.json``, what ``eagle3hub engines probe`` found (vLLM, SGLang), unless ``--no-probe`` is given.
+- ``probed.json``, what ``eagle3hub engines probe`` found (vLLM, SGLang, sglang-jax), unless ``--no-probe`` is given.
 
 It names the version in ``common.toml`` (``beside``, or ``pinned`` with ``--pin``), writes every generated page and
 table anew, and prints the files that changed, the minutes it took, and what only a person can do. Run again, it makes
@@ -39,7 +39,9 @@ from eagle3hub.engines.specs import DATA, EnvironmentData, default_version, vers
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "eagle3hub/engines/workers/interface_worker.py"
 ASKED = ("vllm", "sglang")
-"""Engines whose package tells its interface, and that can be probed."""
+"""Engines whose package tells its interface and its types of targets."""
+PROBED = (*ASKED, "sglang_jax")
+"""Engines that are probed."""
 _OWN = re.compile(r"^\[(?:environments|image)\b.*?(?=^\s*#|^\[(?!environments|image)|\Z)", re.DOTALL | re.MULTILINE)
 _TELL = (
     'import importlib.metadata as m; print(*sorted({f\'{d.name.lower().replace("_", "-")}=={d.version}\' '
@@ -153,10 +155,10 @@ def make(engine: str, version: str, python: Path | None, device: str, *, pin: bo
     elif engine in ASKED:
         (folder / "interface.json").write_text(interface(engine, python))
         target_types.write(engine, version, *target_types.targets(engine, python))
-        if probe:
-            _probe(engine, python, device, folder / "probed.json")
     else:
         yield f"write interface.json by hand: the package of {engine} does not tell it"
+    if python is not None and probe and engine in PROBED:
+        _probe(engine, python, device, folder / "probed.json")
     common = DATA / engine / "common.toml"
     common.write_text(named(common.read_text(), version, pin=pin))
     _generate()

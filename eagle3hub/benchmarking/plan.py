@@ -306,6 +306,7 @@ class BenchOptions:
         context: lengths in tokens (``1k,4k``) that prompts are brought to with text of their set, each a data set of
             its own; None: prompts as they are.
         system_prompt: goes before every prompt; None for none.
+        second_turns: file of the target's responses to the first turns, to measure the second ones; None: the first.
         draft_tokens, temperature, engine: one or several of each; every combination is measured.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
@@ -327,6 +328,7 @@ class BenchOptions:
     num_prompts: int | None = None
     context: str | None = None
     system_prompt: str | None = None
+    second_turns: str | Path | None = None
     max_new_tokens: int = 128
     drafting: str = "greedy"
     seed: int = 0
@@ -384,6 +386,7 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
             system_prompt=options.system_prompt,
             template_options=options.engine_settings.chat_template,
             new_tokens=options.max_new_tokens + max(drafts),
+            after=options.second_turns,
             progress=progress,
         )
     ]
@@ -400,6 +403,21 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
         settings=options.settings,
         base=options.base if options.base is not None else read[0].name if read else "",
     )
+
+
+def refuse_uneven(plan: BenchPlan) -> None:
+    """Raise UsageError (``usage-context``) for lengths that a run of one length alone would measure on other prompts.
+
+    Those that do not fit into the shortest are left out of every length.
+    """
+    contexts = [prompts.context for prompts in plan.datasets if prompts.context is not None]
+    if len({context.tokens for context in contexts}) > 1 and any(context.left_out for context in contexts):
+        raise UsageError(
+            f"prompts of {contexts[0].of} that do not fit into the shortest --context are left out of all, and an "
+            "array measures each length apart",
+            hint="begin with a longer one, or run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
+            code="usage-context",
+        )
 
 
 def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:

@@ -520,7 +520,7 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
 def prompts_of(prompts: PromptSet) -> CellPrompts:
     """Return what results state of a prompt set."""
     source = None if prompts.dataset is None else prompts.dataset.to_json()
-    return CellPrompts.from_json({**prompts.to_json(), "turns": "first", "source": source})
+    return CellPrompts.from_json({**prompts.to_json(), "turns": prompts.turns, "source": source})
 
 
 def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -80,6 +81,49 @@ def with_always(cited: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*ALWAYS, *cited]))
 
 
+def key_of(name: str) -> str:
+    """Return the key of a work that a manifest names by key or arXiv id. Raises ManifestError if it is unknown."""
+    if re.fullmatch(r"\d{4}\.\d{4,5}", name):
+        for key, entry in _data().entries.items():
+            if entry.fields.get("eprint") == name:
+                return str(key)
+        raise ManifestError(
+            f"the bibliography holds no work with the arXiv id {name}",
+            hint="give its BibTeX entry under bibtex:",
+            code="manifest-citation",
+        )
+    _entry(name)
+    return name
+
+
+def own_works(text: str) -> tuple[list[Work], str]:
+    """Return the works of a manifest's own BibTeX, as prose prints them and as BibTeX.
+
+    Raises ManifestError if it cannot be parsed, or if an entry has no title, author or year or has a key of the
+    bibliography.
+    """
+    from pybtex.database.input.bibtex import Parser
+    from pybtex.exceptions import PybtexError
+
+    hint = "paste the entry as arXiv gives it: @misc{key, title={...}, author={...}, year={...}, eprint={...}}"
+    try:
+        entries = Parser().parse_string(text).entries if text else {}
+    except PybtexError as error:
+        raise ManifestError(f"bibtex cannot be parsed: {error}", hint=hint, code="manifest-bibtex") from error
+    if text and not entries:
+        raise ManifestError("bibtex holds no entry", hint=hint, code="manifest-bibtex")
+    for key, entry in entries.items():
+        given = {**entry.fields, "author": entry.persons.get("author")}
+        if missing := [name for name in ("title", "author", "year") if not given.get(name)]:
+            message = f"the entry {key} of bibtex has no {' and no '.join(missing)}"
+            raise ManifestError(message, hint=hint, code="manifest-bibtex")
+        if key in _data().entries:
+            message = f"{key} of bibtex is a key of the bibliography"
+            raise ManifestError(message, hint=f"cite it with citations: [{key}]", code="manifest-bibtex")
+    works = [_work(key, entry) for key, entry in entries.items()]
+    return works, "\n\n".join(_format(key, entry) for key, entry in entries.items())
+
+
 def bibtex(cited: Sequence[str]) -> str:
     """Return the entries as BibTeX, in the order given. Raises ManifestError for an unknown key.
 
@@ -98,7 +142,10 @@ def _format(key: str, entry: Entry) -> str:
 
 def work(key: str) -> Work:
     """Return what prose prints about one work. Raises ManifestError for an unknown key."""
-    entry = _entry(key)
+    return _work(key, _entry(key))
+
+
+def _work(key: str, entry: Entry) -> Work:
     last_names = [" ".join([*p.prelast_names, *p.last_names]) for p in entry.persons["author"]]
     short = " and ".join(last_names)
     if len(last_names) > 2 or "others" in last_names:

@@ -338,6 +338,7 @@ def build(
     main = [v for v in measured if v.layout == manifest.layouts.main]
     network = describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
+    own, own_bibtex = bibliography.own_works(manifest.bibtex)
     tool = f"eagle3hub {__version__}"
     folders = served(manifest.layouts, heads or ({"": head} if head else {}), manifest.speculative_tokens)
     tested = recipes.tested(runs, manifest, folders)
@@ -388,9 +389,9 @@ def build(
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
         "notices": vocabulary.terms(manifest.target.license.id).phrases,
-        "works": [bibliography.work(key) for key in cited],
+        "works": [*(bibliography.work(key) for key in cited), *own],
         "eagle3": bibliography.work("eagle3"),
-        "bibtex": bibliography.bibtex(cited),
+        "bibtex": "\n\n".join(filter(None, [bibliography.bibtex(cited), own_bibtex])),
         "provenance": [_provenance(r, file) for r, file in zip(reports, files, strict=True)],
         "waived": tuple(shown.waived),
         "commit": tree.commit if tree else "",

@@ -127,12 +127,27 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where numbers are published and who measured them; ``url`` and ``accessed`` may be empty."""
+    """Where numbers are published and who measured them; all but the first two may be empty.
+
+    ``file`` and ``sha256`` are those of a file that ``tool`` wrote, from which the numbers were taken.
+    """
 
     title: str
     measured_by: str
-    url: str
-    accessed: str
+    url: str = ""
+    accessed: str = ""
+    file: str = ""
+    sha256: str = ""
+    tool: str = ""
+    tool_version: str = ""
+
+    @property
+    def described(self) -> str:
+        """The title, with the digest of the file and the version of the tool where they are known."""
+        version = f"{self.tool} {self.tool_version}".strip() if self.tool_version else ""
+        digest = f"SHA-256 {self.sha256}" if self.sha256 else ""
+        more = ", ".join(filter(None, [version, digest]))
+        return f"{self.title} ({more})" if more else self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +197,20 @@ def load_imported(folder: Path, patterns: Sequence[str]) -> tuple[ImportedTable,
 def read_imported(path: Path) -> tuple[ImportedTable, ...]:
     """Read the measurements of one file. Raises as `load_imported` does."""
     document = read_imported_document(path)
-    found = document.data["source"]
-    source = Source(found["title"], document.data["measured_by"], found.get("url", ""), found.get("accessed", ""))
+    return _measurements(document)
+
+
+def check_imported(document: Document) -> None:
+    """Hold measurements that were not read from a file to the schema and to what numbers can be.
+
+    Raises ManifestError as `load_imported` does.
+    """
+    hold_to_schema(document, resources.schema("imported"), "imported")
+    _measurements(document)
+
+
+def _measurements(document: Document) -> tuple[ImportedTable, ...]:
+    source = Source(measured_by=document.data["measured_by"], **document.data["source"])
     measurements = enumerate(document.data["measurements"])
     return tuple(_measurement(document, ("measurements", i), m, source) for i, m in measurements)
 
@@ -370,7 +397,7 @@ def table(m: ImportedTable, picture: str = "") -> Table:
         given=tuple(_given(m, columns)),
         missing=tuple(missing(m)),
         note=m.note,
-        source=m.source.title,
+        source=m.source.described,
         url=m.source.url,
         accessed=m.source.accessed,
         measured_by=m.source.measured_by,

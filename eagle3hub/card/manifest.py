@@ -319,6 +319,7 @@ class Manifest:
     publish: PublishSettings = PublishSettings()
     sections: Facts = ()
     name: str | None = None
+    bibtex: str = ""
 
     @property
     def measured_target(self) -> str:
@@ -435,13 +436,15 @@ def _check(document: Document) -> None:
         if why := markdown.section_fault(section["text"]):
             raise document.error(("sections", i, "text"), f"the section {section['title']!r} {why}")
     _check_library(document)
-    known = bibliography.keys()
-    for i, key in enumerate(document.data.get("citations", [])):
-        if key not in known:
-            hint = f"keys of the bibliography: {', '.join(known)}"
-            raise document.error(
-                ("citations", i), f"unknown citation {key!r}{did_you_mean(key, known)}", hint, "manifest-citation"
-            )
+    for i, name in enumerate(document.data.get("citations", [])):
+        try:
+            bibliography.key_of(name)
+        except ManifestError as fault:
+            raise document.error(("citations", i), fault.message, fault.hint or "", fault.code) from fault
+    try:
+        bibliography.own_works(document.data.get("bibtex", ""))
+    except ManifestError as fault:
+        raise document.error(("bibtex",), fault.message, fault.hint or "", fault.code) from fault
 
 
 def _check_licenses(document: Document) -> None:
@@ -522,7 +525,8 @@ def _build(document: Document, path: Path) -> Manifest:
         validate=_settings(document, here),
         training=_training(document),
         limitations=tuple(data.get("limitations", ())),
-        citations=tuple(data.get("citations", ())),
+        citations=tuple(dict.fromkeys(bibliography.key_of(name) for name in data.get("citations", ()))),
+        bibtex=data.get("bibtex", ""),
         reports=tuple(data.get("reports", DEFAULT_REPORTS)),
         style=data.get("style", "standard"),
         about=_facts(document, ("about",)),

@@ -21,7 +21,7 @@ from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
 from eagle3hub.system.templates import compiled
-from eagle3hub.validation.derive import contradictions
+from eagle3hub.validation.derive import check_derived
 from eagle3hub.validation.report import Report
 
 if TYPE_CHECKING:
@@ -118,12 +118,7 @@ def check_reports(manifest: Manifest, reports: Sequence[Report], digests: Collec
         _check_target(manifest, report)
         if digests is not None:
             _check_digest(report, digests)
-        for fault in contradictions(report):
-            raise ManifestError(
-                f"the report of the {report.head.layout} layout contradicts itself: {fault}",
-                hint="reports are written by eagle3hub validate and not edited; measure again",
-                code="report-contradiction",
-            )
+        check_derived(report)
 
 
 def _check_target(manifest: Manifest, report: Report) -> None:

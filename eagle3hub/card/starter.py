@@ -100,7 +100,7 @@ def starter(
         "#? limitations:",
         "#?   - What it was not tested for.",
         "",
-        "#? citations: [eagle, eagle2]  # keys of the bibliography; eagle3 is always cited",
+        "#? citations: [eagle, eagle2]  # keys of the bibliography or arXiv ids; eagle3 is always cited",
         "#? reports: [reports/*.json]  # what eagle3hub validate wrote",
         "#? benchmarks: [benchmarks/*.json]  # what eagle3hub bench wrote",
         "#? imported: [imported/*.yaml]  # what others measured",

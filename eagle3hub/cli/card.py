@@ -152,6 +152,54 @@ def init(
     console().print(f"wrote {output}", markup=False)
 
 
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A result of vllm bench serve, AIPerf, specdec_bench, SpecForge, or a speculation_profile.json.",
+            show_default=False,
+        ),
+    ],
+    measured_by: Annotated[
+        str,
+        typer.Option(metavar="WHO", help="Who measured, for example: the authors of the head.", show_default=False),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it to this file.", show_default="standard output")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn a result of another tool into measurements for a card, with its file, digest, tool and conditions.
+
+    What the file does not say stays out, and the card says that it was not reported; add by hand what you know. Name
+    the result under `imported` in release.yaml.
+
+    Exit status: 0; 3 the file is of no known tool, or its numbers cannot be.
+
+    Example: eagle3hub card import bench.json --measured-by "the authors of the head" --output imported/bench.yaml
+    """
+    from eagle3hub.card.exchange import import_result
+    from eagle3hub.checkpoint.destination import check_place
+    from eagle3hub.checkpoint.staging import replace_file
+
+    if output is not None:
+        check_place(output)
+    found = import_result(file)
+    text = found.to_yaml(measured_by)
+    if output is not None:
+        replace_file(output, text.encode())
+
+    def human(out: Console) -> None:
+        if output is None:
+            write(text)
+            return
+        out.print(f"{len(found.measurements)} tables of {found.tool}: {output}", markup=False, soft_wrap=True)
+
+    emit(found.to_json(measured_by), human, as_json=as_json)
+
+
 @app.command()
 def preview(
     source: Annotated[Path, typer.Argument(help="A card (README.md) or a manifest.", show_default=False)],

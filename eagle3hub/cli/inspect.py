@@ -184,8 +184,8 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
             table.add_row(verdict, f"[dim]{titles}{': ' * bool(why)}[/]{why}")
     console.print("[bold]engines[/], with these files as they are:")
     console.print(table)
-    for warning in dict.fromkeys(verdict.warning for verdict in engines if verdict.warning):
-        console.print(f"[yellow]{escape(warning)}[/]")
+    for said in dict.fromkeys(said for verdict in engines for said in (verdict.warning, verdict.noted) if said):
+        console.print(f"[yellow]{escape(said)}[/]")
 
 
 def _scaling(scaling: dict[str, Any] | None) -> str:

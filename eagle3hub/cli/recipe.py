@@ -14,10 +14,13 @@ from eagle3hub.cli.parameters import (
     EngineArgOption,
     EngineEnvOption,
     TargetOption,
+    engine_completed,
     target_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from eagle3hub.engines.base import Recipe
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 def recipe(
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption = None,
-    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
+    engine: Annotated[
+        str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.", autocompletion=engine_completed)
+    ] = "vllm",
     version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
     draft_tokens: Annotated[
         int | None,
@@ -44,6 +49,7 @@ def recipe(
             "--tensor-parallel", "--tp", metavar="N", help="Devices the target is split over.", show_default="1"
         ),
     ] = None,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Nodes that the engine spans.")] = 1,
     dtype: Annotated[str | None, typer.Option(help="Precision of the target.", show_default="the engine's")] = None,
     context: Annotated[int | None, typer.Option(help="Context in tokens.", show_default="the target's")] = None,
     engine_arg: EngineArgOption = None,
@@ -58,6 +64,8 @@ def recipe(
 
     It warns if the engine would refuse these files or read them wrong, whatever the command.
 
+    With --nodes it prints the command of every node, or the one that starts them all.
+
     A version that is not known is served as the nearest one that is, with a warning.
 
     Exit status: 0 printed; 2 engine or version is not known; 3 head or target cannot be read; 5 the Hub failed.
@@ -70,7 +78,7 @@ def recipe(
     from eagle3hub.engines.base import PARALLEL_DRAFTING
     from eagle3hub.engines.options import read_engine_settings
     from eagle3hub.engines.preflight import examine, preflight, runners_of, target_embeddings
-    from eagle3hub.engines.recipes import Serving, make_recipe
+    from eagle3hub.engines.recipes import Serving, make_recipe, over_nodes
     from eagle3hub.engines.specs import known_version
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
     from eagle3hub.head.target import read_target
@@ -103,6 +111,7 @@ def recipe(
         extra=tuple(shlex.split(extra or "")),
     ).with_settings(name, settings)
     made = make_recipe(name, serving, version)
+    commands = [made.argv] if nodes == 1 else over_nodes(made, nodes, tensor_parallel)
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
     told = [
         key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
@@ -114,7 +123,8 @@ def recipe(
     warning = known_version(name, made.version).warning
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     document |= {} if warning is None else {"warning": warning}
-    emit(document, lambda out: _print(made, verdicts, warning, out), as_json=as_json)
+    document |= {} if nodes == 1 else {"nodes": [list(words) for words in commands]}
+    emit(document, lambda out: _print(made, commands, verdicts, warning, out), as_json=as_json)
 
 
 def _aux_layers(head: Head) -> tuple[int, ...] | None:
@@ -131,7 +141,13 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
     return tuple(head.aux.after_layer)
 
 
-def _print(made: Recipe, verdicts: list[PreflightVerdict], warning: str | None, out: Console) -> None:
+def _print(
+    made: Recipe,
+    commands: Sequence[tuple[str, ...]],
+    verdicts: list[PreflightVerdict],
+    warning: str | None,
+    out: Console,
+) -> None:
     from rich.markup import escape
 
     from eagle3hub.engines.specs import engine_title
@@ -142,8 +158,11 @@ def _print(made: Recipe, verdicts: list[PreflightVerdict], warning: str | None, 
     for line in made.prepare:
         out.print(escape(line))
     prefix = "".join(f"{key}={shlex.quote(value)} " for key, value in made.env.items())
-    out.print(escape(prefix + _folded(made.argv)))
-    for title, text in (("extra-config.yaml", made.yaml), ("offline", made.python or None)):
+    for i, words in enumerate(commands, start=1):
+        if len(commands) > 1:
+            out.print(f"[dim]# node {i} of {len(commands)}; HEAD_NODE is the address of the first[/]")
+        out.print(escape(prefix + _folded(words)))
+    for title, text in (("extra-config.yaml", made.yaml), ("offline", made.python if len(commands) == 1 else None)):
         if text is not None:
             out.print(f"\n[dim]# {title}[/]")
             out.print(escape(text.rstrip("\n")))
@@ -152,6 +171,8 @@ def _print(made: Recipe, verdicts: list[PreflightVerdict], warning: str | None, 
             told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
             deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
             out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
+        if verdict.noted:
+            out.print(f"\n[yellow]{escape(verdict.noted)}[/]")
 
 
 def _folded(argv: tuple[str, ...]) -> str:

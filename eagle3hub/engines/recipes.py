@@ -108,6 +108,42 @@ def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Re
     )
 
 
+HEAD_NODE = "HEAD_NODE"
+"""What stands in the commands of several nodes for the address of the first."""
+
+
+def over_nodes(recipe: Recipe, nodes: int, tensor_parallel: int | None) -> list[tuple[str, ...]]:
+    """Return the commands that serve a recipe on several nodes: one for each, the server's first, or one for all.
+
+    Raises UsageError (``usage-recipe``) for an engine that does not span nodes, and for devices that do not divide.
+    """
+    data = version_data(recipe.engine, recipe.version)
+    flags = data.flags
+    if "nodes" not in flags and not data.node_launcher:
+        raise UsageError(
+            f"how {engine_title(recipe.engine)} spans nodes is not known here",
+            hint="--extra adds words to its command",
+            code="usage-recipe",
+        )
+    devices = tensor_parallel or 1
+    if nodes < 1 or devices % nodes or devices < nodes:
+        raise UsageError(
+            f"{devices} devices cannot be shared out evenly over {nodes} nodes",
+            hint=f"--tp is the number of all devices, as in --tp {8 * max(nodes, 1)} --nodes {max(nodes, 1)}",
+            code="usage-recipe",
+        )
+    if data.node_launcher:
+        world = [f"--nodes={nodes}", f"--ntasks={devices}", f"--ntasks-per-node={devices // nodes}", "--mpi=pmix"]
+        return [("srun", *world, *data.node_launcher, *recipe.argv)]
+    meeting = HEAD_NODE if data.meeting_port is None else f"{HEAD_NODE}:{data.meeting_port}"
+    commands = []
+    for rank in range(nodes):
+        words = [flags["nodes"], str(nodes), flags["node_rank"], str(rank), flags["meeting"], meeting]
+        words += [flags["follower"]] if rank and "follower" in flags else []
+        commands.append((*recipe.argv, *words))
+    return commands
+
+
 def _check(engine: str, serving: Serving) -> None:
     if serving.depth < 1 or serving.topk < 1 or (serving.tensor_parallel or 1) < 1:
         raise UsageError("draft tokens, top-k and tensor parallel size are 1 or more", code="usage-recipe")

@@ -31,7 +31,7 @@ _OF_ONE_VERSION = ("builds_on", "environments", "image", "called")
 
 Setting = Literal[
     "target", "head", "config", "algorithm", "method", "steps", "topk", "draft_tokens", "no_overlap",
-    "tensor_parallel", "dtype", "context",
+    "tensor_parallel", "dtype", "context", "nodes", "node_rank", "meeting", "follower",
 ]  # fmt: skip
 """Names of the settings that a recipe passes to an engine."""
 
@@ -152,6 +152,8 @@ class VersionData:
 
     Attributes:
         command: the words that start its server. flags: its flag for each setting of a recipe.
+        meeting_port: port that its nodes meet on, where the flag takes one with the address.
+        node_launcher: the words before the command that start it on all nodes at once, in an allocation of Slurm.
         convert: the words that convert a folder into a file it can serve; empty if it serves folders.
         dtypes: its name for a dtype, if that differs from ours.
         greedy_only: devices on which it speculates correctly only at temperature 0.
@@ -166,6 +168,8 @@ class VersionData:
 
     command: tuple[str, ...]
     flags: Mapping[Setting, str]
+    meeting_port: int | None = None
+    node_launcher: tuple[str, ...] = ()
     convert: tuple[str, ...] = ()
     dtypes: Mapping[str, str] = field(default_factory=dict)
     greedy_only: tuple[Device, ...] = ()

@@ -48,6 +48,7 @@ from eagle3hub.errors import (
 from eagle3hub.jobs.collect import error_inside
 from eagle3hub.jobs.plan import Expected, check_bound
 from eagle3hub.layouts import open_head
+from eagle3hub.prompts import contexts_of
 from eagle3hub.system.documents import (
     did_you_mean,
     document_bytes,
@@ -272,17 +273,18 @@ def validate_tasks(
 
 
 def bench_tasks(
-    plan: BenchPlan, datasets: str, words: Callable[[str], Sequence[str]]
+    plan: BenchPlan, datasets: str, context: str | None, words: Callable[[str], Sequence[str]]
 ) -> tuple[list[Task], dict[str, Any]]:
     """Return the tasks of a benchmark: one for each head, data set, K, temperature and engine.
 
     Args:
-        datasets: as typed; ``plan`` has a prompt set for each, in this order.
+        datasets, context: as typed; ``plan`` has a prompt set for each data set and length, in this order.
         words: gives for an engine the options that all its tasks share.
     """
-    typed = dict(
-        zip((one.name for one in plan.datasets), listed("--datasets", datasets, str, "names or files"), strict=True)
-    )
+    lengths = [[]] if context is None else [["--context", str(n)] for n in contexts_of(context)]
+    names = listed("--datasets", datasets, str, "names or files")
+    typed = [["--datasets", name, *length] for name in names for length in lengths]
+    words_for = dict(zip((one.name for one in plan.datasets), typed, strict=True))
     target = plan.target.identity.to_json()
     tasks = []
     for group in plan.groups():
@@ -290,7 +292,7 @@ def bench_tasks(
             name = cell.head.name
             plain = re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII)
             line = ["bench", f"{name}={cell.head.source}" if plain else cell.head.source]
-            line += ["--datasets", typed[cell.prompts.name], "--draft-tokens", str(cell.draft_tokens)]
+            line += [*words_for[cell.prompts.name], "--draft-tokens", str(cell.draft_tokens)]
             line += ["--temperature", f"{cell.temperature:g}", "--engine", cell.engine, *words(cell.engine)]
             expected = {
                 "head": name,

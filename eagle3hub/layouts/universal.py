@@ -82,8 +82,8 @@ HELD_FOR = {
 """What a folder holds if it is made for these engines or some of them only."""
 
 
-_JAX_ROPE = ("default", "llama3", "yarn", "proportional")
-"""Types of RoPE that sglang-jax computes (``layers/embeddings.py``, ``get_rope``)."""
+_JAX_ROPE = ("default", "yarn", "proportional")
+"""Types of RoPE that sglang-jax computes: it takes llama3, and rotates without (executed)."""
 
 
 def _serves(head: Head, engine: str) -> bool:

@@ -39,7 +39,8 @@ _RATE = re.compile(
     r"accept\w*[ _-](?:rate|prob|ratio)|acc[_ ]?rate|\bacc@\d|\bα\b|marginal|conditional|接[受收]率|命中率", re.I
 )
 _THROUGHPUT = re.compile(
-    r"throughput|tok(?:en)?s?\s?(?:/|per)\s?s|\bTPS\b|\btok/s|吞吐|(?:req|sample)\w*\s?(?:/|per)\s?s(?:ec|\b)", re.I
+    r"throughput|tok(?:en)?s?\s?(?:/|per)\s?s(?:ec\w*)?(?![a-z])|\bTPS\b|\btok/s|吞吐|(?:req|sample)\w*\s?(?:/|per)\s?s(?:ec|\b)",
+    re.I,
 )
 _SPEEDUP = re.compile(
     r"speed-?\s?up|acceleration ratio|\bspd\b|\bspeed\b.{0,30}\brelative|加速比|加速倍|提速|加速", re.I | re.DOTALL
@@ -443,11 +444,8 @@ def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
 
 def _ks_of(text: str) -> set[int]:
     """Return every K that a text names."""
-    steps = (
-        {int(m[1]) for m in _STEPS_TOPK_TOKENS.finditer(text) if _is_configuration(m)}
-        if _OF_SGLANG.search(text)
-        else set()
-    )
+    named_so = bool(_OF_SGLANG.search(text))
+    steps = {int(m[1]) for m in _STEPS_TOPK_TOKENS.finditer(text) if _is_configuration(m, named_so)}
     named = set(found_numbers(MEASURED_K, text))
     if re.search(r"\bsteps\b|num[_-]steps", text, re.I):  # then the draft tokens are SGLang's, one more than K
         named -= {int(n) for n in re.findall(r"\b(\d{1,3}) draft(?:ed)? tokens", text)} - steps
@@ -455,10 +453,14 @@ def _ks_of(text: str) -> set[int]:
     return steps | named
 
 
-def _is_configuration(m: re.Match[str]) -> bool:
-    """Return whether three numbers with hyphens can be steps, top-k and draft tokens, and are no date."""
+def _is_configuration(m: re.Match[str], named_so: bool) -> bool:
+    """Return whether three numbers with hyphens are steps, top-k and draft tokens.
+
+    Without words that say so they must be a chain's, with one draft token more than steps.
+    """
     steps, topk, tokens = (int(g) for g in m.groups())
-    return 1 <= steps <= 16 and 1 <= topk <= 16 and steps < tokens + 1 and (topk > 1 or tokens <= steps + 1)
+    chain = topk == 1 and tokens == steps + 1 and steps > 0
+    return chain or (named_so and 1 <= steps <= 16 and 1 < topk <= 16 and steps < tokens)
 
 
 _SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*)\b|用法|部署"

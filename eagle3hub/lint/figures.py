@@ -36,7 +36,8 @@ def impossible_length(card: Card) -> Iterator[Violation]:
     example = max((k for k, _ in claims.example_ks(card)), default=None)
     for length in claims.acceptance_lengths(card):
         tau = length.number
-        k = max(length.ks) if length.ks else measured
+        # a page about several heads has several K, and says elsewhere which is whose
+        k = max(length.ks) if length.ks else measured if card.is_of_a_head else None
         if tau.value + tau.slack < 1 and not _may_lack_bonus(length):
             yield Violation(length.line, f"τ = {tau.value:g} ({length.label}): less than 1 token per step cannot be")
         elif k is not None and tau.value - tau.slack > k + 1:
@@ -277,8 +278,8 @@ def _of_two_columns(
     for place in places:
         text = row.cells[place].text
         cell = next((n for n in numbers(text) if n.unit in {"%", "x"}), None)
-        if cell is None:
-            continue
+        if cell is None or (kinds[place] == "speedup" and kinds[present[0][0]] in {"length", "rate"}):
+            continue  # a speed-up is not the ratio of two acceptance lengths
         pairs = [(a, b, table.header[j]) for i, a in present for j, b in present if i != j]
         if named := _NAMED_DIFFERENCE.match(text):
             winner = [p for p in pairs if _names(named["name"], _other(table, present, p[2]))]

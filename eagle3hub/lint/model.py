@@ -334,12 +334,23 @@ class Card:
 
     def _matches(self, pattern: str, outside: str | None, tables: bool) -> Iterator[Hit]:
         wanted = re.compile(pattern, re.I)
+        # what matches in a piece has a match in the whole, which is found much sooner than in each piece
+        if not re.compile(pattern, re.I | re.M).search(self._whole(tables)):
+            return
         for section, texts in self._texts:
             if outside and re.search(outside, section.title, re.I):
                 continue
             for text in texts:
                 if tables or not text.is_table:
                     yield from text.matches(wanted, section)
+
+    def _whole(self, tables: bool) -> str:
+        key = f"whole {tables}"
+        if key not in self.cache:
+            pieces = (text.text for _, texts in self._texts for text in texts if tables or not text.is_table)
+            self.cache[key] = "\n".join(pieces)
+        found: str = self.cache[key]
+        return found
 
     @property
     def _texts(self) -> list[tuple[Section, list[_Text]]]:
@@ -368,7 +379,6 @@ class _Text:
     is_table: bool
 
     def matches(self, wanted: re.Pattern[str], section: Section) -> Iterator[Hit]:
-        # what matches in a piece has a match in the whole, which is found much sooner than in each piece
         if len(self.lines) > 1 and not re.compile(wanted.pattern, wanted.flags | re.M).search(self.text):
             return
         for line, piece in self.lines:
@@ -376,6 +386,23 @@ class _Text:
             for m in wanted.finditer(piece):
                 at, seen = at + self.breaks.count("\n", seen, m.start()), m.start()
                 yield Hit(at, m, section)
+
+
+_NUMBER_ALONE = re.compile(r"(?<![\w.])[-+−]?\d[\d,.]*(?!\w)")
+_SEARCHED_ROWS = 200
+
+
+def _with_new_words(table: Table) -> list[tuple[int, str]]:
+    """Return the lines of a table that are searched: of a long one not those that repeat a row with other numbers."""
+    lines = list(zip([table.line, *(row.line for row in table.rows)], table.text.split("\n"), strict=True))
+    seen: set[str] = set()
+    out = lines[:_SEARCHED_ROWS]
+    for line, text in lines[_SEARCHED_ROWS:]:
+        words = _NUMBER_ALONE.sub("", text)
+        if words not in seen:
+            seen.add(words)
+            out.append((line, text))
+    return out
 
 
 def _texts(section: Section) -> Iterator[_Text]:
@@ -388,10 +415,8 @@ def _texts(section: Section) -> Iterator[_Text]:
             plain = block.text.replace("\n", " ")
             yield _Text(plain, [(block.line, plain)], block.text, False)
         elif isinstance(block, Table):
-            rows = block.text.split("\n")
-            yield _Text(
-                block.text, list(zip([block.line, *(r.line for r in block.rows)], rows, strict=True)), "", True
-            )
+            lines = _with_new_words(block)
+            yield _Text("\n".join(text for _, text in lines), lines, "", True)
         elif isinstance(block, Code) and block.is_data:
             yield _Text(block.text, list(enumerate(block.text.split("\n"), block.line)), "", True)
 
@@ -507,12 +532,12 @@ _HEAD_WORDS = re.compile(
     re.I | re.M,
 )
 _OWN_WORDS = re.compile(
-    rf"\b(?:this|the) (?:model|repo|repository|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}\b(?:is|contains"
-    rf"|was|holds)\b"
-    rf"[^.\n]{{0,80}}\b{_DRAFT}|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
+    rf"\b(?:this|the) (?:model|repo\w*|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}"
+    rf"\b(?:is|contains|was|holds)\b[^.\n]{{0,80}}\b{_DRAFT}"
+    rf"|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
     rf"|\bthis is an?\b[^.\n]{{0,60}}\b{_DRAFT}"
-    rf"|\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d|^[^.\n]{{0,60}}{_DRAFT} (?:for"
-    rf"|of) \S*\d|\S-eagle-?3?$",
+    rf"|(?<!train )(?<!training )\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d"
+    rf"|^(?![^.\n]{{0,60}}\btrain)[^.\n]{{0,60}}{_DRAFT} (?:for|of) \S*\d|\S{{4,}}-eagle-?3?$",
     re.I | re.M,
 )
 _OTHER_WORDS = re.compile(
@@ -539,8 +564,9 @@ def is_of_a_head(card: Card) -> bool:
     if not _HEAD_WORDS.search(first):
         return False
     if card.front is not None:
-        return bool(_TITLE.search(" ".join(titles))) or not titles
-    return card.is_page_text or bool(_OWN_WORDS.search(first) and not _OTHER_WORDS.search(first[:700]))
+        return not titles or bool(_TITLE.search(titles[0]) or _OWN_WORDS.search(first))
+    named = any(re.search(r"\S{4,}-eagle-?3?$", title, re.I) for title in titles)
+    return card.is_page_text or named or bool(_OWN_WORDS.search(first) and not _OTHER_WORDS.search(first[:700]))
 
 
 _SCRIPTS = (

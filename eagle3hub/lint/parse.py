@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from html.parser import HTMLParser
@@ -30,7 +30,7 @@ _FOOTER = re.compile(
 )
 """What the Hub's page has around a card, and the source of a card never has on a line of its own."""
 _BIBTEX = re.compile(r"\s*@[A-Za-z]+\{")
-_NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?%?"
+_NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:%|[x×](?![\w]))?"
 _ROW = re.compile(rf"(?P<label>\S.*?)(?P<cells>(?:\s+{_NUMBER})+)\s*$")
 _SHELL = re.compile(
     r"\s*(?:python3?\s+-m\s|pip3? install|git (?:clone|checkout)\b|cd \S|export \w+=|vllm serve\b|trtllm-serve\b"
@@ -146,12 +146,19 @@ def _table(header: Line, rows: Sequence[Line]) -> list[Line]:
     return [(header[0], ""), *shown, (body[-1][0], "")]
 
 
+_PHRASE = re.compile(r"(?:(?:mean|average) )?accept\w* (?:length|rate|tokens)|draft tokens|\S+", re.I)
+
+
 def _header(words: list[str], columns: int) -> list[str]:
     """Divide the words of a header among the columns.
 
-    The cut is at a word that every column's name starts or ends with. Without such a word every column gets all words.
+    Each column gets a word, or the words of one quantity. Else the cut is at a word that every column's name starts or
+    ends with; without such a word every column gets all words.
     """
     label, rest = words[0], words[1:]
+    phrases = _PHRASE.findall(" ".join(rest))
+    if columns > 1 and len(phrases) == columns:
+        return [label, *phrases]
     for at_end in (True, False):
         word = (rest[-1] if at_end else rest[0]) if rest else ""
         places = [i for i, w in enumerate(rest) if w == word]
@@ -272,7 +279,8 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
     numbered = list(enumerate(lines[body:], body + 1))
     if is_page:
         numbered = to_markdown(numbered)
-    walk = _Walk([number for number, _ in numbered], [line for _, line in numbered])
+    numbered, tails = _without_long_tables(numbered)
+    walk = _Walk([number for number, _ in numbered], [line for _, line in numbered], tails)
     walk.blocks(_markdown().parse("\n".join(walk.lines)))
     entries, bad = bibtex_entries([(line, text) for line, text in walk.bibtex()])
     return Card(
@@ -331,6 +339,36 @@ def _placed(blocks: Sequence[Block], path: tuple[Heading, ...]) -> Iterator[Bloc
 
 
 # Tables: one header, every cell in its place
+
+
+_LONG = 200
+"""The rows of a table that markdown-it reads. It needs a tenth of a millisecond for each; no card has so many."""
+_DELIMITERS = re.compile(r"\s{0,3}\|?(?:\s*:?-+:?\s*\|)+(?:\s*:?-+:?\s*)?$")
+_FENCE = re.compile(r"\s{0,3}(?:```|~~~)")
+_CELL_END = re.compile(r"(?<!\\)\|")
+_MARKS = re.compile(r"\*\*|__|`|~~")
+_LINK_IN_CELL = re.compile(r"!?\[(?P<text>[^\]\n]{0,400})\]\((?P<target>[^)\s]{0,2000})\)")
+
+
+def _without_long_tables(lines: Sequence[Line]) -> tuple[list[Line], dict[int, list[Line]]]:
+    """Return the lines without the later rows of long tables, and those rows by the number of the row before them."""
+    out: list[Line] = []
+    tails: dict[int, list[Line]] = {}
+    fenced, i = False, 0
+    while i < len(lines):
+        text = lines[i][1]
+        fenced ^= bool(_FENCE.match(text))
+        out.append(lines[i])
+        i += 1
+        if fenced or "|" not in text or "-" not in text or not _DELIMITERS.match(text) or len(out) < 2:
+            continue
+        start = i
+        while i < len(lines) and lines[i][1].lstrip().startswith("|"):
+            i += 1
+        out += lines[start : min(i, start + _LONG)]
+        if i > start + _LONG:
+            tails[out[-1][0]] = list(lines[start + _LONG : i])
+    return out, tails
 
 
 _MOST_CELLS = 200_000
@@ -448,10 +486,14 @@ class _Grid:
 
 @dataclass
 class _Walk:
-    """A walk over markdown-it's tokens. ``numbers`` maps each of the parsed ``lines`` to its line in the file."""
+    """A walk over markdown-it's tokens. ``numbers`` maps each of the parsed ``lines`` to its line in the file.
+
+    ``tails`` are the rows of long tables that were not given to markdown-it, by the line of the last row that was.
+    """
 
     numbers: Sequence[int]
     lines: Sequence[str]
+    tails: Mapping[int, Sequence[Line]] = field(default_factory=dict)
     found: list[Block] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
@@ -514,9 +556,21 @@ class _Walk:
             elif tokens[i].type == "inline":
                 rows[-1][1].append(self._inline(tokens[i], rows[-1][0]).strip())
             i += 1
+        width = len(rows[0][1])
+        rows += [(line, self._cells(line, text, width)) for line, text in self.tails.get(rows[-1][0], ())]
         if (table := _table_of(rows, 1)) is not None:
             self.found.append(table)
         return i
+
+    def _cells(self, line: int, text: str, width: int) -> list[str]:
+        """Return the cells of a row in Markdown as plain text, and collect its links."""
+        for m in _LINK_IN_CELL.finditer(text) if "](" in text else ():
+            self.links.append(Link(line, m["target"], m["text"]))
+        plain = _LINK_IN_CELL.sub(lambda m: m["text"], text) if "](" in text else text
+        inner = plain.strip().removeprefix("|").removesuffix("|")
+        parts = _CELL_END.split(inner) if "\\" in inner else inner.split("|")
+        cells = [_MARKS.sub("", part).replace("\\|", "|").strip() for part in parts[:width]]
+        return [_shortened(cell) for cell in cells] + [""] * (width - len(cells))
 
     def _inline(self, token: Token, line: int | None = None) -> str:
         """Return the plain text of inline content, and collect its links, images and HTML."""

@@ -53,8 +53,10 @@ _EFFECTS: Mapping[Outcome, FoundEffect] = {
     "refuses": "refuses",
     "crashes": "refuses",
 }
-_PROBED = ("vllm", "sglang", "trtllm")
+_PROBED = ("vllm", "sglang", "trtllm", "sglang_jax")
 """Engines that have a worker for probes."""
+_ENVIRONMENT_FOR = {"sglang_jax": "tpu"}
+"""By engine, the device whose environment runs a probe on a CPU as well, where nothing else runs on one."""
 Asked = Sequence[tuple[Question, Answer]]
 
 
@@ -198,6 +200,7 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
     ),
     "later_norm": _first,
     "rope.reader": _reader,
+    "rope.ignored": lambda asked: _where(lambda answer: answer.matched == "rotates without scaling")(asked) or None,
     "rope.partial": _where(lambda answer: answer.outcome == "silently_wrong"),
     "aux.default": _default_taps,
     "o_proj_bias": _where(_builds_o_bias),
@@ -211,10 +214,10 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
 about."""
 
 
-def _terms(answers: Mapping[str, Answer]) -> dict[str, FoundTerm]:
+def _terms(answers: Mapping[str, Answer], engine: str) -> dict[str, FoundTerm]:
     """Return the terms that the answers decide: those of which every question was asked and says something."""
     asked: dict[str, list[Question]] = {}
-    for question in questions().values():
+    for question in (one for one in questions().values() if engine in (one.engines or (engine,))):
         for path in (what.removeprefix("terms.") for what in question.asks if what.startswith("terms.")):
             asked.setdefault(path, []).append(question)
     found: dict[str, FoundTerm] = {}
@@ -305,13 +308,13 @@ def probed_contract(probe: Probe, date: str, runners: Sequence[str]) -> Probed:
         date=date,
         environment={**probe.environment, "eagle3hub": __version__},
         rules={},
-        terms=_terms(main),
+        terms=_terms(main, probe.engine),
         answers=dict(main),
         reading_from=None if base == probe.version else base,
         runner=runners[0] or None,
         runners={
             name: FoundRunner(
-                terms=_changed(_terms(main), _terms(probe.answers[name])),
+                terms=_changed(_terms(main, probe.engine), _terms(probe.answers[name], probe.engine)),
                 answers={n: a for n, a in probe.answers[name].items() if a != main[n]},
             )
             for name in runners[1:]
@@ -479,7 +482,8 @@ def probe_engine(
             f"{engine_title(engine)} cannot be probed", hint=f"one of {', '.join(_PROBED)}", code="usage-probe"
         )
     start = time.monotonic()
-    interpreter = environment_python(engine, device) if python is None else python.expanduser()
+    made_for = _ENVIRONMENT_FOR.get(engine, device)
+    interpreter = environment_python(engine, made_for) if python is None else python.expanduser()
     runners = _runners(engine)
     probe = ask(
         engine, engine_title(engine), interpreter, device=device, progress=progress, only=only, runners=runners

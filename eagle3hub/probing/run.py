@@ -45,6 +45,7 @@ _TARGETS: dict[str, dict[str, Any]] = {
     "llama": {},
     "wide": {"hidden": WIDE},
     "six-heads": {"hidden": WIDE, "heads": 6, "kv": 6},
+    "tied": {"tie_word_embeddings": True},
     "qwen3": {"qk_norms": True, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
     "gemma": {
         "architectures": ["GemmaForCausalLM"],
@@ -54,8 +55,8 @@ _TARGETS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one of another type
-that hands out its states, and one of a type that no engine takes them from."""
+"""Targets by name: Llama's, one that is wider than its heads, one whose heads divide by three, one whose lm_head is
+its embeddings, one of another type that hands out its states, and one of a type that no engine takes them from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def ask(
         for name, question in asked.items():
             if found[question.base].outcome not in ("right", "runs") and name != question.base:
                 found[name] = Answer(outcome="not_run", message=f"{question.base}: {found[question.base].outcome}")
-    environment: dict[str, str] = {k: str(ready[k]) for k in ("torch", "transformers", "kernels") if k in ready}
+    environment: dict[str, str] = {k: str(ready[k]) for k in ("torch", "jax", "transformers", "kernels") if k in ready}
     seconds = {name: float(event.get("seconds", 0.0)) for name, event in told.items()}
     return Probe(engine, str(ready.get("version")), device, environment, answers, seconds)
 
@@ -195,7 +196,7 @@ def _written(question: Question, made: Probed, work: Path) -> dict[str, Any]:
 
 
 def given_for(made: Probed) -> dict[str, torch.Tensor]:
-    """Return what engine and reference are given: see ``whole_sequence.draft``."""
+    """Return what engine and reference are given: see ``probe_loop.draft``."""
     generator = torch.Generator().manual_seed(11)
     width = made.truth.dims.target_hidden_size * (1 if made.taps is None else len(made.taps))
     return {
@@ -326,7 +327,7 @@ def _difference(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Ten
 
 @torch.no_grad()
 def compute(model: DraftModel, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Compute with the reference what ``whole_sequence.draft`` computes with an engine.
+    """Compute with the reference what ``probe_loop.draft`` computes with an engine.
 
     Logits are over the target's vocabulary, minus infinity where a token cannot be drafted: ``first`` [T, V] of the
     first step at every position, ``draft`` [steps, V] of a draft at the end.

@@ -24,6 +24,7 @@ from eagle3hub.prompts.sets import (
     lengthened,
     parse_prompts,
     parse_rows,
+    second_turns,
 )
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
@@ -43,6 +44,7 @@ __all__ = [
     "is_cached",
     "lengthened",
     "load_prompts",
+    "second_turns",
 ]
 
 PACKAGED = ("smoke",)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.system.resources import cache_dir, read_toml
@@ -168,12 +168,14 @@ class PromptSet:
     Attributes:
         dataset: describes a fetched set (licence, revision); None for the packaged set and for files.
         context: how prompts were made long; None for prompts as their set has them.
+        turns: which of the user's turns are used: ``first``, or ``second``, after the target's answer to the first.
     """
 
     name: str
     prompts: tuple[Prompt, ...]
     dataset: Dataset | None = None
     context: Context | None = None
+    turns: Literal["first", "second"] = "first"
 
     @property
     def sha256(self) -> str:
@@ -213,6 +215,36 @@ class PromptSet:
             return self
         first: Message = {"role": "system", "content": system_prompt}
         return replace(self, prompts=tuple(replace(p, before=(first, *p.before)) for p in self.prompts))
+
+
+def second_turns(whole: PromptSet, answers: Mapping[int | str, str], source: str) -> PromptSet:
+    """Return the second turns of a set, each after its first turn and the target's answer to that.
+
+    Prompts of a single turn are left out. ``source`` names the answers in messages.
+
+    Raises InputError (``prompts-second-turns``) for a set of single turns, and for a first turn without an answer.
+    """
+    prompts = []
+    for prompt in whole.prompts:
+        if not prompt.later_turns:
+            continue
+        if prompt.question_id not in answers:
+            raise InputError(
+                f"{source} holds no answer to the first turn of question {prompt.question_id!r} of {whole.name}",
+                hint="keep the target's answers to all of them: eagle3hub validate … --save-responses FILE",
+                code="prompts-second-turns",
+            )
+        said: Message = {"role": "assistant", "content": answers[prompt.question_id]}
+        second, *later = prompt.later_turns
+        before = (*prompt.messages, said)
+        prompts.append(replace(prompt, text=second, later_turns=tuple(later), before=before))
+    if not prompts:
+        raise InputError(
+            f"no prompt of {whole.name} has a second turn",
+            hint="mt_bench has two turns of each prompt",
+            code="prompts-second-turns",
+        )
+    return replace(whole, name=f"{whole.name}#2", prompts=tuple(prompts), turns="second")
 
 
 # Long prompts, made of a set's own text

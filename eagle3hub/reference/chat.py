@@ -133,6 +133,10 @@ class ChatTokenizer:
         """Return the text of token ids, special tokens included."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
+    def answer(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer as a conversation holds it: without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def chat(
         self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
     ) -> list[int]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.prompts import Message, Prompt
+from eagle3hub.reference.chat import ChatTokenizer
 from eagle3hub.reference.text import Text
 from eagle3hub.system.reading import read_text
 
@@ -125,6 +126,15 @@ def texts_of(
     if foreign:
         notes.append(f"{foreign} of {len(texts)} prompts came as tokens that are not those of the chat template here")
     return texts, notes
+
+
+def answers_of(path: str | Path, tokenizer: ChatTokenizer) -> dict[QuestionId, str]:
+    """Return the answers in a file of responses as text, by question. Raises what `read_responses` raises."""
+    out = {}
+    for one in read_responses(path):
+        tokens = one.response_token_ids
+        out[one.question_id] = (one.response or "") if tokens is None else tokenizer.answer(tokens)
+    return out
 
 
 def write_responses(path: str | Path, texts: Mapping[QuestionId, Text]) -> None:

@@ -26,7 +26,7 @@ from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Ve
 from eagle3hub.engines.options import check_engine_settings, template_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.specs import engine_title, version_data
-from eagle3hub.errors import ConfigError, InputError, UsageError
+from eagle3hub.errors import ConfigError, InputError, ManifestError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, load_prompts
 from eagle3hub.system.documents import nearly_equal
@@ -173,6 +173,16 @@ def counts_within_response(engine: str) -> bool:
 # What a report states that does not follow from it.
 
 
+def check_derived(report: Report) -> None:
+    """Raise ManifestError (``report-contradiction``) for the first number that a report's counters do not give."""
+    for fault in contradictions(report):
+        raise ManifestError(
+            f"the report of the {report.head.layout} layout contradicts itself: {fault}",
+            hint="reports are written by eagle3hub validate and not edited; measure again",
+            code="report-contradiction",
+        )
+
+
 def contradictions(report: Report, head: Head | None = None) -> list[str]:
     """What a report states and its own counters do not give, one sentence each; none where all of it follows.
 
@@ -232,7 +242,7 @@ def _settings(report: Report) -> Iterator[str]:
         check_engine_settings(settings.engine_settings)
     except UsageError as error:
         yield f"its engine settings cannot have been run: {error.message}"
-    started = [entry.engine for entry in report.engines if entry.engine != REFERENCE and entry.device != SERVER]
+    started = [e.engine for e in report.engines if e.engine != REFERENCE and not _is_attached(e)]
     if settings.engine_settings != settings.engine_settings.of_run(started):
         yield "engine settings are stated for engines that were not started"
     k, verified = settings.draft_tokens, settings.num_draft_tokens
@@ -384,6 +394,11 @@ def _speed(entry: Entry, outcome: Counted) -> Iterator[str]:
         yield f"{stated:g} tokens per second are stated, and the prompts' {tokens} in {seconds:g} seconds are not that"
 
 
+def _is_attached(entry: Entry) -> bool:
+    """Whether an engine was a running server; one that shows its device is known by its flags."""
+    return entry.device == SERVER or "endpoint" in entry.flags
+
+
 def _started_with(report: Report, entry: Entry) -> Iterator[str]:
     """Hold the flags of a run against the engine settings that the report states."""
     settings, flags = report.settings.engine_settings, entry.flags
@@ -413,7 +428,7 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
         return
     engine = get_engine(entry.engine, entry.recipe.version)
     target, k = report.target.name, report.settings.draft_tokens
-    settings = report.settings.engine_settings.of_run([] if entry.device == SERVER else [entry.engine])
+    settings = report.settings.engine_settings.of_run([] if _is_attached(entry) else [entry.engine])
     try:
         name = head_name(report.head.source)
         made = [

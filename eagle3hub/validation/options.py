@@ -89,6 +89,7 @@ class ValidateOptions:
         prompts: name of a prompt set, or a JSON Lines file. num_prompts: take the first so many.
         context: length that each prompt is brought to with text of its set, in tokens (``4k``); None: as they are.
         system_prompt: goes before every prompt; None for none.
+        second_turns: file of the target's responses to the first turns, to validate the second ones; None: the first.
         max_new_tokens: limit per prompt, in tokens.
         draft_tokens: K of a chain, or the depth of a tree.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
@@ -116,6 +117,7 @@ class ValidateOptions:
     num_prompts: int | None = None
     context: str | None = None
     system_prompt: str | None = None
+    second_turns: str | Path | None = None
     max_new_tokens: int = 64
     draft_tokens: int = 3
     topk: int = 1
@@ -153,10 +155,10 @@ class ValidateOptions:
                 hint=f"--engine {REFERENCE} --hidden-states DIR, or other prompts",
                 code="usage-hidden-states",
             )
-        if self.prompts == OWN_PROMPTS and (self.contexts or self.system_prompt is not None):
+        if self.prompts == OWN_PROMPTS and (self.contexts or self.system_prompt or self.second_turns):
             raise UsageError(
-                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, which --context and "
-                "--system-prompt would change",
+                f"--prompts {OWN_PROMPTS} are the texts of --hidden-states as they are, which --context, "
+                "--system-prompt and --second-turns would change",
                 hint="leave these out",
                 code="usage-hidden-states",
             )

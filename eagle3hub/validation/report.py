@@ -463,9 +463,8 @@ class Entry:
 def _preflight(data: Mapping[str, Any]) -> Preflight:
     reasons = tuple(Reason(**reason) for reason in data["reasons"])
     depends = tuple(Assumption(**assumed) for assumed in data.get("depends", ()))
-    return Preflight(
-        data["engine"], data["version"], data["title"], data["verdict"], reasons, depends, data.get("warning")
-    )
+    told = (data.get("warning"), data.get("note"))
+    return Preflight(data["engine"], data["version"], data["title"], data["verdict"], reasons, depends, *told)
 
 
 # The whole report.

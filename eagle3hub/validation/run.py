@@ -59,11 +59,13 @@ def validate(
     names = options.engines
     at = head_address(head_source)
     earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
-    prompts = None if options.contexts else _prompts(options).with_system(options.system_prompt)
+    prompts = (
+        None if options.contexts or options.second_turns else _prompts(options).with_system(options.system_prompt)
+    )
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
-    if prompts is None:  # their length depends on the target
+    if prompts is None:  # they depend on the target's tokenizer
         require_packages()
         (prompts,) = load_prompts_for(
             identity,
@@ -73,6 +75,7 @@ def validate(
             system_prompt=options.system_prompt,
             template_options=options.engine_settings.chat_template,
             new_tokens=options.max_new_tokens + options.draft_tokens,
+            after=options.second_turns,
             progress=progress,
         )
     progress("reading the head")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle3hub.address import HubAddress, head_address, is_folder, is_hub_id, parse_address, target_address
 from eagle3hub.checkpoint.digest import file_digest
@@ -19,11 +19,14 @@ from eagle3hub.engines.base import RunSpec
 from eagle3hub.errors import HubError, InputError, SourceError, UsageError
 from eagle3hub.head.target import WEIGHTS, read_target
 from eagle3hub.layouts import read_head, settle
-from eagle3hub.prompts import PromptSet, lengthened, load_prompts
+from eagle3hub.prompts import PromptSet, lengthened, load_prompts, second_turns
 from eagle3hub.system.documents import did_you_mean, front_matter
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.validation.report import MeasuredTarget
+
+if TYPE_CHECKING:
+    from eagle3hub.reference.chat import ChatTokenizer
 
 _CARD = "README.md"
 _SMALLEST_CONTEXT = 2048
@@ -158,6 +161,7 @@ def load_prompts_for(
     system_prompt: str | None = None,
     template_options: Mapping[str, Any] | None = None,
     new_tokens: int = 0,
+    after: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[PromptSet]:
     """Load a prompt set for a target: as it is, or once for each of ``contexts``, with prompts of that length.
@@ -166,10 +170,22 @@ def load_prompts_for(
         system_prompt: goes before every prompt.
         template_options: arguments of the target's chat template, which count among a prompt's tokens.
         new_tokens: what must fit into the target's context after a prompt.
+        after: file of the target's responses to the first turns; the second turns are loaded, each after its first.
 
     Raises InputError for contexts that the target does not have (``context-target``), and the errors of `load_prompts`
     and `lengthened`; UnavailableError where the packages for its tokenizer are missing.
     """
+    if after is not None:
+        if contexts:
+            raise UsageError(
+                "--context lengthens first turns, and --second-turns names the answers to them",
+                hint="leave one out",
+                code="usage-context",
+            )
+        from eagle3hub.reference.responses import answers_of
+
+        first = load_prompts(name, num_prompts, progress=progress).with_system(system_prompt)
+        return [second_turns(first, answers_of(after, _tokenizer_of(target)), Path(after).name)]
     if not contexts:
         return [load_prompts(name, num_prompts, progress=progress).with_system(system_prompt)]
     limit = read_target(target.source).max_position_embeddings
@@ -181,14 +197,19 @@ def load_prompts_for(
             hint=f"ask for contexts up to {max(0, limit - new_tokens):,}, or for fewer new tokens",
             code="context-target",
         )
-    from eagle3hub.reference.chat import ChatTokenizer, PromptLengths
-    from eagle3hub.reference.loading import load_tokenizer
+    from eagle3hub.reference.chat import PromptLengths
 
     whole = load_prompts(name, progress=progress).with_system(system_prompt)
     progress(f"making long prompts of {whole.name}")
+    return lengthened(whole, contexts, PromptLengths(_tokenizer_of(target), template_options or {}), num_prompts)
+
+
+def _tokenizer_of(target: Target) -> ChatTokenizer:
+    from eagle3hub.reference.chat import ChatTokenizer
+    from eagle3hub.reference.loading import load_tokenizer
+
     folder = Path(target.source) if Path(target.source).is_dir() else None
-    tokenizer = ChatTokenizer(load_tokenizer(target.source, folder, None), target.name)
-    return lengthened(whole, contexts, PromptLengths(tokenizer, template_options or {}), num_prompts)
+    return ChatTokenizer(load_tokenizer(target.source, folder, None), target.name)
 
 
 _TEMPLATE_FILE, _TOKENIZER_FILE = "chat_template.jinja", "tokenizer_config.json"

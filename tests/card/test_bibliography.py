@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import card_samples as samples
 import pytest
 from pybtex.database import parse_string
 
 from eagle3hub.card import bibliography
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.render import render_text
 from eagle3hub.errors import ManifestError
 
 
@@ -64,3 +68,33 @@ def test_references_are_found_by_arxiv_id() -> None:
     assert by_id["2302.01318"].venue is None
     with_id = [key for key in list(bibliography.keys()) if "eprint = " in bibliography.bibtex([key])]
     assert len(by_id) == len(with_id)
+
+
+OWN = """@misc{ours, title={Our Head: A Report}, author={Jane Doe and John Roe}, year={2026}, eprint={2607.25852}}
+@inproceedings{Other2025, title={Another}, author={A B and C D and E F}, year={2025}, booktitle={ICML}}"""
+
+
+def test_a_labs_own_works_are_printed_as_given() -> None:
+    works, text = bibliography.own_works(OWN)
+    assert [(w.key, w.authors, w.url) for w in works] == [
+        ("ours", "Doe and Roe", "https://arxiv.org/abs/2607.25852"),
+        ("Other2025", "B et al.", None),
+    ]
+    entries = parse_string(text, "bibtex").entries
+    assert list(entries) == ["ours", "Other2025"] and entries["ours"].fields["eprint"] == "2607.25852"
+    assert bibliography.own_works("") == ([], "")
+
+
+def test_a_card_cites_the_labs_own_works(example: Manifest) -> None:
+    card = render_text(replace(example, bibtex=OWN), samples.typed(samples.make_report()), samples.make_head())
+    assert "[Our Head: A Report](https://arxiv.org/abs/2607.25852), Doe and Roe, 2026" in card
+    assert "@inproceedings{Other2025," in card and "@inproceedings{eagle3," in card
+
+
+def test_works_are_cited_by_arxiv_id() -> None:
+    assert [bibliography.key_of(name) for name in ("2602.23881", "lk")] == ["lk", "lk"]
+
+
+def test_titles_of_earlier_versions_are_known_and_not_printed() -> None:
+    assert "Efficiently Programming" in bibliography.references()["2312.07104"].earlier[0]
+    assert "Efficiently Programming" not in bibliography.bibtex(["sglang"])

@@ -15,8 +15,8 @@ import yaml
 from support.versions import SGLANG_JAX, TRTLLM_NEXT
 
 from eagle3hub.engines import ENGINES, get_engine
-from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, recipe_versions
+from eagle3hub.engines.recipes import Serving, make_recipe, over_nodes
+from eagle3hub.engines.specs import default_version, interface, recipe_versions
 from eagle3hub.errors import UsageError
 
 
@@ -184,3 +184,43 @@ def test_tensorrt_llm_is_told_the_taps_only_where_it_has_to_be(cli: Callable[...
     )
     assert yaml.safe_load(document["yaml"])["speculative_config"]["eagle3_layers_to_capture"] == [1, 8, 26]
     assert not [r for v in document["preflight"] for r in v["reasons"] if r["code"] == "aux-layers"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "first", "second"),
+    [
+        (
+            "vllm",
+            "--nnodes 2 --node-rank 0 --master-addr HEAD_NODE",
+            "--nnodes 2 --node-rank 1 --master-addr HEAD_NODE --headless",
+        ),
+        (
+            "sglang",
+            "--nnodes 2 --node-rank 0 --dist-init-addr HEAD_NODE:20000",
+            "--nnodes 2 --node-rank 1 --dist-init-addr HEAD_NODE:20000",
+        ),
+        (
+            "trtllm",
+            "srun --nodes=2 --ntasks=16 --ntasks-per-node=8 --mpi=pmix trtllm-llmapi-launch trtllm-serve",
+            None,
+        ),
+    ],
+)
+def test_an_engine_over_two_nodes(engine: str, first: str, second: str | None) -> None:
+    made = make_recipe(engine, Serving("T", "H", tensor_parallel=16))
+    lines = [" ".join(words) for words in over_nodes(made, 2, 16)]
+    assert first in lines[0]
+    assert len(lines) == 1 if second is None else second in lines[1]
+    known = interface(engine, made.version)
+    if second is not None and known is not None:
+        for line in lines:
+            flags = {word for word in line.split() if word.startswith("--")}
+            assert flags <= set(known.flags), "the engine's own parser takes them"
+
+
+@pytest.mark.parametrize(("engine", "nodes", "devices"), [("llamacpp", 2, 2), ("vllm", 2, 9), ("vllm", 4, 2)])
+def test_nodes_that_cannot_be(engine: str, nodes: int, devices: int) -> None:
+    made = make_recipe(engine, Serving("T", "H"))
+    with pytest.raises(UsageError) as error:
+        over_nodes(made, nodes, devices)
+    assert error.value.code == "usage-recipe"

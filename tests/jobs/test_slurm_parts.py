@@ -34,7 +34,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 def started(commands: Commands, profile: slurm.Profile | None = None) -> slurm.Run:
-    tasks, whole = slurm.bench_tasks(TWO, "smoke", lambda _: ["--seed", "0"])
+    tasks, whole = slurm.bench_tasks(TWO, "smoke", None, lambda _: ["--seed", "0"])
     return slurm.start("bench", tasks, Path("run"), profile or slurm.Profile(), whole=whole)
 
 
@@ -94,6 +94,9 @@ def test_a_result_of_something_else_is_refused(commands: Commands) -> None:
     give(run, 1, results_of(0))
     said = fails("job-report-foreign", lambda: slurm.benchmark_of(run))
     assert "of another head" in said.message
+    swapped = replace(SECOND, digest="sha256:" + "d" * 64)
+    give(run, 1, measured(plan(heads=(swapped,), base="second")).to_json())
+    fails("job-report-foreign", lambda: slurm.benchmark_of(run))
     other = results_of(1)
     other["target"]["config_sha256"] = "1" * 64
     give(run, 1, other)
@@ -365,6 +368,17 @@ def test_a_command_line_becomes_the_tasks(commands: Commands, files: Path, cli: 
     )  # fmt: skip
     assert len(tasks) == 4
     assert tasks[0].expected["prompts"] != SMOKE.sha256, "eight of its prompts"
+
+
+def test_each_length_of_context_is_a_task(commands: Commands, files: Path, cli: Cli) -> None:
+    words = ("bench", files / "head", "--target", files / "target", "--datasets", "smoke", "--num-prompts", 2)
+    status, _, err = cli(*words, "--context", "128,256", "--on", "slurm", "--run-folder", "run", "--detach")
+    assert status == 0, err
+    tasks = slurm.open_run("run").tasks
+    assert [task.words[2:6] for task in tasks] == [
+        ("--datasets", "smoke", "--context", "128"), ("--datasets", "smoke", "--context", "256")
+    ]  # fmt: skip
+    assert tasks[0].expected["prompts"] != tasks[1].expected["prompts"]
 
 
 def test_each_engine_of_a_benchmark_is_told_what_is_its_own(commands: Commands, files: Path, cli: Cli) -> None:

@@ -268,10 +268,10 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     "attention heads read narrower than they are": (f.universal(head_dim=2), "S S S X X X X", "head-dim-narrower"),
     "an MLP read narrower than it is": (
         f.universal(intermediate_size=f.INTER // 2),
-        "S S S X X X X",
+        "S S S X X R X",
         "mlp-width-narrower",
     ),
-    "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X R X X X X", "mlp-width"),
+    "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X R X X R X", "mlp-width"),
     "Llama 4's two widths, the MLP's by its own key": (
         f.universal(model_type="llama4_text", intermediate_size=f.INTER * 2, intermediate_size_mlp=f.INTER),
         "X X R X X X X",
@@ -279,7 +279,7 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "Llama 4's two widths, the MLP's by the other key": (
         f.universal(model_type="llama4_text", intermediate_size_mlp=f.INTER * 2),
-        "R R R R R R R",
+        "R R R R R X R",
         "aux-agree",
     ),
     "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
@@ -308,7 +308,7 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "multimodal RoPE, old word for its type": (
         f.universal(rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}),
-        "R U R U U X U",
+        "R U R U U S U",
         "mrope",
     ),
     "heads rotated in part": (

@@ -11,6 +11,7 @@ from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, TRTLLM_NEXT, VLLM, VLLM_NEXT
 
 from eagle3hub.engines.preflight import ExaminedHead, current_contracts, preflight
+from eagle3hub.engines.specs import version_data
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", TRTLLM_NEXT), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
@@ -111,6 +112,17 @@ def test_the_columns_are_all_there_is():
     assert {(c.engine, c.version) for c in current_contracts()} == {*COLUMNS, *NEXT.values(), old}
     for subject, _ in MATRIX.values():
         assert preflight(subject, *old, f.target()).kind == "refuses"
+
+
+def test_what_a_version_does_wrong_with_every_head_is_said_where_it_is_right_about_this_one():
+    right, refused = (
+        preflight(MATRIX[row][0], *JAX, f.target()) for row in ("specforge, no ids", "modelopt, default ids")
+    )
+    assert right.noted == f"{right.title} {version_data('sglang_jax').drafts_wrongly}, whatever the head"
+    assert right.to_json()["note"] == right.noted
+    assert (right.on_files.noted, right.with_settings(["any"]).noted) == (right.noted, right.noted)
+    assert (refused.noted, "note" in refused.to_json()) == (None, False)
+    assert preflight(MATRIX["specforge, no ids"][0], *V1, f.target()).noted is None
 
 
 @pytest.mark.parametrize("pinned", NEXT)

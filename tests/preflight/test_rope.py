@@ -78,7 +78,7 @@ def test_the_verdict_is_what_the_engine_did(engine: str, variant: str):
         ("dynamic", "right", "refuses"),
         ("yarn", "right", "right"),
         ("yarn, no length", "silently_wrong", "right"),
-        ("llama3", "right", "right"),
+        ("llama3", "right", "silently_wrong"),
         ("llama3, no length", "refuses", "refuses"),
         ("longrope", "right", "refuses"),
         ("su", "refuses", "refuses"),

@@ -199,6 +199,19 @@ def test_a_target_whose_lm_head_is_its_embeddings_stops_sglang_jax():
     assert engines_serving(["sglang_jax"], f.target("qwen3"))["sglang_jax"] is None
 
 
+def test_a_target_whose_scaling_sglang_jax_leaves_out_is_not_served_by_it():
+    scaled = f.target(fields={"rope_theta": 1e6, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}})
+    verdict = preflight(f.universal(), *JAX, scaled)
+    assert (verdict.kind, verdict.on_files.kind) == ("silently_wrong", "right")
+    assert verdict.reasons[0].sentence == "computes the target itself without its RoPE scaling of type llama3"
+    for engine in (V1, V2, SG, T1, T2, CPP):
+        assert "target-rope-scaling" not in codes(preflight(f.universal(), *engine, scaled))
+    served = engines_serving(["vllm", "sglang_jax"], scaled)
+    assert (served["vllm"], served["sglang_jax"]) == (None, verdict.reasons[0].sentence)
+    plain = f.target(fields={"rope_theta": 1e6, "rope_scaling": {"rope_type": "yarn", "factor": 8.0}})
+    assert engines_serving(["sglang_jax"], plain)["sglang_jax"] is None
+
+
 def test_a_tokenizer_of_transformers_5_stops_sglang_jax(target: Path):
     assert read_target(target).tokenizer_class is None
     for named, refused in (("TokenizersBackend", True), ("PreTrainedTokenizerFast", False), (7, False)):

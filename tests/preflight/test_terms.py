@@ -34,6 +34,7 @@ TARGETS = [
     f.target("kimi_k25"),
     f.target("gemma3_text"),
     replace(f.target(), tokenizer_class="TokenizersBackend"),
+    f.target(fields={"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
     f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
 ]
 

@@ -183,11 +183,11 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "S S S S S S X",
         "parallel-drafting",
     ),
-    "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
+    "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R X X", "o-proj-bias"),
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S X X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
-    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S S R R R R", "d2t-float"),
+    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S S R R S R", "d2t-float"),
     "d2t in int32": (f.universal(d2t="I32"), "R R R R R R R", "aux-agree"),
     "d2t of absolute ids": (f.universal(truth={"map_fault": "absolute"}), "S S S S S S S", "d2t-wrong"),
     "d2t out of range": (
@@ -195,7 +195,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X S S S X",
         "d2t-out-of-range",
     ),
-    "a short d2t": (f.universal(entries=f.VD - 1), "X X X R R R R", "d2t-short"),
+    "a short d2t": (f.universal(entries=f.VD - 1), "X X X R R S R", "d2t-short"),
     "a long d2t": (f.universal(entries=f.VD + 1), "X X R R R R R", "d2t-long"),
     "t2d that says something else": (
         f.universal(truth={"map_doubt": "t2d-mismatch"}),
@@ -207,7 +207,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X X X S R",
         "no-draft-vocab-size-reduced",
     ),
-    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X X U U U U", "lm-head-rows"),
+    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X X U U R U", "lm-head-rows"),
     "a leftover of old RoPE": (
         weights(**{f"{PREFIX}self_attn.rotary_emb.inv_freq": (2,)}),
         "R R R R R R R",
@@ -228,10 +228,10 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "draft_vocab_size null": (f.universal(full=True, draft_vocab_size=None), "R R S R R X R", "null-draft-vocab-size"),
     # config
-    "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
+    "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X X R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
-    "rope_theta null": (f.universal(rope_theta=None), "X X X U U U S", "null-rope-theta"),
+    "rope_theta null": (f.universal(rope_theta=None), "X X X U U X S", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "R R R S R S R",
@@ -274,7 +274,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "Eagle3LlamaForCausalLM": (f.universal(architectures=["Eagle3LlamaForCausalLM"]), "R R X R R X R", "architecture"),
-    "no model_type": (f.universal(model_type="DELETE"), "X X X X X R R", "no-model-type"),
+    "no model_type": (f.universal(model_type="DELETE"), "X X X X X X R", "no-model-type"),
     "another width, own embeddings": (
         f.universal(
             weights={"fc.weight": (f.H, 3 * f.H), "embed_tokens.weight": (f.V, f.H)},

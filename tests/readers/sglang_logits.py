@@ -46,7 +46,7 @@ def load(folder: str, arguments: Any, embeddings: torch.Tensor) -> Any:
 
 @torch.no_grad()
 def run(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """See `whole_sequence.draft`; logits are over the target's vocabulary."""
+    """See `probe_loop.draft`; logits are over the target's vocabulary."""
     return sglang_probe.draft_logits(model, model.hot_token_id, inputs, model.config.vocab_size)
 
 

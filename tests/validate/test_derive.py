@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from bench.recorded import plan
 from card import card_samples as samples
-from support.versions import VLLM
+from support.outlines import specforge, target
+from support.versions import SGLANG_JAX, VLLM
 
 from eagle3hub._version import __version__
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineSettings
 from eagle3hub.engines.options import template_in_words
+from eagle3hub.engines.preflight import preflight
 from eagle3hub.validation.derive import SPEED_OF_ENGINE, SPEED_OF_REFERENCE, contradictions, head_name
 from eagle3hub.validation.layouts import ReportStore
 from eagle3hub.validation.measurement import Reference, write_reference
@@ -26,6 +28,16 @@ read = Report.from_json
 @pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive", "unavailable"])
 def test_a_report_as_it_was_made_contradicts_nothing(verdict: str):
     assert contradictions(read(samples.make_report(verdict=verdict))) == []
+
+
+def test_what_an_engine_does_wrong_with_every_head_is_kept():
+    report = samples.make_report()
+    verdict = preflight(specforge(), "sglang_jax", SGLANG_JAX, target()).to_json()
+    assert "note" in verdict
+    report["engines"][0]["preflight"] = verdict
+    kept = read(report).engines[0].preflight
+    assert kept is not None
+    assert kept.to_json() == verdict
 
 
 def test_a_kept_report_that_was_edited_is_measured_again(tmp_path: Path):

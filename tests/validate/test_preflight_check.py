@@ -63,6 +63,23 @@ def test_what_is_silently_wrong_fails_unstarted(
     assert not mark.exists()
 
 
+def test_a_fault_of_the_engine_is_said_once_where_its_verdict_is_right(
+    head: Path, paper_target: Path, cli: Cli
+) -> None:
+    shown = " ".join(cli("inspect", head, "--target", paper_target)[1].split())
+    (engine,) = [
+        one
+        for one in json.loads(cli("inspect", head, "--target", paper_target, "--json")[1])["engines"]
+        if "note" in one
+    ]
+    assert (engine["engine"], engine["verdict"]) == ("sglang_jax", "right")
+    assert "one position too far" in engine["note"]
+    assert shown.count(engine["note"]) == 1
+    recipe = cli("recipe", head, "--target", paper_target, "--engine", "sglang-jax")[1]
+    assert " ".join(recipe.split()).count(engine["note"]) == 1
+    assert "too far" not in cli("recipe", head, "--target", paper_target)[1]
+
+
 NEWER = "9.8.7"
 
 

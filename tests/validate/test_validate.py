@@ -308,6 +308,46 @@ def test_the_reference_renders_with_the_templates_arguments(small: tuple[Path, P
     assert thinking["settings"]["engine_settings"] == {"chat_template": {"think": True}}
 
 
+MANIFEST = """\
+schema: eagle3hub/manifest/1
+head: {{source: ./head}}
+target: {{id: owner/target, license: mit, path: {target}}}
+release: {{repo: owner/head, license: mit, summary: A head.}}
+layouts: {{main: specforge}}
+speculative_tokens: 2
+validate:
+  engine: reference,vllm
+  num_prompts: 2
+  max_new_tokens: 4
+  engine_settings:
+    tensor_parallel: 2
+    arguments: {{vllm: {{kv_cache_dtype: fp8}}}}
+    chat_template: {{think: true}}
+"""
+
+
+def test_a_manifest_says_how_engines_are_started(cli: Cli, small: tuple[Path, Path], tmp_path: Path) -> None:
+    head, target = small
+    manifest = tmp_path / "release.yaml"
+    manifest.write_text(MANIFEST.format(target=target))
+    command = ("validate", head, "--manifest", manifest, "--json")
+    _, out, _ = cli(*command, "--engine", "reference")
+    report = json.loads(out)
+    assert report["settings"]["engine_settings"] == {"chat_template": {"think": True}}, "the rest is for vLLM"
+    assert report["settings"]["chat_template"] == "the target's own with think=true"
+    _, out, _ = cli(*command, "--run-anyway", "--engine-python", f"vllm={interpreter(tmp_path, 'exit 3')}")
+    report = json.loads(out)
+    stated = {"tensor_parallel": 2, "arguments": {"vllm": {"kv_cache_dtype": "fp8"}}, "chat_template": {"think": True}}
+    assert report["settings"]["engine_settings"] == stated
+    (_, vllm) = report["engines"]
+    assert vllm["flags"]["llm"]["tensor_parallel_size"] == 2
+    assert "--tensor-parallel-size 2 --kv-cache-dtype fp8" in vllm["recipe"]["server_command"]
+    _, out, _ = cli(*command, "--engine", "reference", "--chat-template-arg", "think=false")
+    assert json.loads(out)["settings"]["engine_settings"] == {"chat_template": {"think": False}}
+    status, out, _ = cli(*command, "--engine", "reference", "--engine-arg", "vllm.block_size=16")
+    assert (status, json.loads(out)["error"]["code"]) == (2, "usage-engine-arg")
+
+
 @pytest.mark.parametrize("place", ["file", "config", "several", "none", "broken"])
 def test_where_a_chat_template_is_read(fitting_target: Path, place: str) -> None:
     from eagle3hub.validation.target import check_rendering, identify_target

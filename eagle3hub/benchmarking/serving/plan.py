@@ -211,6 +211,7 @@ def serving_plan(
             system_prompt=options.system_prompt,
             template_options=options.engine_settings.chat_template,
             new_tokens=options.max_new_tokens + max(drafts),
+            after=options.second_turns,
             progress=progress,
         )
     )

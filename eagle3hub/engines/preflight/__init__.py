@@ -45,7 +45,7 @@ from eagle3hub.engines.preflight.rules import (
     unserved_findings,
     wiring_findings,
 )
-from eagle3hub.engines.specs import engine_data, engine_title, known_version
+from eagle3hub.engines.specs import engine_data, engine_title, known_version, version_data, versions_with
 from eagle3hub.errors import Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import FINAL_STATE
@@ -196,7 +196,8 @@ def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Ef
 def _of_target(terms: EngineContract, target: TargetFacts | None, effect: Effect) -> str | None:
     for finding in unserved_findings(terms, target):
         rule = terms.rules.get(finding.code)
-        if rule is not None and rule.effect == effect:
+        unfit = effect == "refuses" and finding.code == "target-rope-scaling"  # another model, whatever its files say
+        if rule is not None and (unfit or rule.effect == effect):
             return rule.reason(finding.code, finding.facts).sentence
     return None
 
@@ -228,7 +229,16 @@ def judge(
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))
     reasons += _of_errors(subject.errors, acting, reasons)
-    return weigh(terms.engine, terms.version, terms.title, reasons, subject.assumptions)
+    verdict = weigh(terms.engine, terms.version, terms.title, reasons, subject.assumptions)
+    return replace(verdict, note=_fault(terms))
+
+
+def _fault(terms: EngineContract) -> str | None:
+    """Say what a version does wrong with every head; None if nothing is known."""
+    number = terms.version.partition(" ")[0]
+    known = number in versions_with(terms.engine, "engine.toml")
+    wrong = version_data(terms.engine, number).drafts_wrongly if known else ""
+    return f"{terms.title} {wrong}, whatever the head" if wrong else None
 
 
 def _of_errors(errors: Sequence[Problem], terms: EngineContract, found: Sequence[Reason]) -> Iterator[Reason]:

@@ -93,7 +93,7 @@ def shown_by(assumption: Assumption, code: str) -> bool:
 # Verdicts of a preflight and their reasons
 
 
-_OF_THE_TARGET = frozenset({"target-rope", "target-tokenizer"})
+_OF_THE_TARGET = frozenset({"target-rope", "target-rope-scaling", "target-tokenizer"})
 """Findings about the target's own files, which no file of a head can mend."""
 
 Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
@@ -132,7 +132,8 @@ class PreflightVerdict:
     else, so acceptance suffers), ``refuses`` (it stops at start-up or at the first request), ``unknown`` (not known
     here: it needs something we do not have). The worst reason comes first. ``depends`` lists the assumptions that
     the verdict rests on, ``assumed`` all that the truth about the head rests on. ``warning`` says, where another
-    version was asked about, that it is judged as this one (`known_version`).
+    version was asked about, that it is judged as this one (`known_version`). ``note`` says what the version does wrong
+    with every head; it is said where the verdict is not against these files.
     """
 
     engine: str
@@ -142,6 +143,7 @@ class PreflightVerdict:
     reasons: tuple[Reason, ...]
     depends: tuple[Assumption, ...] = ()
     warning: str | None = None
+    note: str | None = None
     assumed: tuple[Assumption, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -153,6 +155,11 @@ class PreflightVerdict:
     def words(self) -> str:
         """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
         return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
+
+    @property
+    def noted(self) -> str | None:
+        """The note, where the verdict speaks for the version; None where it has none, or something else is wrong."""
+        return self.note if self.kind in ("right", "depends") else None
 
     @property
     def on_files(self) -> PreflightVerdict:
@@ -170,7 +177,7 @@ class PreflightVerdict:
 
     def _with(self, reasons: Iterable[Reason]) -> PreflightVerdict:
         found = weigh(self.engine, self.version, self.title, reasons, self.assumed)
-        return dataclasses.replace(found, warning=self.warning)
+        return dataclasses.replace(found, warning=self.warning, note=self.note)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -182,6 +189,7 @@ class PreflightVerdict:
             "reasons": [r.to_json() for r in self.reasons],
             **({"depends": [a.to_json() for a in self.depends]} if self.depends else {}),
             **({"warning": self.warning} if self.warning else {}),
+            **({"note": self.noted} if self.noted else {}),
         }
 
 
@@ -273,13 +281,15 @@ class RopeReading:
 
     Attributes:
         reader: ``standard`` or ``top_level``; see `eagle3hub.head.rope`.
-        types: the types that it computes, by the names that it takes.
+        types: the types that it computes, by the names that it takes. ignored: those that it takes, and rotates
+            without.
         partial: where it looks for ``partial_rotary_factor``.
         original: what it takes for ``original_max_position_embeddings`` where no key states it, if not the context.
     """
 
     reader: Reader
     types: frozenset[str]
+    ignored: frozenset[str] = frozenset()
     partial: frozenset[Place] = frozenset()
     original: int | None = None
 

@@ -22,7 +22,7 @@ from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
 SCHEMA = 1
-EXECUTED = re.compile(r"executed \([^()]+, (?:cpu|cuda)\): ")
+EXECUTED = re.compile(r"executed \([^()]+, (?:cpu|cuda|tpu)\): ")
 """How the source of a rule begins that a probe showed."""
 _MAX_BYTES = 4 << 20
 FoundEffect = Literal["right", "silently_wrong", "refuses"]
@@ -110,8 +110,8 @@ class Probed:
     """A probe of one version of an engine.
 
     Attributes:
-        engine, version: as the engine states it. device, date: where and when (ISO). environment: versions of torch,
-            transformers and eagle3hub.
+        engine, version: as the engine states it. device, date: where and when (ISO). environment: versions of torch
+            or jax, of transformers and of eagle3hub.
         reading_from: the version whose contract states what was not probed; None where there is one of this version.
         runner: the runner that was executed, where the version has several; runners: the others.
         rules, terms: by code and by field of ``contract.toml``. answers: by question.

@@ -103,6 +103,8 @@ def _target_config(terms: EngineContract, target: TargetFacts) -> Iterator[Prefl
     if target.tokenizer_class in _TOKENIZERS_OF_5:
         yield PreflightFinding("target-tokenizer", {"kind": target.tokenizer_class})
     stated, read = target.rope(), target.rope(terms.rope.reader)
+    if stated is not None and stated.kind in terms.rope.ignored:
+        yield PreflightFinding("target-rope-scaling", {"kind": stated.kind})
     if stated is None or stated.theta is None or target.model_type in _OTHER_BASES:
         return
     base = ROPE_THETA if read is None or read.theta is None else read.theta
@@ -236,15 +238,16 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
         return
     if read.lacks:
         yield PreflightFinding("rope-incomplete", {"kind": read.kind, "keys": " or ".join(read.lacks)})
-    elif read.kind is not None and read.kind not in terms.types:
+    elif read.kind is not None and read.kind not in terms.types | terms.ignored:
         yield PreflightFinding("rope-type", {"kind": read.kind})
     if read.theta is None:
         yield PreflightFinding("null-rope-theta")
     theta = ROPE_THETA if read.theta is None else read.theta
     if theta != truth.rope_theta:
         yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
-    if read.scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
-        how = "no RoPE scaling" if read.scaling is None else f"RoPE scaling {scaling_in_words(read.scaling)}"
+    scaling = None if read.kind in terms.ignored else read.scaling
+    if scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
+        how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling_in_words(scaling)}"
         yield PreflightFinding("rope-scaling", {"read": how})
     if "mrope_section" in (truth.rope_scaling or {}):
         yield PreflightFinding("mrope")

@@ -4,7 +4,7 @@ The request has
 
 - ``targets``: folders of small targets, by name (see `layers_run` for what their states say);
 - ``questions``: each with ``name``, ``folder`` (the head), ``target`` (a name), ``inputs`` (a safetensors file, see
-  `whole_sequence.draft`) and ``settings`` (``parallel_drafting``, ``tensor_parallel``, ``dtype``,
+  `draft`) and ``settings`` (``parallel_drafting``, ``tensor_parallel``, ``dtype``,
   ``own_kernels``; none of them need be there);
 - ``result``: the folder for tensors; ``device``; ``together``: how many questions to answer at a time; ``seconds``:
   the longest that one may take.
@@ -20,7 +20,7 @@ For each question the worker reports one event ``answer`` with ``name``, ``ended
 facts: ``class`` (of the draft), ``architecture`` (as resolved), ``loaded``, ``not_loaded``, ``ignored`` (names of
 tensors), ``taps`` (boundary ids that were captured, ``"final"`` for the final hidden state after its norm, in order),
 and ``other_taps`` (by runner, the same for runners that only differ in this, or ``{"kind", "message"}``). Tensors lie
-in ``RESULT/NAME.safetensors``: ``first`` [T, V] and ``draft`` [steps, V] of `whole_sequence.draft`, in float32.
+in ``RESULT/NAME.safetensors``: ``first`` [T, V] and ``draft`` [steps, V] of `draft`, in float32.
 """
 
 from __future__ import annotations
@@ -77,6 +77,25 @@ class Found:
         self._file.write_text(json.dumps(told), encoding="utf-8")
 
 
+def in_a_process(check):
+    """Call ``check`` in a process of its own, which may start a device. Raises RuntimeError with what it raised."""
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            check()
+            os._exit(0)
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode()[:2000])
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as told:
+        said = told.read().decode(errors="replace")
+    if os.waitpid(process, 0)[1]:
+        raise RuntimeError(said or "its process died")
+
+
 def answer_all(request, tell, answer, *, share=True):
     """Answer every question of ``request``, a few at a time; see the text above for ``answer``.
 
@@ -123,12 +142,7 @@ def _child(question, request, answer, result):
         found.at("start")
         tensors = answer(question, request, found)
         if tensors:
-            from safetensors.torch import save_file
-
-            save_file(
-                {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()},
-                result / f"{question['name']}.safetensors",
-            )
+            _save(tensors, result / f"{question['name']}.safetensors")
         found.write("ran")
         if question is request["questions"][0]:
             new = [name for name in sys.modules if name not in before and sys.modules[name] is not None]
@@ -141,6 +155,15 @@ def _child(question, request, answer, result):
     finally:
         sys.stderr.flush()
         os._exit(0)
+
+
+def _save(tensors, file):
+    """Write tensors of torch, or arrays of numpy, in float32."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    own = {name: t if isinstance(t, np.ndarray) else t.float().cpu().numpy() for name, t in tensors.items()}
+    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in own.items()}, file)
 
 
 def _ended(question, status, result, late):
@@ -182,14 +205,33 @@ def that_matter(model, watch, names, compute):
     return found
 
 
+def draft(arrays, forward, inputs, features, masked=None):
+    """Run a draft model without its KV cache, the whole sequence again in every step.
+
+    Returns logits: ``first`` [T, V] of the first step at every position, ``draft`` [steps, V] of a draft at the end.
+    ``arrays``: torch or numpy. ``forward``: (token ids [n], positions [n], features [n, H]) -> logits [n, V], what the
+    last of them feeds back [n, H]. ``inputs["drafted"]`` are the tokens it is fed with; ``masked`` takes their place
+    and that of what is fed back.
+    """
+    tokens, rows = inputs["token_ids"], []
+    first = None
+    for step in range(len(inputs["drafted"]) + 1):
+        logits, carried = forward(tokens, arrays.arange(len(tokens), device=tokens.device), features)
+        first = logits if first is None else first
+        rows.append(logits[-1])
+        token, feature = (inputs["drafted"][step : step + 1], carried[-1:]) if masked is None else masked
+        tokens, features = arrays.concatenate([tokens, token]), arrays.concatenate([features, feature])
+    return {"first": first, "draft": arrays.stack(rows)}
+
+
 def layers_run(states, layers):
     """Return how many layers of a probe's target have run to give ``states`` [T, H], or None if it cannot tell.
 
     In such a target, layer i (from 0) writes a positive number into dimension i + 1 and nothing else; dimension 0 and
     dimension ``layers + 1`` are 1 in every embedding, and the final norm sets the latter to zero: ``"final"``.
     """
-    seen = states.float().abs() > 1e-6
-    if not bool((seen == seen[0]).all(dim=0)[: layers + 2].all()) or not bool(seen[0, 0]):
+    seen = abs(states) > 1e-6
+    if not bool((seen == seen[0]).all(0)[: layers + 2].all()) or not bool(seen[0, 0]):
         return None
     row = seen[0, 1 : layers + 1].tolist()
     count = sum(row)

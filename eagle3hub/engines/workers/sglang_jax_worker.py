@@ -36,7 +36,7 @@ def _run(request, tell):
         kernels = _kernels(request["device"])
     tell("stage", stage="load")
     _report_faults(tell)
-    draft, seen = _watch_draft(request["engine"].get("speculative_draft_model_path")), _watch_requests()
+    draft, seen = watch_draft(request["engine"].get("speculative_draft_model_path")), _watch_requests()
     with Stage("load"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(request["engine"]["model_path"])
         engine = Engine(**request["engine"])
@@ -120,7 +120,7 @@ def _report_faults(tell):
     scheduler.get_exception_traceback = report
 
 
-def _watch_draft(folder):
+def watch_draft(folder):
     """Return what is found out when the weights of the draft in ``folder`` are loaded; it is filled in then.
 
     The loader gives a parameter a new array, so one that still has its old array was not loaded. Tensors of the file

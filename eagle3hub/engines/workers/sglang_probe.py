@@ -319,7 +319,7 @@ def layers_of(model):
 
 
 def draft_logits(model, ids, inputs, vocabulary):
-    """See `whole_sequence.draft`; logits are over the target's vocabulary."""
+    """See `probe_loop.draft`; logits are over the target's vocabulary."""
     import torch
 
     rows = model.config.draft_vocab_size
@@ -345,7 +345,7 @@ def draft_logits(model, ids, inputs, vocabulary):
     hook = layers_of(model)[0].register_forward_pre_hook(lambda _module, given: seen.append(given[2]))
     forward(inputs["token_ids"], torch.arange(len(inputs["token_ids"])), inputs["aux"])
     hook.remove()
-    return whole_sequence.draft(forward, inputs, seen[0])  # features of the right width are not projected again
+    return probe_loop.draft(torch, forward, inputs, seen[0])  # features of the right width are not projected again
 
 
 if __name__ == "__main__":

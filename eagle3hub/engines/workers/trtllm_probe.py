@@ -130,7 +130,7 @@ class _Drafting:
         return self.model.logits_processor(hidden, self.model.lm_head, attn_metadata, True).float()
 
     def logits(self):
-        """Return what `whole_sequence.draft` returns. Raises RuntimeError if the drafter did not run step by step."""
+        """Return what `probe_loop.draft` returns. Raises RuntimeError if the drafter did not run step by step."""
         import torch
 
         tokens, drafted = len(self.inputs["token_ids"]), len(self.inputs["drafted"])

@@ -202,7 +202,7 @@ def _taps_of_v2(config, draft, target, layers, tokens):
 
 
 def _draft(model, config, inputs):
-    """See `whole_sequence.draft`; logits are over the target's vocabulary."""
+    """See `probe_loop.draft`; logits are over the target's vocabulary."""
     import torch
 
     def forward(*given):
@@ -216,7 +216,7 @@ def _draft(model, config, inputs):
         token = next(stated[key] for key in keys if stated.get(key) is not None)
         device = inputs["token_ids"].device
         masked = torch.tensor([token], device=device), model.combine_hidden_states(model.mask_hidden.view(1, -1))
-    return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
+    return probe_loop.draft(torch, forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Run an engine's draft model without its KV cache: the whole sequence again in every step. Needs torch only."""
+"""Attention without a KV cache, for `probe_loop.draft`: over the whole sequence in every step. Needs torch only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,29 +56,3 @@ class Latent(torch.nn.Module):
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
         return out[0].transpose(0, 1).flatten(1)
-
-
-Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""(token ids [n], positions [n], features [n, H]) -> logits [n, V], what the last of them feeds back [n, H]."""
-
-
-def draft(
-    forward: Forward,
-    inputs: dict[str, torch.Tensor],
-    features: torch.Tensor,
-    masked: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> dict[str, torch.Tensor]:
-    """Logits ``first`` [T, V] of the first step at every position, and ``draft`` [steps, V] of a draft at the end.
-
-    ``inputs["drafted"]`` are the tokens it is fed with; ``masked`` takes their place and that of what is fed back.
-    """
-    tokens, rows = inputs["token_ids"], []
-    first = None
-    for step in range(len(inputs["drafted"]) + 1):
-        logits, carried = forward(tokens, torch.arange(len(tokens), device=tokens.device), features)
-        first = logits if first is None else first
-        rows.append(logits[-1])
-        token, feature = (inputs["drafted"][step : step + 1], carried[-1:]) if masked is None else masked
-        tokens, features = torch.cat([tokens, token]), torch.cat([features, feature])
-    assert first is not None
-    return {"first": first.contiguous(), "draft": torch.stack(rows)}

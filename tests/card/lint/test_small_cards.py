@@ -158,6 +158,7 @@ CARDS = {
         "207.83 → 268.62 | +29.2% | 2.2 |\n\n"
         "| Metric | Baseline | Ours | Δ |\n|---|---|---|---|\n| Latency (s) | 444.05 | 373.11 | −16.0% |\n"
         "| Accept Length | 1.000 | 2.347 | +134.7% |\n\n"
+        "| Set | Our τ | Their τ | E2E Speedup |\n|---|---|---|---|\n| gsm8k | 3.89 | 3.38 | 2.47x |\n\n"
         "| Model | Acceptance length | Tok/s | Speedup |\n|---|---|---|---|\n| EAGLE-3 | 2.5 | 180 | 1.8x |\n",
         never=("C204", *ABSENT),
     ),
@@ -216,6 +217,17 @@ CARDS = {
         (("C201", "5.45", "K + 1 = 4"),),
         ABSENT,
     ),
+    "tokens per step are no throughput": Small(
+        "With draft length 3, this head achieves an average acceptance length of 2.62 tokens per step on MT-Bench.\n",
+        (("C405", "2.62", "prompts"),),
+        ("C402", "C403", "C404", "C411", *ABSENT),
+    ),
+    "a configuration in a heading": Small(
+        "## H100 @ BS=1, ours (1-3-1-4)\n\n| Metric | Baseline | Ours |\n|---|---|---|\n| Accept "
+        "Length | 1.000 | 4.347 |\n",
+        (("C201", "4.347", "K + 1 = 4"),),
+        ("C411", *ABSENT),
+    ),
     "results as JSON": Small(
         '## Benchmark\n\n```json\n{"mtbench": [{"batch_size": 1, "metrics": [{"output_throughput": 160.5,\n'
         '  "accept_length": 3.49, "num_questions": 80}]}]}\n```\n',
@@ -250,3 +262,32 @@ def test_a_language_model_owes_no_acceptance_length() -> None:
     )
     codes = {f.code for f in lint_text(text)}
     assert "C003" in codes and not codes & {"C103", "C417", "C418", "C408", "C613", "C617", "C618"}
+
+
+def test_a_guide_is_no_card_and_a_card_needs_no_metadata_to_be_one() -> None:
+    guide = (
+        "# Kimi-K2.5 training\n\nSetup for training an Eagle3 draft model for Kimi-K2.5.\n\n```\nbash run.sh\n```\n"
+    )
+    default = "---\nlicense: mit\n---\n# Model Card for Model ID\n\nEAGLE-3 drafter model for GPT-oss-20b.\n"
+    assert "C417" in {f.code for f in lint_text(default)}
+    paper = "# P-EAGLE\n\nA method. It drafts in parallel.\n"
+    card = "Thanks to the framework for their work.\n\n# GLM-5.1-eagle3\n\nA specialized draft model.\n"
+    codes = [{f.code for f in lint_text(text)} for text in (guide, paper, card)]
+    assert ["C003" in found for found in codes] == [True, True, False]
+    assert ["C417" in found for found in codes] == [False, False, True]
+
+
+def test_an_engine_that_will_support_the_head_needs_no_version() -> None:
+    soon = HEAD + "Upstream support is in progress (vLLM [#46853](https://github.com/vllm-project/vllm/pull/46853)).\n"
+    assert "C408" not in {f.code for f in lint_text(soon)}
+    assert "C408" in {f.code for f in lint_text(soon + "\nIt was measured with vLLM.\n")}
+
+
+def test_a_copied_table_with_factors_is_read() -> None:
+    text = (
+        "some-eagle3-drafter\n\nan EAGLE-3 draft head for google/gemma-3-27b-it, best of 3-4-8:\n\n"
+        "workload speedup accept length\nrepetitive text 1.52x 1.97\ncode 1.44x 1.84\nprose "
+        "1.33x 1.56\n\nDownloads last month\n10\n"
+    )
+    found = {f.code for f in lint_text(text)}
+    assert "C405" in found and not found & {"C417", "C418", "C610"}
