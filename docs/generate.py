@@ -26,6 +26,7 @@ import typer.main
 from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.source import kinds
 from eagle3hub.cli.app import build
+from eagle3hub.cli.output import grouped, metavar
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight import contracts, current_contracts, only_read
 from eagle3hub.engines.preflight.probed import probed
@@ -325,7 +326,7 @@ def commands(group: Any, name: str = "eagle3hub") -> Iterator[tuple[str, Any]]:
 def _manual(name: str, command: Any) -> Iterator[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     words = [(p.metavar or p.name.upper()) if p.required else f"[{p.metavar or p.name.upper()}]" for p in arguments]
-    required = [f"{p.opts[0]} {p.metavar or '…'}" for p in command.params if p not in arguments and p.required]
+    required = [f"{p.opts[0]} {metavar(p)}" for p in command.params if p not in arguments and p.required]
     yield from ("```text", " ".join([name, *words, *required, "[OPTIONS]"]), "```", "")
     for paragraph in command.help.split("\n\n"):
         text = " ".join(paragraph.split())
@@ -336,12 +337,8 @@ def _manual(name: str, command: Any) -> Iterator[str]:
     if arguments:
         yield from _table(["argument", "meaning"], [[f"`{p.metavar or p.name.upper()}`", p.help] for p in arguments])
         yield ""
-    panels: dict[str | None, list[Any]] = {}
-    for p in command.params:
-        if p not in arguments and not p.hidden:
-            panels.setdefault(p.rich_help_panel, []).append(p)
-    for title, found in panels.items():
-        if title:
+    for title, found in grouped(command).items():
+        if title != "Options":
             yield from ("", f"{title}:", "")
         yield from _options(found)
 
@@ -350,7 +347,7 @@ def _options(params: Sequence[Any]) -> list[str]:
     rows = []
     for p in params:
         words = [*p.opts, *p.secondary_opts]
-        spelled = ", ".join(f"`{word}`" for word in words) + ("" if p.is_flag else f" {p.metavar or '…'}")
+        spelled = ", ".join(f"`{word}`" for word in words) + ("" if p.is_flag else f" {metavar(p)}")
         rows.append([spelled, p.help, "required" if p.required else _default(p)])
     return _table(["option", "meaning", "default"], rows)
 

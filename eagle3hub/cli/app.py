@@ -15,7 +15,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, shown_for, tell
+from eagle3hub.cli.output import Unwritable, console, help_text, json_text, outlive_readers, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted
@@ -138,12 +138,10 @@ def run(argv: list[str]) -> int:
 
 
 def _style_help(command: Any) -> None:
-    """Print help with its styles, since all its text is this program's own."""
-    shown = command.format_help
+    """Print help in this program's own form."""
 
-    def format_help(*given: Any) -> None:
-        with as_it_is():
-            shown(*given)
+    def format_help(context: Any, _formatter: Any) -> None:
+        console().print(help_text(command, context.command_path), end="", soft_wrap=True)
 
     command.format_help = format_help
     for inner in getattr(command, "commands", {}).values():
@@ -243,6 +241,10 @@ def _own_mistake(error: Exception) -> InternalError:
 def _usage_error(error: Exception) -> UsageError:
     context = getattr(error, "ctx", None)
     message = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+    if (option := getattr(error, "option_name", None)) is not None and context is not None:
+        from eagle3hub.system.documents import did_you_mean
+
+        message += did_you_mean(option, [word for one in context.command.params for word in one.opts])
     return UsageError(message, hint=f"{context.command_path} --help" if context is not None else None)
 
 

@@ -44,7 +44,11 @@ from eagle3hub.cli.parameters import (
     TimeoutOption,
     TopKOption,
     device_for,
+    drafting_completed,
+    dtype_completed,
     engine_settings,
+    engines_completed,
+    sets_completed,
     target_of,
 )
 from eagle3hub.errors import UsageError
@@ -75,14 +79,23 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
         target: TargetOption = None,
-        datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
-            "mt_bench,humaneval,gsm8k"
-        ),
-        draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
+        datasets: Annotated[
+            str,
+            typer.Option(
+                metavar="SET,…",
+                help="Names of sets (see --list-datasets), or JSON Lines files.",
+                autocompletion=sets_completed,
+            ),
+        ] = ("mt_bench,humaneval,gsm8k"),
+        draft_tokens: Annotated[
+            str, typer.Option(metavar="N,…", help="Tokens drafted per round (K), with commas.")
+        ] = "3",
         topk: TopKOption = 1,
         num_draft_tokens: NumDraftTokensOption = None,
-        temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
-        engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
+        temperature: Annotated[str, typer.Option(metavar="X,…", help="Temperatures, with commas; 0 is greedy.")] = "0",
+        engine: Annotated[
+            str, typer.Option(metavar="NAME,…", help="Engines, with commas.", autocompletion=engines_completed)
+        ] = "reference",
         num_prompts: NumPromptsOption = None,
         context: Annotated[
             str | None,
@@ -95,10 +108,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         system_prompt: SystemPromptOption = None,
         second_turns: SecondTurnsOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
-        drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
+        drafting: Annotated[
+            str,
+            typer.Option(
+                metavar="HOW", help="Above temperature 0: greedy or probabilistic.", autocompletion=drafting_completed
+            ),
+        ] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
         device: DeviceOption = None,
-        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+        dtype: Annotated[
+            str, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16.", autocompletion=dtype_completed)
+        ] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
@@ -171,11 +191,10 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
-        from eagle3hub.benchmarking.plan import listed, listing, name_and_source
+        from eagle3hub.benchmarking.plan import listed, listing, name_and_source, refuse_uneven
         from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
         from eagle3hub.jobs import slurm
-        from eagle3hub.prompts import contexts_of
         from eagle3hub.validation.options import engine_names
 
         if list_datasets:
@@ -225,12 +244,6 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             run_anyway=run_anyway,
             engine_settings=settings,
         )
-        if elsewhere and len(contexts_of(context or "1")) > 1:
-            raise UsageError(
-                "--context compares lengths over the same prompts, and an array measures each apart",
-                hint="give one length, or run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
-                code="usage-context",
-            )
         if output is not None:
             require_drawing()
         if not quiet:
@@ -254,6 +267,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
         if elsewhere:
+            refuse_uneven(plan)
             refuse_endpoints(options.endpoints)
             told = ["--target", target, "--device", options.device]
             tasks, whole = slurm.bench_tasks(

@@ -20,6 +20,7 @@ from eagle3hub.cli.parameters import (
     NumTargetLayersOption,
     RopeThetaOption,
     SuspiciousFlag,
+    layout_completed,
     read_options,
 )
 from eagle3hub.system.resources import schema
@@ -36,7 +37,7 @@ CHANGE = "Changes, each only where it is asked for"
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=f"The draft head: {HEAD}.")],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
-    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help=TO)] = "universal",
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help=TO, autocompletion=layout_completed)] = "universal",
     layout: LayoutOption = None,
     target: AnyTargetOption = None,
     target_name: Annotated[

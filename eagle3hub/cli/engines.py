@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-from eagle3hub.cli.parameters import EnginePythonOption
+from eagle3hub.cli.parameters import EnginePythonOption, device_completed, engine_completed
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +22,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(help="Engine: vllm, sglang or llamacpp.", show_default=False)]
-Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
+Name = Annotated[
+    str, typer.Argument(help="Engine: vllm, sglang or llamacpp.", show_default=False, autocompletion=engine_completed)
+]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", help="Device the engine runs on.", autocompletion=device_completed)
+]
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 
 _OUTCOMES = {

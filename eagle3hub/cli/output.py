@@ -6,13 +6,16 @@ import errno
 import io
 import json
 import os
+import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
@@ -103,25 +106,13 @@ def _outliving(stream: TextIO | None, *, needed: bool) -> TextIO:
 class _Clean(io.TextIOWrapper):
     """Text in which invisible characters are replaced: the last safeguard, below every console and every library."""
 
-    as_it_is = False
-
     def write(self, text: str, /) -> int:
-        super().write(text if self.as_it_is else visible(text, keep_lines=True))
+        super().write(visible(text, keep_lines=True))
         return len(text)
 
     def write_styled(self, text: str) -> int:
         """Write text that a console has made, styles included."""
         return super().write(text)
-
-
-@contextmanager
-def as_it_is() -> Iterator[None]:
-    """Within the block, write text unchanged, styles included: only for text that does not come from outside."""
-    _Clean.as_it_is = True
-    try:
-        yield
-    finally:
-        _Clean.as_it_is = False
 
 
 def styled(stream: TextIO) -> TextIO:
@@ -293,6 +284,162 @@ class _Lines:
 
 OF_MANIFESTS = ("release", "write")
 """Names of the commands that read a head as a manifest says: release, and card's own."""
+
+
+# Help: paragraphs, then arguments and options in groups, wrapped to the width of the terminal.
+
+FIRST = "What matters first"
+_WHAT, _WHERE, _LONG, _AGAINST, _OUTPUT = "What is run", "On what", "How long", "Against what", "Output"
+GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "validate": {
+        FIRST: (
+            *("target", "engine", "device", "draft_tokens", "prompts", "num_prompts", "min_acceptance_length"),
+            "report",
+        ),
+        _WHAT: (
+            *("_manifest", "layouts", "topk", "num_draft_tokens", "temperature", "drafting", "seed", "dtype"),
+            *("system_prompt", "chat_template_arg", "run_anyway"),
+        ),
+        _WHERE: (
+            *("engine_python", "endpoint", "tensor_parallel", "engine_arg", "engine_env", "device_map"),
+            *("batch_tokens", "target_name"),
+        ),
+        _LONG: ("max_new_tokens", "context", "second_turns", "timeout"),
+        _AGAINST: (
+            *("acceptance_reference", "reference_head", "responses", "hidden_states", "states_layers"),
+            *("states_convention", "own_texts"),
+        ),
+        _OUTPUT: (
+            *("html", "write_acceptance_reference", "save_responses", "save_hidden_states", "as_json", "quiet"),
+        ),
+    },
+    "bench": {
+        FIRST: (*("target", "datasets", "engine", "device", "draft_tokens", "temperature", "num_prompts", "output"),),
+        _WHAT: (
+            *("topk", "num_draft_tokens", "drafting", "seed", "dtype", "system_prompt", "chat_template_arg"),
+            *("run_anyway", "list_datasets"),
+        ),
+        _WHERE: (
+            *("engine_python", "endpoint", "tensor_parallel", "engine_arg", "engine_env", "device_map"),
+            *("batch_tokens", "target_name"),
+        ),
+        _LONG: ("max_new_tokens", "context", "second_turns", "timeout"),
+        _AGAINST: ("base", "against", "min_acceptance_length"),
+        "Speed under load": ("concurrency", "baseline", "runs", "warmup"),
+        _OUTPUT: ("resume", "as_json", "quiet"),
+    },
+    "convert": {
+        FIRST: (*("to", "target", "engines", "speculative_tokens", "layout", "strict", "dry_run", "force"),),
+        _WHAT: ("target_name", "settings", "max_shard_size"),
+        _OUTPUT: ("verify", "read_back", "digests", "as_json", "quiet"),
+    },
+}
+"""Options of the large commands by group, in this order; an option with a panel of its own is in that."""
+_INDENT, _COLUMN = 2, 30
+
+
+def group_of(command: str | None, option: Any) -> str:
+    """Return the group of an option in the help of ``command``."""
+    panel: str | None = getattr(option, "rich_help_panel", None)
+    named = (group for group, names in GROUPS.get(command or "", {}).items() if option.name in names)
+    return panel or next(named, "Options")
+
+
+def grouped(command: Any) -> dict[str, list[Any]]:
+    """Return the options of a command by group, those that matter first at the top."""
+    shown = [p for p in command.params if p.param_type_name != "argument" and not p.hidden]
+    groups: dict[str, list[Any]] = {group: [] for group in GROUPS.get(command.name or "", {})}
+    for option in shown:
+        groups.setdefault(group_of(command.name, option), []).append(option)
+    for group, names in GROUPS.get(command.name or "", {}).items():
+        groups[group].sort(key=lambda option: names.index(option.name))
+    return {group: options for group, options in groups.items() if options}
+
+
+def metavar(parameter: Any) -> str:
+    """Return what stands for the value of an argument or an option; nothing for a flag."""
+    if parameter.metavar:
+        return str(parameter.metavar)
+    if parameter.param_type_name == "argument":
+        return str(parameter.name.upper())
+    if parameter.is_flag:
+        return ""
+    kind = parameter.type_descriptor.annotation
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
+
+
+def default_of(option: Any) -> str:
+    """Return the default of an option as text; nothing for a flag that is off and where there is none."""
+    stated = option.show_default
+    if isinstance(stated, str):
+        return "" if stated == "none" else stated
+    if not stated or option.default is None or option.default is False or option.default == "":
+        return ""
+    value = option.opts[0] if option.is_flag else option.default
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def help_text(command: Any, path: str) -> Text:
+    """Return the help of a command, or of a group of commands, that is called as ``path``."""
+    width = min(max(get_terminal_size((80, 24)).columns, 40), 110)
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    below = getattr(command, "commands", {})
+    words = [metavar(p) if p.required else f"[{metavar(p)}]" for p in arguments] + ["COMMAND"] * bool(below)
+    out = Text()
+    out.append("Usage: ", "bold")
+    out.append(f"{path} {' '.join([*words, '[OPTIONS]'])}\n")
+    for paragraph in (command.help or "").split("\n\n"):
+        text = " ".join(paragraph.split())
+        example = text.removeprefix("Example: ")
+        lines = folded_command(example, width - _INDENT) if example != text else _wrapped(text, width)
+        out.append("\nExample:\n" if example != text else "\n", "bold")
+        out.append("".join(f"{' ' * (_INDENT if example != text else 0)}{line}\n" for line in lines))
+    _list(out, "Arguments", [(metavar(p), p.help or "") for p in arguments], width)
+    _list(out, "Commands", [(name, _first_sentence(one.help or "")) for name, one in below.items()], width)
+    for group, options in grouped(command).items():
+        rows = []
+        for option in options:
+            default = default_of(option)
+            named = f"{', '.join([*option.opts, *option.secondary_opts])} {metavar(option)}".rstrip()
+            rows.append((named, f"{option.help or ''}{f' [default: {default}]' if default else ''}".strip()))
+        _list(out, group, rows, width)
+    return out
+
+
+def _first_sentence(text: str) -> str:
+    first = " ".join(text.split("\n\n")[0].split()).split(". ")[0]
+    return f"{first.rstrip('.')}."
+
+
+def _list(out: Text, title: str, rows: Sequence[tuple[str, str]], width: int) -> None:
+    """Append a titled list of names and what they mean, in two columns; a name that is too long has its own line."""
+    if not rows:
+        return
+    out.append(f"\n{title}\n", "bold")
+    column = min(max(len(name) for name, _ in rows) + 2 * _INDENT, _COLUMN)
+    for name, means in rows:
+        lines = _wrapped(means, width - column) or [""]
+        out.append(" " * _INDENT)
+        out.append(name, "cyan")
+        if _INDENT + len(name) + 1 < column:
+            out.append(f"{' ' * (column - _INDENT - len(name))}{lines.pop(0)}")
+        out.append("\n")
+        out.append("".join(f"{' ' * column}{line}\n" for line in lines))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def folded_command(line: str, width: int) -> list[str]:
+    """Return a command in lines of at most ``width`` characters that a shell reads as one, folded before options."""
+    lines: list[str] = []
+    for part in re.split(r" (?=-)", line):  # an option stays with its value
+        if lines and len(lines[-1]) + 1 + len(part) <= width - 2:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"  {part}" if lines else part)
+    return [f"{one} \\" for one in lines[:-1]] + lines[-1:]
 
 
 def shown_for(hint: str, command: Any) -> str:

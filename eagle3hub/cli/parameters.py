@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -14,6 +14,61 @@ from eagle3hub.errors import UsageError
 if TYPE_CHECKING:
     from eagle3hub.engines.base import EngineSettings
     from eagle3hub.layouts.base import ReadOptions
+
+# What a shell completes. Names are found when they are asked for, since finding some of them takes time.
+
+
+def completing(names: Callable[[], Iterable[str]], *, several: bool = False) -> Callable[[str], list[str]]:
+    """Return the completion of an option that takes one of ``names``; ``several``: names with commas between."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        taken = before.split(",")
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(last) and name not in taken]
+
+    return complete
+
+
+def _engines() -> Iterable[str]:
+    from eagle3hub.engines import ENGINES
+
+    return ENGINES
+
+
+def _reference_and_engines() -> Iterable[str]:
+    return ("reference", *_engines())
+
+
+def _layouts() -> Iterable[str]:
+    from eagle3hub.layouts import LAYOUTS
+
+    return LAYOUTS
+
+
+def _read_layouts() -> Iterable[str]:
+    from eagle3hub.layouts import READERS
+
+    return READERS
+
+
+def _prompt_sets() -> Iterable[str]:
+    from eagle3hub.prompts import PACKAGED, datasets
+
+    return (*PACKAGED, *datasets())
+
+
+def _dtypes() -> Iterable[str]:
+    from eagle3hub.engines.base import DTYPES
+
+    return DTYPES
+
+
+engine_completed, engines_completed = completing(_engines), completing(_reference_and_engines, several=True)
+layout_completed, layouts_completed = completing(_layouts), completing(_layouts, several=True)
+prompts_completed, sets_completed = completing(_prompt_sets), completing(_prompt_sets, several=True)
+dtype_completed = completing(_dtypes)
+drafting_completed = completing(lambda: ("greedy", "probabilistic"))
+device_completed = completing(lambda: ("cpu", "cuda", "tpu"))
 
 HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
 """Forms of a head's address, as `eagle3hub.address` reads it."""
@@ -33,10 +88,22 @@ AnyTargetOption = Annotated[
     str | None, typer.Option("--target", "--verifier", metavar="T", help=f"Target model: {TARGET}.")
 ]
 LayoutOption = Annotated[
-    str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="LAYOUT",
+        help="The source's layout; detected if not given.",
+        autocompletion=completing(_read_layouts),
+    ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu or cuda.",
+        show_default="cuda where there is one, else cpu",
+        autocompletion=device_completed,
+    ),
 ]
 NumPromptsOption = Annotated[
     int | None,

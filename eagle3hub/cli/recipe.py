@@ -14,6 +14,7 @@ from eagle3hub.cli.parameters import (
     EngineArgOption,
     EngineEnvOption,
     TargetOption,
+    engine_completed,
     target_of,
 )
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 def recipe(
     head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption = None,
-    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
+    engine: Annotated[
+        str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.", autocompletion=engine_completed)
+    ] = "vllm",
     version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
     draft_tokens: Annotated[
         int | None,

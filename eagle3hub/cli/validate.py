@@ -51,8 +51,13 @@ from eagle3hub.cli.parameters import (
     TimeoutOption,
     TopKOption,
     device_for,
+    drafting_completed,
+    dtype_completed,
     engine_settings,
+    engines_completed,
     layer_numbers,
+    layouts_completed,
+    prompts_completed,
     target_of,
 )
 from eagle3hub.errors import UsageError
@@ -107,19 +112,36 @@ def validate(
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(metavar="NAME,…", help="reference, an engine, or several, compared with the reference."),
+        typer.Option(
+            metavar="NAME,…",
+            help="reference, an engine, or several, compared with the reference.",
+            autocompletion=engines_completed,
+        ),
     ] = "reference",
     layouts: Annotated[
         str | None,
         typer.Option(
-            metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
+            metavar="all|NAME,…",
+            help="Convert to these layouts first, and validate each.",
+            show_default="as is",
+            autocompletion=layouts_completed,
         ),
     ] = None,
     device: DeviceOption = None,
     dtype: Annotated[
-        str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
+        str,
+        typer.Option(
+            metavar="DTYPE",
+            help="float32 also compares the output with the target's own, token by token.",
+            autocompletion=dtype_completed,
+        ),
     ] = "float32",
-    prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
+    prompts: Annotated[
+        str,
+        typer.Option(
+            metavar="SET", help="Packaged set (smoke), or a JSON Lines file.", autocompletion=prompts_completed
+        ),
+    ] = "smoke",
     num_prompts: NumPromptsOption = None,
     context: Annotated[
         str | None,
@@ -150,7 +172,12 @@ def validate(
         typer.Option(metavar="HEAD", help="Original head to compare engines with.", show_default="the head itself"),
     ] = None,
     drafting: Annotated[
-        str, typer.Option(help="How the reference drafts above temperature 0: greedy or probabilistic.")
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="How the reference drafts above temperature 0: greedy or probabilistic.",
+            autocompletion=drafting_completed,
+        ),
     ] = "greedy",
     responses: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Replay these responses.", show_default="the target's own")

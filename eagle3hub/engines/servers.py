@@ -22,6 +22,7 @@ from eagle3hub.system.signals import held
 
 _ASK_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
+_LONGEST_WORDS = 300
 
 
 @runtime_checkable
@@ -67,11 +68,14 @@ class Server:
         return None if code is None else f"{self._title}'s server ended with exit status {code}: {self.last_words()}"
 
     def last_words(self) -> str:
-        """Return the last line of its log that speaks of an error, or else the last one."""
+        """Return the last line of its log that speaks of an error, with its details, or else the last one."""
         with self._log.open("rb") as log:
-            lines = log_tail(log)
-        told = [line for line in lines if "Error" in line and not line.lstrip().startswith(("File ", "raise "))]
-        return (told or list(lines) or ["it said nothing"])[-1].strip()
+            lines = [line.strip() for line in log_tail(log)]
+        told = [i for i, line in enumerate(lines) if "Error" in line and not line.startswith(("File ", "raise "))]
+        if not told:
+            return lines[-1] if lines else "it said nothing"
+        words = " ".join(lines[told[-1] : told[-1] + 2])
+        return words if len(words) <= _LONGEST_WORDS else f"{words[: _LONGEST_WORDS - 1]}…"
 
 
 @contextlib.contextmanager

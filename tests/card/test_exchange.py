@@ -55,7 +55,10 @@ def test_a_profile_goes_out_of_a_report_and_comes_back_the_same(tmp_path: Path, 
     rounds = sum(row.counts.rounds for row in entry.counted.per_prompt)
     first = sum(row.counts.accepted_per_position[0] for row in entry.counted.per_prompt)
     assert made["marginal_accept_rates"][0] == round(first / rounds, 6)
-    assert sum(made["acceptance_length_histogram"].values()) == rounds
+    histogram = {int(n): count for n, count in made["acceptance_length_histogram"].items()}
+    assert (sorted(histogram), sum(histogram.values())) == ([1, 2, 3, 4], rounds)
+    tokens = sum(n * count for n, count in histogram.items())
+    assert round(tokens / rounds, 6) == made["mean_accept_length"], "a round gives the target's own token too"
     assert made["validation"]["mean_consistency"]["passed"] is True
     assert made["accept_length_model"] == "chain_analytic"
     conditions = made["measurement_conditions"]
@@ -156,6 +159,16 @@ def test_aiperf(tmp_path: Path, cli: Cli) -> None:
     assert "engine" in table(length).missing
 
 
+def test_vllm_bench_serve(tmp_path: Path, cli: Cli) -> None:
+    length, positions, speed = imported(FIXTURES / "vllm-bench.json", tmp_path, cli)
+    raw = json.loads((FIXTURES / "vllm-bench.json").read_text())
+    assert values(length) == [round(raw["spec_decode_acceptance_length"], 3)]
+    assert values(positions) == [round(100 * rate, 2) for rate in raw["spec_decode_per_position_acceptance_rates"]]
+    assert values(speed) == [round(raw["output_throughput"], 2)]
+    assert length.conditions["draft_tokens"] == "3"
+    assert (length.conditions["engine"], length.conditions["prompts"]) == ("vLLM", str(raw["completed"]))
+
+
 def test_specdec_bench(tmp_path: Path, cli: Cli) -> None:
     length, positions, categories = imported(FIXTURES / "specbench_results.json", tmp_path, cli)
     assert values(length) == [2.547]
@@ -182,6 +195,15 @@ def test_a_profile_of_somebody_else(tmp_path: Path, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "code", "said"),
     [
+        ("vllm-bench.json", {"spec_decode_acceptance_length": 4.5}, "profile-numbers", "not between 1 and 4"),
+        ("vllm-bench.json", {"spec_decode_acceptance_length": 3.9}, "profile-numbers", "the rates imply"),
+        ("vllm-bench.json", {"spec_decode_per_position_acceptance_rates": [1.5]}, "profile-numbers", "no rate"),
+        (
+            "vllm-bench.json",
+            {"spec_decode_acceptance_length": None, "output_throughput": 0},
+            "import-empty",
+            "says nothing of speculation",
+        ),
         ("specbench_results.json", {"Average_AL": 0.5}, "profile-numbers", "Average_AL is 0.5"),
         ("specbench_results.json", {"Average_AL": "2"}, "profile-field", "'Average_AL' is missing"),
         ("specbench_results.json", {"Joint_Acceptance_Rate": {"2": 1.5}}, "profile-numbers", "Joint_Acceptance_Rate"),

@@ -94,6 +94,9 @@ def test_a_result_of_something_else_is_refused(commands: Commands) -> None:
     give(run, 1, results_of(0))
     said = fails("job-report-foreign", lambda: slurm.benchmark_of(run))
     assert "of another head" in said.message
+    swapped = replace(SECOND, digest="sha256:" + "d" * 64)
+    give(run, 1, measured(plan(heads=(swapped,), base="second")).to_json())
+    fails("job-report-foreign", lambda: slurm.benchmark_of(run))
     other = results_of(1)
     other["target"]["config_sha256"] = "1" * 64
     give(run, 1, other)

@@ -76,7 +76,7 @@ def blocks(page: Path) -> list[Block]:
     found = []
     for block in _BLOCK.finditer(page.read_text()):
         commands: list[Command] = []
-        for line in re.sub(r"^\$ .*(?:\\\n.*)+", _joined, block["body"], flags=re.MULTILINE).splitlines():
+        for line in re.sub(r"^\$ (?:.*\\\n)+.*", _joined, block["body"], flags=re.MULTILINE).splitlines():
             if line.startswith("$ "):
                 status = _STATUS.search(line)
                 commands.append(Command(_STATUS.sub("", line[2:]), [], int(status[1]) if status else 0))
