@@ -95,7 +95,9 @@ def test_examples_of_help_run_as_they_are_shown(name: str, monkeypatch: pytest.M
     shown = re.findall(r"^Example:\n((?:  .+\n)+)", out, re.MULTILINE)
     assert shown
     for example in shown:
-        understood(re.sub(r" \\\n\s+", " ", example).strip())
+        line = re.sub(r" \\\n\s+", " ", example).strip()
+        assert "\n" not in line, "a shell would take it for several commands"
+        understood(line)
 
 
 @pytest.mark.parametrize("name", LARGE)

@@ -405,6 +405,21 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
     )
 
 
+def refuse_uneven(plan: BenchPlan) -> None:
+    """Raise UsageError (``usage-context``) for lengths that a run of one length alone would measure on other prompts.
+
+    Those that do not fit into the shortest are left out of every length.
+    """
+    contexts = [prompts.context for prompts in plan.datasets if prompts.context is not None]
+    if len({context.tokens for context in contexts}) > 1 and any(context.left_out for context in contexts):
+        raise UsageError(
+            f"prompts of {contexts[0].of} that do not fit into the shortest --context are left out of all, and an "
+            "array measures each length apart",
+            hint="begin with a longer one, or run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
+            code="usage-context",
+        )
+
+
 def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
     """Read ``"3,5,7"`` as ``[3, 5, 7]``; UsageError (``usage-bench``) for an empty item or one of another kind."""
     out = []

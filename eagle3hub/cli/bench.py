@@ -191,11 +191,10 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
-        from eagle3hub.benchmarking.plan import listed, listing, name_and_source
+        from eagle3hub.benchmarking.plan import listed, listing, name_and_source, refuse_uneven
         from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
         from eagle3hub.jobs import slurm
-        from eagle3hub.prompts import contexts_of
         from eagle3hub.validation.options import engine_names
 
         if list_datasets:
@@ -245,12 +244,6 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             run_anyway=run_anyway,
             engine_settings=settings,
         )
-        if elsewhere and len(contexts_of(context or "1")) > 1:
-            raise UsageError(
-                "--context compares lengths over the same prompts, and an array measures each apart",
-                hint="give one length, or run it in an allocation of its own: sbatch --wrap 'eagle3hub bench …'",
-                code="usage-context",
-            )
         if output is not None:
             require_drawing()
         if not quiet:
@@ -274,6 +267,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         with progress(quiet=quiet) as say:
             plan = bench_plan(heads, target, options, say)
         if elsewhere:
+            refuse_uneven(plan)
             refuse_endpoints(options.endpoints)
             told = ["--target", target, "--device", options.device]
             tasks, whole = slurm.bench_tasks(

@@ -307,8 +307,8 @@ def _follow(run: Run, *, quiet: bool) -> None:
         slurm.follow(run, _log(quiet), lambda words: None if quiet else tell(f"{words}\n"))
     except (KeyboardInterrupt, SystemExit):
         place = shlex.quote(run.folder)
-        tell(f"\nthe tasks go on; follow them again: `eagle3hub jobs collect {place}`\n")
-        tell(f"or stop them: `eagle3hub jobs cancel {place}`\n")
+        tell(f"\nthe tasks go on; follow them again: eagle3hub jobs collect {place}\n")
+        tell(f"or stop them: eagle3hub jobs cancel {place}\n")
         raise
 
 

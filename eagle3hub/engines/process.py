@@ -157,7 +157,7 @@ def run_worker(
             detail = {"message": _exit_phrase(process.returncode)}
         elif status == "timeout":
             detail = {"message": f"it did not finish within {timeout:g} seconds"}
-        return WorkerOutcome(status, detail, log_tail(log))
+        return WorkerOutcome(status, detail, _tail(log))
 
 
 def _converse(
@@ -279,8 +279,7 @@ def _exit_phrase(code: int) -> str:
     return f"it was ended by {name}{more}"
 
 
-def log_tail(log: IO[bytes]) -> tuple[str, ...]:
-    """Return the last lines of a program's output that are not empty, without colours."""
+def _tail(log: IO[bytes]) -> tuple[str, ...]:
     size = log.seek(0, os.SEEK_END)
     log.seek(max(0, size - _TAIL_BYTES))
     text = _ANSI.sub("", log.read().decode("utf-8", "replace").replace("\r", "\n"))

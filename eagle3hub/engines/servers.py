@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -15,13 +16,16 @@ from typing import Any, Protocol, runtime_checkable
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.base import RunSpec
 from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
-from eagle3hub.engines.process import LEASH, bare_environment, end_group, log_tail
+from eagle3hub.engines.process import LEASH, bare_environment, end_group
 from eagle3hub.errors import UnavailableError
 from eagle3hub.system.progress import Progress
 from eagle3hub.system.signals import held
 
 _ASK_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
+_LONGEST_WORDS = 300
+_LAST_BYTES = 256 << 10
+_CAUSE = re.compile(r"\b\w*(?:Error|Exception): ")
 
 
 @runtime_checkable
@@ -67,11 +71,14 @@ class Server:
         return None if code is None else f"{self._title}'s server ended with exit status {code}: {self.last_words()}"
 
     def last_words(self) -> str:
-        """Return the last line of its log that speaks of an error, or else the last one."""
-        with self._log.open("rb") as log:
-            lines = log_tail(log)
-        told = [line for line in lines if "Error" in line and not line.lstrip().startswith(("File ", "raise "))]
-        return (told or list(lines) or ["it said nothing"])[-1].strip()
+        """Return the last line of its log that states an error's cause, with the next one, or else the last one."""
+        text = self._log.read_bytes()[-_LAST_BYTES:].decode("utf-8", "replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        told = [i for i, line in enumerate(lines) if _CAUSE.search(line) and "root cause" not in line]
+        if not told:
+            return lines[-1] if lines else "it said nothing"
+        words = " ".join(lines[told[-1] : told[-1] + 2])
+        return words if len(words) <= _LONGEST_WORDS else f"{words[: _LONGEST_WORDS - 1]}…"
 
 
 @contextlib.contextmanager

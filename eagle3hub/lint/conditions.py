@@ -48,6 +48,7 @@ _ENGINE = (
 _SERVERS = (
     r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy)(?![A-Za-z0-9])"
 )
+_LAUNCHED = re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-(?:server|cli|speculative))\b", re.I)
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
 _RELEASE = r"\s*(?:\(?v(?:ersion)? ?)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
 _STEP = r"(?:\w+ )?step"
@@ -111,6 +112,7 @@ def _counted(card: Card) -> bool:
     "Throughput without a unit",
     why="224 tokens per second, requests per second or tokens per second per GPU are three different results.",
     fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
+    heads=True,
     words=True,
 )
 def missing_unit(card: Card) -> Iterator[Violation]:
@@ -137,6 +139,7 @@ def _of_the_training(hit: Hit) -> bool:
     "Throughput without hardware",
     why="Throughput depends on the machine more than on the draft head.",
     fix="Name the accelerator, how many, and the parallelism.",
+    heads=True,
     words=True,
 )
 def missing_hardware(card: Card) -> Iterator[Violation]:
@@ -152,6 +155,7 @@ def missing_hardware(card: Card) -> Iterator[Violation]:
     "Throughput without batch size or concurrency",
     why="Speculation helps most at batch 1 and may slow a full server down.",
     fix="Give the number of concurrent requests.",
+    heads=True,
     words=True,
 )
 def missing_batch(card: Card) -> Iterator[Violation]:
@@ -169,6 +173,7 @@ def missing_batch(card: Card) -> Iterator[Violation]:
     "Throughput without its prompts",
     why="Prompt and output length decide how much of the time is decoding.",
     fix="Give the number of prompts and the output length (or max_new_tokens).",
+    heads=True,
     words=True,
 )
 def missing_prompts(card: Card) -> Iterator[Violation]:
@@ -191,6 +196,7 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
     "Acceptance without the number of prompts",
     why="Rounds of one prompt depend on each other, so the number of prompts decides how far a mean can be trusted.",
     fix="Give n, the number of prompts measured.",
+    heads=True,
     words=True,
 )
 def missing_count(card: Card) -> Iterator[Violation]:
@@ -206,6 +212,7 @@ def missing_count(card: Card) -> Iterator[Violation]:
     "Acceptance without the temperature",
     why="Acceptance at temperature 1 is clearly lower than at 0, and the sampling rule matters besides.",
     fix="Give the temperature, and how draft tokens are sampled.",
+    heads=True,
     words=True,
 )
 def missing_temperature(card: Card) -> Iterator[Violation]:
@@ -246,6 +253,7 @@ def _own_engine(card: Card) -> str:
     "Measurement without its engine",
     why="Engines count differently (prefill token, trees, per request or pooled) and run the head differently.",
     fix="Name engine and version beside the numbers.",
+    heads=True,
     words=True,
 )
 def missing_engine(card: Card) -> Iterator[Violation]:
@@ -254,11 +262,8 @@ def missing_engine(card: Card) -> Iterator[Violation]:
     if line is None or _engine_hits(card):
         return
     named = {hit.match[0].lower() for hit in card.search(_ENGINE)}
-    used = {
-        m[0].lower()
-        for _, m in claims.code_matches(card, re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm)\b"))
-    }
-    if len(used) == 1 and not named - used:
+    used = {m[0].lower() for _, m in claims.code_matches(card, _LAUNCHED)}
+    if len(used) == 1 and (not named - used or (next(iter(used)).startswith("llama") and named == {"llama.cpp"})):
         message = f"no engine is named beside the measurement; only the example's is ({next(iter(used))})"
         yield Violation(line, message, severity="info")
     else:
@@ -277,6 +282,12 @@ def missing_engine(card: Card) -> Iterator[Violation]:
 def missing_version(card: Card) -> Iterator[Violation]:
     """Report engines if the card gives no version for any of them."""
     named = card.search(_SERVERS, tables=False)
+    used = rf"\b(?:serv|run|us|start|launch|load|test|measur|train|evaluat)\w*\b[^.\n]{{0,60}}{_SERVERS}"
+    in_code = next(
+        claims.code_matches(card, re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-\w+)\b")), None
+    )
+    if not (in_code or _acceptance_line(card) or _throughput_line(card) or card.says(used)):
+        return  # named only, as one that will support the head
     pinned = any(
         re.search(
             r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*v?\d|:v\d+\.\d+|release:\d|nightly|git\+https|"
@@ -298,6 +309,7 @@ def missing_version(card: Card) -> Iterator[Violation]:
     why="In a simulation with 80 prompts and τ = 2.15 the standard error was 0.04, and the choice of estimator alone "
     "moved τ by 0.08.",
     fix="Give a 95 % interval over prompts, and name the estimator (pooled, or mean of requests).",
+    heads=True,
     words=True,
 )
 def missing_interval(card: Card) -> Iterator[Violation]:
@@ -313,6 +325,7 @@ def missing_interval(card: Card) -> Iterator[Violation]:
     "Acceptance length without its estimator",
     why="The unweighted mean of requests sits above the value pooled over rounds, by more than the error of either.",
     fix="Say whether τ is pooled over all rounds or the mean of requests.",
+    heads=True,
     words=True,
 )
 def missing_estimator(card: Card) -> Iterator[Violation]:
@@ -395,6 +408,7 @@ def _are_methods(table: Table) -> bool:
     "Acceptance length without K",
     why="τ grows with the number of drafted tokens; 3.1 at K = 3 and at K = 7 are different heads.",
     fix="Give the number of drafted tokens beside every τ.",
+    heads=True,
     words=True,
 )
 def missing_draft_tokens(card: Card) -> Iterator[Violation]:
@@ -478,6 +492,7 @@ def one_temperature(card: Card) -> Iterator[Violation]:
     "Categories without an overall value",
     why="Readers average the rows themselves, which gives every category the same weight; the pooled value differs.",
     fix="Give τ over all prompts, and say that it is pooled over rounds.",
+    heads=True,
     words=True,
 )
 def missing_overall(card: Card) -> Iterator[Violation]:

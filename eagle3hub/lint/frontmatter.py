@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
+from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Hit, Violation, rule
 from eagle3hub.system.documents import did_you_mean
@@ -305,7 +306,11 @@ def missing_training_data(card: Card) -> Iterator[Violation]:
     )
     if not card.listed("datasets") and not card.says(known):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
-        yield Violation(line, "neither text nor metadata names the training data")
+        elsewhere = card.says(
+            r"\bsee the .{0,120}\b(?:card|page|repo\w*)\b|\bconver(?:sion of|ted from)|\bquantiz\w+ (?:of|from)"
+        )
+        severity: Severity | None = "info" if elsewhere else None
+        yield Violation(line, "neither text nor metadata names the training data", severity=severity)
 
 
 @rule(

@@ -532,12 +532,12 @@ _HEAD_WORDS = re.compile(
     re.I | re.M,
 )
 _OWN_WORDS = re.compile(
-    rf"\b(?:this|the) (?:model|repo|repository|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}\b(?:is|contains"
-    rf"|was|holds)\b"
-    rf"[^.\n]{{0,80}}\b{_DRAFT}|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
+    rf"\b(?:this|the) (?:model|repo\w*|checkpoint|head|draft|eagle)\b[^.\n]{{0,80}}"
+    rf"\b(?:is|contains|was|holds)\b[^.\n]{{0,80}}\b{_DRAFT}"
+    rf"|\b(?:this|the) [^.\n]{{0,20}}{_DRAFT}[^.\n]{{0,20}} (?:was|is) "
     rf"|\bthis is an?\b[^.\n]{{0,60}}\b{_DRAFT}"
-    rf"|\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d|^[^.\n]{{0,60}}{_DRAFT} (?:for"
-    rf"|of) \S*\d|\S-eagle-?3?$",
+    rf"|(?<!train )(?<!training )\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d"
+    rf"|^(?![^.\n]{{0,60}}\btrain)[^.\n]{{0,60}}{_DRAFT} (?:for|of) \S*\d|\S{{4,}}-eagle-?3?$",
     re.I | re.M,
 )
 _OTHER_WORDS = re.compile(
@@ -564,8 +564,9 @@ def is_of_a_head(card: Card) -> bool:
     if not _HEAD_WORDS.search(first):
         return False
     if card.front is not None:
-        return bool(_TITLE.search(" ".join(titles))) or not titles
-    return card.is_page_text or bool(_OWN_WORDS.search(first) and not _OTHER_WORDS.search(first[:700]))
+        return not titles or bool(_TITLE.search(titles[0]) or _OWN_WORDS.search(first))
+    named = any(re.search(r"\S{4,}-eagle-?3?$", title, re.I) for title in titles)
+    return card.is_page_text or named or bool(_OWN_WORDS.search(first) and not _OTHER_WORDS.search(first[:700]))
 
 
 _SCRIPTS = (

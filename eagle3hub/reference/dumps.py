@@ -499,7 +499,7 @@ def _recognise(folder: Path) -> tuple[Format, list[tuple[int | str, Path]]]:
         raise SourceError(
             f"there are no saved hidden states in {folder}: it has no {INDEX}, and no files of vLLM, speculators, "
             "SpecForge or ModelOpt",
-            hint="eagle3hub states TARGET --output DIR computes them",
+            hint="compute them: eagle3hub states TARGET --output DIR",
             code="source-no-states",
         )
     with _reader(folder / names[0]) as reader:

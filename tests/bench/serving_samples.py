@@ -164,7 +164,7 @@ for phase, chosen in (("warmup", asked[: config.get("warmup", {}).get("requests"
                   "payload": chosen[n], "responses": piece(chosen[n])}
         fault = told.get("fail", {}).get(str(n))
         if phase == "profiling" and fault is not None:
-            record |= fault
+            record |= {"responses": [], **fault} if not fault.pop("whole", False) else fault
         records.append(record)
 out = config["artifacts"]["dir"]
 os.makedirs(out, exist_ok=True)

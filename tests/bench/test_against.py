@@ -150,9 +150,6 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(
     status, _, err = cli(*words, "--against", tmp_path / "results.json", "--concurrency", "1")
     assert status == 2
     assert "--against compares acceptance" in err
-    status, _, err = cli(*words, "--context", "1k,4k", "--on", "slurm")
-    assert status == 2
-    assert "--context compares lengths over the same prompts" in err
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from support import heads, targets
 
 from eagle3hub.benchmarking import BenchOptions, Cell, CellResult, PromptCounts, Results, bench
 from eagle3hub.benchmarking.chart import charts, to_csv, to_markdown
+from eagle3hub.benchmarking.plan import refuse_uneven
 from eagle3hub.benchmarking.table import conditions, tables
 from eagle3hub.errors import InputError, ManifestError, UsageError
 from eagle3hub.metrics import Counts
@@ -292,3 +293,11 @@ def test_texts_of_hidden_states_stay_as_they_are(changed: dict[str, str], tmp_pa
     with pytest.raises(UsageError, match="as they are") as e:
         ValidateOptions(prompts="hidden-states", reference=ReferenceOptions(hidden_states=tmp_path), **changed)
     assert e.value.code == "usage-hidden-states"
+
+
+def test_lengths_that_an_array_would_measure_on_other_prompts_are_refused() -> None:
+    refuse_uneven(plan(datasets=(replace(at(1024), context=Context(1024, "sum")),)))
+    refuse_uneven(plan())
+    with pytest.raises(UsageError, match="prompts of sum that do not fit") as e:
+        refuse_uneven(plan(datasets=(at(1024), at(4096))))
+    assert e.value.code == "usage-context"

@@ -573,3 +573,36 @@ def test_a_head_that_the_engine_would_serve_wrong_is_not_served(pair: tuple[str,
 def test_the_prompts_of_a_cell_are_those_of_its_set() -> None:
     assert len(SMOKE.prompts) == 16
     assert [prompt.text for prompt in few(3).prompts] == [prompt.text for prompt in prompts("smoke").prompts[:3]]
+
+
+# The command
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("option", ["--baseline", "--runs", "--warmup"])
+def test_options_of_servers_need_a_concurrency(cli: Cli, pair: tuple[str, str], option: str) -> None:
+    code, out, err = cli("bench", pair[0], "--target", pair[1], option, "2")
+    assert (code, out) == (2, "")
+    assert f"{option} is of servers, which --concurrency measures" in err
+
+
+@pytest.mark.usefixtures("no_install")
+def test_the_command_measures_prints_and_writes(
+    cli: Cli, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pieces = vllm_pieces([[5], [6, 7]], [1, 1, 0, 0])
+    monkeypatch.setattr(measure, "send", lambda load, _python: _sent(pieces)(load))
+    with standing_in(StandIn()) as ours, standing_in(StandIn(speculative=False)) as theirs:
+        command = ["bench", pair[0], "--target", pair[1], "--target-name", "org/target", "--endpoint", f"vllm={ours}"]
+        command += ["--datasets", "smoke", "--concurrency", "2,4", "--baseline", f"none={theirs}", "--runs", "1"]
+        command += ["--output", str(tmp_path / "out")]
+        code, out, err = cli(*command)
+        assert code == 0, err
+        assert "Throughput, new tokens per second" in out
+        code, out, err = cli(*command, "--resume", "--json", "--quiet")
+        assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["schema"] == "eagle3hub/serving/1"
+    assert document["cells"] == json.loads((tmp_path / "out" / "results.json").read_text())["cells"]
+    assert (tmp_path / "out" / "tables.md").is_file()

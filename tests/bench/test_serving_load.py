@@ -76,6 +76,14 @@ def test_requests_that_are_not_answered(python: Path, load: Load, told: dict[str
     assert "\n" not in str(error.value)
 
 
+def test_an_answer_without_text_is_an_answer(python: Path, load: Load) -> None:
+    behave(python, fail={"2": {"whole": True, "error": {"message": "No responses with actual content"}}})
+    assert len(send(load, python)) == 6
+    behave(python, fail={"2": {"whole": True, "status": 500}})
+    with pytest.raises(LoadFault, match="request 3 first: HTTP status 500"):
+        send(load, python)
+
+
 def test_traffic_that_stands_still_is_ended(python: Path, load: Load) -> None:
     behave(python, hang=30)
     with pytest.raises(LoadFault, match=r"not answered within 0\.3 seconds"):

@@ -1,96 +1,69 @@
-"""Real servers of vLLM on CPU under load, sent to by the real AIPerf: a head, and every baseline it has."""
+"""Real servers of vLLM on CPU under load, sent to by the real AIPerf: the example head, and every baseline."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from support import heads, targets, variants
-from support.mtp import HEAD_DIM, HEADS, HIDDEN, INTER, KV, save_target, train_mtp
+from support.mtp import save_target, train_mtp
 from support.versions import VLLM
-from typer.testing import CliRunner
-from validate.trained import trained, write_prompts
+from validate.trained import write_prompts
 
+from eagle3hub.benchmarking import BenchOptions
+from eagle3hub.benchmarking.serving.measure import RealServers, run_serving
+from eagle3hub.benchmarking.serving.plan import Contender, ServingPlan
 from eagle3hub.benchmarking.serving.results import ServingResults, load_any_results
-from eagle3hub.cli.app import app
-from eagle3hub.conversion.plan import ConvertOptions
-from eagle3hub.conversion.run import convert
-from eagle3hub.head import Rope, Semantics
+from eagle3hub.prompts import load_prompts
+from eagle3hub.validation.target import identify_target
 
 pytestmark = pytest.mark.engine
-NEW = 40
-D = {**heads.DIMS, "hidden": HIDDEN, "inter": INTER, "heads": HEADS, "kv": KV, "head_dim": HEAD_DIM}
-D |= {"vocab": targets.VOCAB, "draft": 60}
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 
 
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_prompts(tmp_path_factory.mktemp("prompts") / "questions.jsonl")
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
-    folder = save_target(tmp_path_factory.mktemp("mtp") / "target")
-    asked = [json.loads(line)["turns"][0] for line in prompts.read_text().splitlines()]
-    assert train_mtp(folder, asked, NEW) > 0.9
-    return folder
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) -> Path:
-    semantics = Semantics(rope=Rope(700.0), rms_norm_eps=1e-6)
-    draft, taps = trained(target, prompts, semantics, D, NEW, epochs=25, rate=0.005)
-    assert draft.target_ids is not None
-    folder = tmp_path_factory.mktemp("head")
-    plain = variants.modelopt(
-        folder / "trained",
-        D,
-        variants.Has(),
-        rope_theta=700.0,
-        rms_norm_eps=1e-6,
-        max_position_embeddings=512,
-        torch_dtype="float32",
-        mlp_bias=False,
-        bos_token_id=1,
-        eagle_config={"eagle_aux_hidden_state_layer_ids": taps.after_layer, "use_aux_hidden_state": True},
-        eagle_aux_hidden_state_layer_ids=taps.boundary,
-    )
-    own = variants.replace(plain, **draft.weights, d2t=draft.target_ids - torch.arange(D["draft"]))
-    convert(own, folder / "universal", "universal", ConvertOptions(target=str(target), engines=("vllm", "sglang")))
-    return folder / "universal"
-
-
-def test_a_head_and_all_its_baselines(
-    head: Path, target: Path, prompts: Path, vllm_python: Path, tmp_path: Path
-) -> None:
-    command = ["bench", f"ours={head}", "--target", str(target), "--target-name", "owner/target", "--engine", "vllm"]
-    command += ["--engine-python", f"vllm={vllm_python}", "--datasets", str(prompts), "--concurrency", "4"]
-    command += ["--baseline", "none,mtp:1,ngram", "--runs", "2", "--max-new-tokens", "32", "--output", str(tmp_path)]
-    ran = CliRunner().invoke(app, command)
-    assert ran.exit_code == 0, ran.output
-    found = load_any_results(tmp_path / "results.json")
-    assert isinstance(found, ServingResults)
-    assert {cell.engine_version for cell in found.cells} == {VLLM}
-    assert [(server.name, server.method) for server in found.servers] == [
-        ("ours", "eagle3"),
-        ("none", "none"),
-        ("mtp", "mtp"),
-        ("ngram", "ngram"),
-    ]
-    tau = {
+def _lengths(found: ServingResults) -> dict[str, float]:
+    return {
         cell.server: cell.summary.acceptance.mean_acceptance_length
         for cell in found.cells
         if cell.summary is not None and cell.summary.acceptance is not None
     }
-    assert tau["ours"] > 1.5
-    assert 1.5 < tau["mtp"] <= 2
-    assert {comparison.identical for comparison in found.comparisons} == {2 * 8}, "lossless in float32, every one"
+
+
+def test_a_head_and_its_baselines(
+    cli: Callable[..., tuple[int, str, str]], smollm2_target: Path, vllm_python: Path, tmp_path: Path
+) -> None:
+    command = ["bench", f"ours={EXAMPLE}", "--target", str(smollm2_target), "--engine", "vllm", "--datasets", "smoke"]
+    command += ["--engine-python", f"vllm={vllm_python}", "--num-prompts", "8", "--max-new-tokens", "24"]
+    command += ["--concurrency", "4", "--baseline", "none,ngram", "--runs", "1", "--output", str(tmp_path)]
+    code, _, err = cli(*command)
+    assert code == 0, err
+    found = load_any_results(tmp_path / "results.json")
+    assert isinstance(found, ServingResults)
+    assert {cell.engine_version for cell in found.cells} == {VLLM}
+    methods = [(server.name, server.method) for server in found.servers]
+    assert methods == [("ours", "eagle3"), ("none", "none"), ("ngram", "ngram")]
+    assert _lengths(found)["ours"] > 1.2
+    assert {comparison.identical for comparison in found.comparisons} == {8}, "lossless in float32, every one"
     for cell in found.cells:
         assert cell.summary is not None
-        assert cell.summary.new_tokens == 8 * 32
         assert all(row.sent < row.first <= row.last for row in cell.requests)
-        assert (cell.summary.acceptance is None) is (cell.server == "none")
-    both = [[row.counts for row in cell.requests] for cell in found.cells if cell.server == "ours"]
-    assert both[0] == both[1]
+        assert cell.environment["processor"]
+
+
+def test_mtp_of_the_target(vllm_python: Path, tmp_path: Path) -> None:
+    prompts = load_prompts(str(write_prompts(tmp_path / "questions.jsonl")))
+    target = save_target(tmp_path / "target")
+    assert train_mtp(target, [prompt.text for prompt in prompts.prompts], 48) > 0.1
+    assert json.loads((target / "config.json").read_text())["num_nextn_predict_layers"] == 1
+    options = BenchOptions(engine="vllm", engine_python={"vllm": vllm_python}, max_new_tokens=40)
+    mtp = Contender("mtp", "mtp", None, 1, is_baseline=True)
+    none = Contender("none", "none", None, 0, is_baseline=True)
+    plan = ServingPlan(identify_target(target), (mtp, none), (prompts,), (4,), 1, 0, ("vllm",), options, 0.0)
+    found = run_serving(plan, RealServers(plan))
+    assert found.verdict == "pass", [cell.reason for cell in found.cells]
+    assert 1 < _lengths(found)["mtp"] <= 2
+    ours, alone = ([row.tokens_sha256 for row in cell.requests] for cell in found.cells)
+    assert ours == alone, "lossless in float32"
+    assert replace(found.cells[0].settings, draft_tokens=0) == found.cells[1].settings

@@ -337,19 +337,19 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "a map as short as the data": Situation(
         seen_only(6, padded=False),
-        "U U U U U U U",
+        "X X X U U S U",
         errors=("vocab-shape",),
         universal="vocab-shape",
         says=("d2t has 6 entries but lm_head has 10 rows",),
     ),
     "a map longer than lm_head": Situation(
         with_tensors(lambda t: {"d2t": torch.cat([t["d2t"], t["d2t"][-1:]])}),
-        "U U U U U U U",
+        "X X U U U U U",
         errors=("vocab-shape",),
         says=("d2t has 11 entries but lm_head has 10 rows",),
     ),
     "a map of two dimensions": Situation(
-        with_tensors(lambda t: {"d2t": t["d2t"].reshape(-1, 1)}), "U U U U U U U", errors=("vocab-dtype",)
+        with_tensors(lambda t: {"d2t": t["d2t"].reshape(-1, 1)}), "X X U U U U U", errors=("vocab-dtype",)
     ),
     "a map of bytes": Situation(
         with_tensors(lambda t: {"d2t": t["d2t"].to(torch.uint8)}), "U U U U U U U", errors=("vocab-dtype",)

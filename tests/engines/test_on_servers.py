@@ -64,6 +64,7 @@ def vllm_server(vllm_python: Path, smollm2_target: Path, tmp_path_factory: pytes
         PER_REQUEST: "summary",
     }
     command = [str(vllm_python), "-s", "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    command.append("--no-enable-prefix-caching")  # the same prompts come again
     command += [word for pair in options.items() for word in pair]
     environment = {
         "VLLM_SERVER_DEV_MODE": "1",
@@ -183,14 +184,18 @@ def test_vllm_serving_something_else_is_refused(
 
 @contextlib.contextmanager
 def busy(url: str, target: Path) -> Iterator[list[int]]:
-    """Let three other users ask all the time; gives a list that grows by one with each of their answers."""
+    """Let three other users ask all the time; gives a list that grows by one with each of their answers.
+
+    They ask greedily: on CPU, one request with a temperature spoils every other one of its batch in vLLM's rejection
+    sampler (``greedy_only`` in its ``engine.toml``).
+    """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     over, answered = threading.Event(), []
 
     def user(name: int) -> None:
         while not over.is_set():
             asked = f"Tell me {len(answered)} things about the number {name}"
-            body = {"model": str(target), "prompt": asked, "max_tokens": 40, "ignore_eos": True}
+            body = {"model": str(target), "prompt": asked, "max_tokens": 40, "ignore_eos": True, "temperature": 0}
             request = urllib.request.Request(
                 f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
             )

@@ -21,7 +21,8 @@ SERVER = """
 import http.server, os, sys
 print(os.getpid(), file=open(sys.argv[2], "w"))
 if len(sys.argv) > 3:
-    print("loading"); print("ValueError: no such model"); print("bye"); sys.exit(int(sys.argv[3]))
+    print("loading"); print("ValueError: no such model"); print("bye " + "x" * (400 * (sys.argv[3] == "4")))
+    sys.exit(int(sys.argv[3]))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/die":
@@ -77,8 +78,13 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
     ):
         pass
     assert (error.value.code, error.value.exit_code) == ("server-start", 4)
-    assert error.value.message == "vLLM's server ended with exit status 3: ValueError: no such model"
+    assert error.value.message == "vLLM's server ended with exit status 3: ValueError: no such model bye"
     assert error.value.hint
+    with (
+        pytest.raises(UnavailableError, match=r"no such model bye x+…$"),
+        started("vLLM", command(port, tmp_path / "pid", "4"), {}, port, seconds=60, progress=silent),
+    ):
+        pass
     silent_one = [sys.executable, "-c", "import time; time.sleep(60)"]
     with (
         pytest.raises(UnavailableError, match=r"did not answer within 0\.2 seconds: it said nothing"),

@@ -116,7 +116,7 @@ def test_a_validation_comes_home_and_ctrl_c_leaves_it_running(here: Path, files:
         process.send_signal(signal.SIGINT)
         said += process.stderr.read()
     assert process.returncode == 130
-    assert "the tasks go on; follow them again: `eagle3hub jobs collect" in said
+    assert "the tasks go on; follow them again: eagle3hub jobs collect" in said
     assert not (here / "report.json").exists()
     status, _, err = cli("jobs", "collect", "run", "--report", "report.json")
     there = load_report(here / "report.json")

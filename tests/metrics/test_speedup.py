@@ -8,8 +8,6 @@ import pytest
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Timed, speedup
 
-RATES = (0.7, 0.5, 0.36, 0.2)
-
 
 def _runs(rng: random.Random, prompts: int, runs: int, truth: float) -> tuple[list[list[Timed]], list[list[Timed]]]:
     """Two servers, ``truth`` times as fast on average over prompts; prompts, runs and requests differ by chance."""

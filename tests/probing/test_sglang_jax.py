@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,21 +83,11 @@ class TestEngine:
         assert (again.rules, again.terms) == (held.rules, held.terms)
 
     def test_another_engine_is_told_from_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        """A sglang-jax that captures one layer later, forgets what it rotates by, and dies at a norm it lacks."""
-        workers = tmp_path / "workers"
-        workers.mkdir()
-        ours = Path(probe_engine.__code__.co_filename).parents[1] / "engines/workers"
-        for file in ours.glob("*.py"):
-            (workers / file.name).symlink_to(file)
-        text = (ours / "sglang_jax_probe.py").read_text()
-        last = "    _keep_dtype(llama_eagle3)\n"
-        assert last in text
-        (workers / "sglang_jax_probe.py").unlink()
-        (workers / "sglang_jax_probe.py").write_text(text.replace(last, last + _BROKEN))
-        monkeypatch.setattr("eagle3hub.engines.process._WORKERS", workers)
-        asked = ["plain", "no-hidden-norm", "a-rope-base"]
-        found = ask("sglang_jax", "sglang-jax", ensure(), device="cpu", progress=silent, only=asked).answers[""]
+        """A sglang-jax that captures one layer later; one that forgets what it rotates by, and dies at a lost norm."""
+        found = told(_LATER, ["plain"], tmp_path / "later", monkeypatch)
         assert (found["plain"].outcome, found["plain"].taps) == ("silently_wrong", (3, 7, 10))
+        found = told(_FORGETS, ["no-hidden-norm", "a-rope-base"], tmp_path / "forgets", monkeypatch)
+        assert found["plain"].outcome == "right"
         assert (found["no-hidden-norm"].outcome, found["no-hidden-norm"].message) == ("crashes", "SIGABRT")
         assert found["a-rope-base"].matched == "rotates with base 10000"
 
@@ -105,7 +96,21 @@ class TestEngine:
             ask("sglang_jax", "sglang-jax", ensure(), device="tpu", progress=silent, only=["plain"])
 
 
-_BROKEN = """
+def told(change: str, asked: list[str], workers: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Answer]:
+    """Ask a sglang-jax that is changed by lines of its probe's worker."""
+    workers.mkdir()
+    ours = Path(probe_engine.__code__.co_filename).parents[1] / "engines/workers"
+    for file in ours.glob("*.py"):
+        (workers / file.name).symlink_to(file)
+    text, last = (ours / "sglang_jax_probe.py").read_text(), "    _keep_dtype(llama_eagle3)\n"
+    assert last in text
+    (workers / "sglang_jax_probe.py").unlink()
+    (workers / "sglang_jax_probe.py").write_text(text.replace(last, last + change))
+    monkeypatch.setattr("eagle3hub.engines.process._WORKERS", workers)
+    return ask("sglang_jax", "sglang-jax", ensure(), device="cpu", progress=silent, only=asked).answers[""]
+
+
+_LATER = """
     from sgl_jax.srt.models import llama
     capture = llama.LlamaForCausalLM.set_eagle3_layers_to_capture
 
@@ -114,6 +119,9 @@ _BROKEN = """
         self.model.layers_to_capture = [i + 1 for i in self.model.layers_to_capture]
 
     llama.LlamaForCausalLM.set_eagle3_layers_to_capture = later
+"""
+_FORGETS = """
+    from sgl_jax.srt.models import llama
     get_rope = llama.get_rope
     llama.get_rope = lambda **named: get_rope(**{**named, "base": 10000})
     norm = llama_eagle3.RMSNorm.__call__

@@ -19,7 +19,7 @@ from eagle3hub.head.target import read_target
 from eagle3hub.prompts import Prompt
 from eagle3hub.reference.dumps import dumped_prompts, open_dump
 from eagle3hub.reference.responses import read_responses, write_responses
-from eagle3hub.reference.states import Asked, SavedStates, save_states
+from eagle3hub.reference.states import Asked, SavedStates, mapped, save_states
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
@@ -110,6 +110,23 @@ def test_the_last_state_gives_the_targets_probabilities(
     for row, text in enumerate(true.texts):
         n = len(text.token_ids)
         torch.testing.assert_close(normed.aux[row, :n], true.aux[row, :n], rtol=1e-4, atol=1e-4)
+
+
+def test_a_dump_that_modelopt_itself_wrote(target: TargetModel):
+    """Its layers, its last state, and that the target did not write the conversations."""
+    source = opened(Path(__file__).parent.parent / "fixtures" / "states" / "modelopt", target)
+    assert [record.question_id for record in source.dump.records] == ["conv-0", "conv-1"]
+    for record in source.dump.records:
+        held = source.dump.open(record)
+        text = Text(record.token_ids, 1, len(record.token_ids) - 1)
+        (batch,) = target.read([text], TAPS)
+        torch.testing.assert_close(mapped(held.states[0]), batch.aux[0], rtol=1e-4, atol=1e-4)
+        assert held.last is not None
+        torch.testing.assert_close(mapped(held.last), dumps.last(target, text), rtol=1e-4, atol=1e-4)
+        assert held.mask is not None
+        assert all(held.mask), "without --answer-only-loss nothing says where the answer is"
+    prompts = [Prompt("conv-0", "x", "Why?"), Prompt("conv-1", "x", "How many are there?")]
+    refused(source, "states-not-own-text", "not the target's own", prompts=prompts, max_new_tokens=3, lookahead=0)
 
 
 class TestWhichTexts:

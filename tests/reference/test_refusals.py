@@ -31,7 +31,7 @@ from eagle3hub.reference.dumps import begin_folder, read_index, tensor_ref
 from eagle3hub.reference.layers import Anatomy, captured, dissect
 from eagle3hub.reference.loading import _in_our_words, target_config
 from eagle3hub.reference.measure import ReplayedHead, ReplaySettings, replay_texts, taps_of
-from eagle3hub.reference.states import SavedStates, mapped, save_states
+from eagle3hub.reference.states import SavedStates, mapped, save_states, save_tensors
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
@@ -181,6 +181,12 @@ def test_a_file_of_states_that_is_gone_or_shorter_than_a_moment_ago(saved: Path,
     refused(CheckpointError, "checkpoint-unreadable", says, lambda: mapped(ref))
     path.unlink()
     refused(CheckpointError, "checkpoint-unreadable", says, lambda: mapped(ref))
+
+
+def test_states_that_cannot_be_written(tmp_path: Path):
+    says = r"cannot write .*none/000000\.safetensors: "
+    path = tmp_path / "none" / "000000.safetensors"
+    refused(OutputError, "output-unwritable", says, lambda: save_tensors(path, {"x": torch.ones(2)}))
 
 
 def test_states_where_no_folder_can_be_made(saved: Path, tmp_path: Path):

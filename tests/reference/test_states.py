@@ -209,6 +209,10 @@ class TestFaults:
 
     def test_no_index(self, tmp_path: Path):
         assert self.refused(tmp_path).code == "source-no-states"
+        (tmp_path / "states.json").mkdir()
+        error = self.refused(tmp_path)
+        assert error.code == "source-no-states"
+        assert "states.json cannot be read" in error.message
 
     def test_other_taps_than_the_head_reads(self, saved: Path):
         states = SavedStates(saved)

@@ -1,8 +1,9 @@
 """A small target with an MTP layer of its own, trained within seconds to know what the target says.
 
-It is a Qwen3.5 of random weights with full attention in every layer. vLLM reads its MTP layer as that of Qwen's own
-checkpoints (``qwen3_5_mtp.py``): the embedding of the next token and the target's final state, each normed, side by
-side through ``fc``, one decoder layer, a norm, and the target's own lm_head.
+It is a DeepSeek-V3 of random weights without experts. vLLM reads its MTP layer as that of DeepSeek's own checkpoints
+(``deepseek_mtp.py``): the embedding of the next token and the target's final state, each normed, side by side through
+``eh_proj``, one decoder layer, and a norm before the head. The sizes of its attention are those that vLLM's MLA on CPU
+takes.
 """
 
 from __future__ import annotations
@@ -16,67 +17,84 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
-from transformers.models.qwen3_5.modeling_qwen3_5 import (
-    Qwen3_5DecoderLayer,
-    Qwen3_5ForCausalLM,
-    Qwen3_5RMSNorm,
-    Qwen3_5TextRotaryEmbedding,
+from transformers import AutoModelForCausalLM, AutoTokenizer, DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+    DeepseekV3DecoderLayer,
+    DeepseekV3RMSNorm,
+    DeepseekV3RotaryEmbedding,
 )
 
 from support.targets import VOCAB, save_tokenizer
 
-HIDDEN, INTER, LAYERS, HEADS, KV, HEAD_DIM = 128, 192, 8, 4, 2, 32
+HIDDEN, LAYERS = 256, 8
 
 
 def save_target(folder: Path) -> Path:
     """A target without its MTP layer, which `train_mtp` adds."""
     torch.manual_seed(0)
-    config = Qwen3_5TextConfig(
+    config = DeepseekV3Config(
         vocab_size=VOCAB,
         hidden_size=HIDDEN,
-        intermediate_size=INTER,
+        intermediate_size=256,
+        moe_intermediate_size=64,
         num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV,
-        head_dim=HEAD_DIM,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        q_lora_rank=64,
+        kv_lora_rank=512,
+        qk_nope_head_dim=128,
+        qk_rope_head_dim=64,
+        v_head_dim=128,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=LAYERS + 1,
         max_position_embeddings=512,
-        layer_types=["full_attention"] * LAYERS,
         tie_word_embeddings=False,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
     )
-    model = Qwen3_5ForCausalLM(config).eval()
+    model = DeepseekV3ForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.3)
+                parameter.normal_(std=0.1)
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 
 
 class Mtp(nn.Module):
-    """The MTP layer; its parameters are named as in a checkpoint, without ``mtp.``."""
+    """The MTP layer; its parameters are named as in a checkpoint, without ``model.layers.N.``."""
 
-    def __init__(self, config: Qwen3_5TextConfig) -> None:
+    def __init__(self, config: DeepseekV3Config) -> None:
         super().__init__()
-        self.fc = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
-        self.layers = nn.ModuleList([Qwen3_5DecoderLayer(config, 0)])
-        self.norm = Qwen3_5RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.pre_fc_norm_hidden = Qwen3_5RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.pre_fc_norm_embedding = Qwen3_5RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.enorm = DeepseekV3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.hnorm = DeepseekV3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.block = DeepseekV3DecoderLayer(config, 0)
+        self.norm = DeepseekV3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, embedded: torch.Tensor, hidden: torch.Tensor, rotary: Any, mask: torch.Tensor) -> torch.Tensor:
         """The states from which the token after next is told: ``[texts, tokens, hidden]`` like its arguments."""
-        both = torch.cat([self.pre_fc_norm_embedding(embedded), self.pre_fc_norm_hidden(hidden)], -1)
-        out = self.layers[0](self.fc(both), position_embeddings=rotary, attention_mask=mask)
+        both = torch.cat([self.enorm(embedded), self.hnorm(hidden)], -1)
+        out = self.block(self.eh_proj(both), position_embeddings=rotary, attention_mask=mask)
         return self.norm(out[0] if isinstance(out, tuple) else out)
 
+    def tensors(self, layer: int) -> dict[str, torch.Tensor]:
+        """The parameters under their names in a checkpoint."""
+        names = {"block.": "", "norm.": "shared_head.norm."}
+        out = {}
+        for name, value in self.state_dict().items():
+            old = next((old for old in names if name.startswith(old)), None)
+            new = name if old is None else names[old] + name.removeprefix(old)
+            out[f"model.layers.{layer}.{new}"] = value.detach().contiguous()
+        return out
 
-def train_mtp(folder: Path, questions: Sequence[str], new: int, epochs: int = 60, rate: float = 0.003) -> float:
+
+def train_mtp(folder: Path, questions: Sequence[str], new: int, epochs: int = 25, rate: float = 0.006) -> float:
     """Add an MTP layer to the target that knows its answers to ``questions``; the share of tokens it then tells."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -92,7 +110,7 @@ def train_mtp(folder: Path, questions: Sequence[str], new: int, epochs: int = 60
     embedded = model.model.embed_tokens(ids[:, 1:]).detach()
     count = ids.shape[1] - 1
     positions = torch.arange(count)[None]
-    rotary = Qwen3_5TextRotaryEmbedding(model.config)(embedded, positions)
+    rotary = DeepseekV3RotaryEmbedding(model.config)(embedded, positions)
     mask = torch.full((count, count), float("-inf")).triu(1)[None, None]
     mtp = Mtp(model.config)
     optimizer = torch.optim.Adam(mtp.parameters(), lr=rate)
@@ -104,8 +122,10 @@ def train_mtp(folder: Path, questions: Sequence[str], new: int, epochs: int = 60
         F.cross_entropy(logits.flatten(0, 1), known.flatten()).backward()
         optimizer.step()
     weights = load_file(folder / "model.safetensors")
-    weights |= {f"mtp.{name}": value.detach().contiguous() for name, value in mtp.state_dict().items()}
+    own = {"embed_tokens": weights["model.embed_tokens.weight"], "shared_head.head": weights["lm_head.weight"]}
+    weights |= {f"model.layers.{LAYERS}.{name}.weight": value.clone() for name, value in own.items()}
+    weights |= mtp.tensors(LAYERS)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "mtp_num_hidden_layers": 1}))
+    (folder / "config.json").write_text(json.dumps({**config, "num_nextn_predict_layers": 1}))
     return float((logits.argmax(-1) == known)[:, -new:].float().mean())

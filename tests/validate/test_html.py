@@ -57,6 +57,9 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def page_of(document: dict[str, Any]) -> Page:
     found = Matrix.from_json(document) if "cells" in document else Report.from_json(document)
     html = to_html(found)
@@ -164,3 +167,28 @@ def test_the_command_writes_it(cli: Cli, head: Path, tmp_path: Path) -> None:
     status, _, err = cli(*words, "--html", tmp_path / "no" / "report.html")
     assert status == 3
     assert "cannot write" in err
+
+
+def test_text_of_the_page_has_a_contrast_of_four_and_a_half_on_light_and_dark():
+    """WCAG 2.2, 1.4.3: every colour of text on both backgrounds that it can stand on."""
+    style = (ROOT / "templates" / "report" / "style.css").read_text()
+    schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in style.split("@media")[:2]]
+    assert len(schemes) == 2
+
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    for colors in schemes:
+        for back in ("back", "soft"):
+            for text in ("text", "dim", "pass", "fail", "open", "link"):
+                high, low = sorted((luminance(colors[text]), luminance(colors[back])), reverse=True)
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back, colors)
+
+
+def test_what_is_wide_scrolls_in_a_box_of_its_own():
+    """On a phone neither a table nor a chart makes the page wider than the screen."""
+    style = (ROOT / "templates" / "report" / "style.css").read_text()
+    for box in (r"\.wide", "figure"):
+        assert re.search(rf"^{box} {{[^}}]*overflow-x: auto", style, re.MULTILINE)

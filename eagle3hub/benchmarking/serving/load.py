@@ -175,11 +175,19 @@ def _canonical(request: object) -> str:
 
 
 def _fault(record: Mapping[str, Any]) -> str | None:
+    """Return why a request failed; an answer that came to its end did not, also where AIPerf misses text in it."""
+    if record.get("status") == 200 and _came_to_its_end(record):
+        return None
     error = record.get("error")
     if isinstance(error, dict):
         return " ".join(str(error.get("message") or error.get("type") or "no reason is given").split())[:300]
     status = record.get("status")
     return f"HTTP status {status}" if status != 200 else None
+
+
+def _came_to_its_end(record: Mapping[str, Any]) -> bool:
+    packets = [packet for response in record.get("responses") or [] for packet in response.get("packets") or []]
+    return any(packet.get("value") == "[DONE]" for packet in packets)
 
 
 def _pieces(record: Mapping[str, Any]) -> tuple[Piece, ...]:

@@ -264,6 +264,25 @@ def test_a_language_model_owes_no_acceptance_length() -> None:
     assert "C003" in codes and not codes & {"C103", "C417", "C418", "C408", "C613", "C617", "C618"}
 
 
+def test_a_guide_is_no_card_and_a_card_needs_no_metadata_to_be_one() -> None:
+    guide = (
+        "# Kimi-K2.5 training\n\nSetup for training an Eagle3 draft model for Kimi-K2.5.\n\n```\nbash run.sh\n```\n"
+    )
+    default = "---\nlicense: mit\n---\n# Model Card for Model ID\n\nEAGLE-3 drafter model for GPT-oss-20b.\n"
+    assert "C417" in {f.code for f in lint_text(default)}
+    paper = "# P-EAGLE\n\nA method. It drafts in parallel.\n"
+    card = "Thanks to the framework for their work.\n\n# GLM-5.1-eagle3\n\nA specialized draft model.\n"
+    codes = [{f.code for f in lint_text(text)} for text in (guide, paper, card)]
+    assert ["C003" in found for found in codes] == [True, True, False]
+    assert ["C417" in found for found in codes] == [False, False, True]
+
+
+def test_an_engine_that_will_support_the_head_needs_no_version() -> None:
+    soon = HEAD + "Upstream support is in progress (vLLM [#46853](https://github.com/vllm-project/vllm/pull/46853)).\n"
+    assert "C408" not in {f.code for f in lint_text(soon)}
+    assert "C408" in {f.code for f in lint_text(soon + "\nIt was measured with vLLM.\n")}
+
+
 def test_a_copied_table_with_factors_is_read() -> None:
     text = (
         "some-eagle3-drafter\n\nan EAGLE-3 draft head for google/gemma-3-27b-it, best of 3-4-8:\n\n"
