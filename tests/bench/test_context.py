@@ -283,7 +283,8 @@ def test_vllm_runs_the_rounds_of_the_reference_at_length(
         engine_python={"vllm": vllm_python},
     )
     ours, theirs = bench([str(example_head)], str(smollm2_target), options).cells
-    assert {row.prompt_tokens for row in theirs.per_prompt} == {256}
+    lengths = [row.prompt_tokens for row in theirs.per_prompt]
+    assert max(lengths) == 256 and min(lengths) > 250  # a cut between two tokens cannot give every length
     assert ours.counts == theirs.counts
     assert sum(one.rounds for one in ours.counts) > 60
 
