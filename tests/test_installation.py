@@ -273,7 +273,7 @@ def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine)
         for page in ("README.md", "docs/index.md")
     )
     assert lines == again
-    assert len(lines) == 2
+    assert len(lines) == 3
     for line in lines:
         machine(line, checkout)
         assert machine("eagle3hub --version", machine.folder) == f"eagle3hub {__version__}"

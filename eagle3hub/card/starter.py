@@ -16,7 +16,7 @@ from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.errors import Eagle3HubError, InputError, Refusal, SourceError, UsageError
 from eagle3hub.head import Head
-from eagle3hub.layouts import get_layout, open_head
+from eagle3hub.layouts import LAYOUTS, get_layout, open_head
 from eagle3hub.system import resources
 from eagle3hub.system.documents import parse_json, read_yaml
 from eagle3hub.system.reading import read_text
@@ -153,7 +153,7 @@ def _layouts(own: str, not_universal: str | None) -> list[str]:
 
 
 def _another(own: str) -> str:
-    return "specforge" if own != "specforge" else "modelopt"
+    return next(name for name in LAYOUTS if name not in (own, "universal"))
 
 
 def _training(fields: Mapping[str, Any], facts: Sequence[TrainingFact]) -> list[str]:

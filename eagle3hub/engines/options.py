@@ -17,6 +17,7 @@ from eagle3hub.engines.check.settings import Settings, acceptance, check_setting
 from eagle3hub.engines.check.snippets import VariableSetting
 from eagle3hub.engines.specs import engine_data, engine_title, known_version
 from eagle3hub.errors import UsageError
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
 ENDPOINT_ENGINES = ("vllm", "sglang")
 ENDPOINT_KEY = "EAGLE3HUB_ENDPOINT_API_KEY"
@@ -140,7 +141,7 @@ _DECIDED: Mapping[str, tuple[str, str]] = {
 """By argument of an engine: why nobody can give it, and what to do instead."""
 _OF_THE_DRAFT = frozenset({
     "method", "model", "num_speculative_tokens", "parallel_drafting", "decoding_type", "max_draft_len",
-    "speculative_model", "speculative_model_dir", "eagle3_layers_to_capture",
+    "speculative_model", "speculative_model_dir", AUX_CAPTURE,
 })  # fmt: skip
 """Keys of ``speculative_config`` that a run decides."""
 _DECIDED_VARIABLES = frozenset({

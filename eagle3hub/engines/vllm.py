@@ -11,6 +11,7 @@ from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe, vllm_config
 from eagle3hub.engines.servers import options
 from eagle3hub.engines.specs import default_version, version_data
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.system.progress import Progress
 
 _TOGETHER = 32
@@ -95,7 +96,7 @@ def states_request(spec: RunSpec, boundary_ids: Sequence[int] = (), scratch: Pat
             "speculative_config": {
                 "method": "extract_hidden_states",
                 "num_speculative_tokens": 1,
-                "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": list(boundary_ids)}},
+                "draft_model_config": {"hf_config": {AUX_IDS: list(boundary_ids)}},
             },
             "kv_transfer_config": {
                 "kv_connector": "StatesOnCpu" if on_cpu else "ExampleHiddenStatesConnector",

@@ -606,3 +606,13 @@ def test_the_command_measures_prints_and_writes(
     assert document["schema"] == "eagle3hub/serving/1"
     assert document["cells"] == json.loads((tmp_path / "out" / "results.json").read_text())["cells"]
     assert (tmp_path / "out" / "tables.md").is_file()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[" * 5000])
+def test_what_is_no_file_of_results_is_told(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "results.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError) as wrong:
+        load_any_results(file)
+    assert (wrong.value.code, "results.json" in wrong.value.message) == ("bench-json" if text else "source-bench", True)

@@ -12,7 +12,7 @@ from card_samples import MINIMAL
 from eagle3hub.card import load_manifest
 from eagle3hub.card.manifest import validation_settings
 from eagle3hub.engines.base import EngineSettings
-from eagle3hub.errors import InputError, ManifestError, SourceError
+from eagle3hub.errors import InputError, ManifestError, SourceError, UsageError
 from eagle3hub.system.documents import parse_yaml
 
 Write = Callable[[str], Path]
@@ -229,3 +229,11 @@ def test_a_text_that_is_nested_too_deeply_is_one_clean_error(depth: int) -> None
         else:
             assert depth < 1000
             assert str(found.data) == text
+
+
+def test_one_layout_of_a_manifest_is_one_that_it_has(write: Write) -> None:
+    layouts = load_manifest(write(MINIMAL.replace("main: specforge", "main: specforge\n  also: [modelopt]"))).layouts
+    assert tuple(layouts.only("modelopt")) == ("modelopt",)
+    with pytest.raises(UsageError, match="no layout 'universal'") as wrong:
+        layouts.only("universal")
+    assert (wrong.value.code, wrong.value.hint) == ("usage-layout", "it has: specforge, modelopt")

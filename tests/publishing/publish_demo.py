@@ -101,7 +101,7 @@ def serve(copy: Path, served: Path, args: argparse.Namespace) -> None:
 
     asked = validation_settings(load_manifest(args.manifest)) | {"engine": args.engine}
     del asked["target"]
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value not in (None, [])]
     target = args.target or ensure_target()
     command(["validate", str(copy), f"--target={target}", *options, f"--report={served}"])
 

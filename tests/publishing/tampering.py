@@ -354,7 +354,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "rounds with a point": (raw(r'"rounds": 56', '"rounds": 56.0'), "publish-report", "rounds is 56.0"),
     # conditions that no run can have
     "another concurrency": (put("settings", "concurrency", 64), "publish-report", "concurrency is stated as 64"),
-    "a system prompt": (put("settings", "system_prompt", "be brief"), "publish-report", "system_prompt is stated"),
+    "a system prompt": (put("settings", "system_prompt", "be brief"), "publish-report", "system prompt is be brief"),
     "praise as a chat template": (
         put("settings", "chat_template", "verified by NVIDIA"),
         "publish-report",

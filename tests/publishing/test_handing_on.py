@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def test_what_cannot_be_asked(made: Path, cli: Cli):
     assert "no gate is called publish-cards" in err
 
 
-def test_validate_takes_from_the_manifest_what_no_option_says(made: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+def test_validate_takes_from_the_manifest_what_no_option_says(
+    made: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
     seen: list[tuple[str, ValidateOptions]] = []
 
     def validate(head: str, target: str, options: ValidateOptions, **_: object) -> None:
@@ -82,4 +85,6 @@ def test_validate_takes_from_the_manifest_what_no_option_says(made: Path, cli: C
     assert (options.engine, options.draft_tokens) == ("reference", 5), "what was typed holds"
     assert (target, options.target_name) == ("HuggingFaceTB/SmolLM2-135M-Instruct",) * 2
     assert (options.num_prompts, options.max_new_tokens, options.dtype) == (16, 64, "float32")
-    assert cli("validate", made / "release")[0] == 2, "without a manifest a target must be named"
+    unnamed = tmp_path / "names-no-target"
+    shutil.copytree(made / "release", unnamed, ignore=shutil.ignore_patterns("eagle3hub.json", "README.md"))
+    assert cli("validate", unnamed)[0] == 2, "without a manifest the head must name its target"

@@ -39,6 +39,7 @@ CASES = [
     for name in USABLE
     if not EXPECTED[name].has & (NOT_IN_SGLANG | IN_LAYOUT[layout])
     and (layout == EXPECTED[name].layout or not EXPECTED[name].has & CANNOT[layout])
+    and layout not in EXPECTED[name].lacks
 ]
 STACKED = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj"}
 STACKED |= {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import yaml
+from typing import TYPE_CHECKING
 
 from eagle3hub.engines.check.shell import Assignment, Word, read_shell, readable
+
+if TYPE_CHECKING:
+    import yaml
 
 _EXEC = re.compile(r"^\s*(CMD|ENTRYPOINT|RUN)\s*(\[.*)$", re.IGNORECASE | re.DOTALL)
 _INSTRUCTION = re.compile(r"^(\s*)(?:CMD|ENTRYPOINT|RUN(?:\s+--\S+)*)\s+", re.IGNORECASE)
@@ -92,6 +94,8 @@ def _variables(text: str, row: int) -> list[Assignment]:
 
 def yaml_starts(root: yaml.Node | None) -> Iterator[Started]:
     """Yield what the containers of a YAML document start: mappings with an image, or with words to start it by."""
+    import yaml
+
     waiting, seen = [root] if root is not None else [], set()
     while waiting:
         node = waiting.pop()
@@ -108,6 +112,8 @@ def yaml_starts(root: yaml.Node | None) -> Iterator[Started]:
 
 
 def _container(fields: dict[str, yaml.Node]) -> Started:
+    import yaml
+
     started = Started()
     image = fields.get("image")
     if isinstance(image, yaml.ScalarNode):
@@ -136,6 +142,8 @@ def _split(node: yaml.ScalarNode) -> list[Word]:
 
 
 def _environment(node: yaml.Node | None) -> list[Assignment]:
+    import yaml
+
     found = []
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -155,5 +163,7 @@ def _environment(node: yaml.Node | None) -> list[Assignment]:
 
 def _row(node: yaml.Node) -> int:
     """Return the row of a node's text; that of a block is below its mark."""
+    import yaml
+
     below = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
     return int(node.start_mark.line) + (1 if below else 0)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from eagle3hub.engines.check.containers import yaml_starts
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
@@ -23,6 +21,9 @@ from eagle3hub.engines.check.settings import (
 from eagle3hub.engines.check.snippets import Snippet
 from eagle3hub.engines.specs import engine_data, recipe_versions, version_data
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
+
+if TYPE_CHECKING:
+    import yaml
 
 _EAGLE = ("Eagle", "Eagle3")
 _MARKS = re.compile(
@@ -41,6 +42,8 @@ def check_yaml(snippet: Snippet, against: Against, published: bool) -> Outcome:
 
     TensorRT-LLM's settings are known from its source, those of vLLM and SGLang are their flags.
     """
+    import yaml
+
     try:
         roots = list(yaml.compose_all(snippet.text, Loader=yaml.SafeLoader))
         documents = list(yaml.safe_load_all(snippet.text))
@@ -56,6 +59,8 @@ def check_yaml(snippet: Snippet, against: Against, published: bool) -> Outcome:
 
 
 def _document(root: yaml.Node | None, document: Any, snippet: Snippet, against: Against, published: bool) -> Outcome:
+    import yaml
+
     if not isinstance(document, dict) or not isinstance(root, yaml.MappingNode):
         several = next((True for started in yaml_starts(root) if started.words), False)
         return Outcome(not_checked=[] if several or document is None else _unheld(snippet))
@@ -89,6 +94,8 @@ _SHARED = frozenset({
 
 def _lines_of(node: yaml.Node | None, start: int, outside: int) -> Callable[[str], int]:
     """Return a function that gives the line of a key of a mapping, or else ``outside``."""
+    import yaml
+
     lines = {}
     if isinstance(node, yaml.MappingNode):
         lines = {str(k.value): start + k.start_mark.line for k, _ in node.value if isinstance(k, yaml.ScalarNode)}

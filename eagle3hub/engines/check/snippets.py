@@ -13,8 +13,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import yaml
-
 from eagle3hub.engines.check.containers import Started, dockerfile_starts, yaml_starts
 from eagle3hub.engines.check.finding import NotChecked, RecipeFinding
 from eagle3hub.engines.check.shell import (
@@ -252,6 +250,8 @@ def _parses(text: str) -> bool:
 
 
 def _take_yaml(region: Snippet, found: Extracted) -> None:
+    import yaml
+
     found.yaml.append(region)
     try:
         roots = list(yaml.compose_all(region.text, Loader=yaml.SafeLoader))
