@@ -106,6 +106,8 @@ def test_a_benchmark_gives_what_it_gives_here_though_tasks_are_killed(
 def test_a_validation_comes_home_and_ctrl_c_leaves_it_running(here: Path, files: Path, cli: Cli) -> None:
     words = ["validate", files / "head", "--target", files / "target", *SHORT]
     on = ["--on", "slurm", "--slurm-profile", "slurm.yaml", "--run-folder", "run", "--report", "report.json"]
+    profile = yaml.safe_load((here / "slurm.yaml").read_text())
+    (here / "slurm.yaml").write_text(yaml.safe_dump({**profile, "setup": ["sleep 15"]}))  # it runs when Ctrl-C comes
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     argv = [sys.executable, "-m", "eagle3hub", *map(str, words + on)]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment) as process:
