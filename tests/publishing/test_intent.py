@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from publishing import folders
 from publishing.folders import REPO
+from safetensors.torch import load_file, save_file
 from support.hub_writes import WritableHub
 
 from eagle3hub.card.folder import complete
@@ -113,6 +116,22 @@ def test_what_card_init_left_open_is_not_published(
     blanks = [p["message"].split()[0] for p in json.loads(out)["problems"] if p["code"] == "publish-blanks"]
     assert (status, blanks) == (1, ["release.summary", "release.repo"])
     assert hub.uploads == []
+
+
+def test_a_head_that_the_manifest_repairs_is_measured_as_it_is_written(
+    hub: WritableHub, one_head: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The files of its trainer alone do not say what the head is, so the reference replays what was made of them."""
+    monkeypatch.chdir(tmp_path)
+    document = yaml.safe_load(one_head.read_text())
+    source = shutil.copytree(one_head.parent / document["head"]["source"], tmp_path / "absolute")
+    weights = load_file(source / "model.safetensors")
+    weights["d2t"] = weights["d2t"] + torch.arange(len(weights["d2t"]), dtype=weights["d2t"].dtype)
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    document["head"] = {"source": str(source), "repair": ["absolute"]}
+    folders.write_yaml(one_head, document)
+    status, out, err = cli("release", one_head, "--dry-run", "--output", "made")
+    assert status == 0, out + err
 
 
 def asks(release: Path, **settings: object) -> None:
