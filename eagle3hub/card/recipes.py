@@ -389,9 +389,11 @@ def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) 
     repo = manifest.release.repo
     folder = chosen.folder.folder if chosen is not None and chosen.folder is not None else ""
     fetch, head = fetched(manifest, folder) if folder else ("", repo)
-    parallel = chosen is not None and chosen.folder is not None and _parallel(chosen.folder)
-    serving = replace(note.serving(manifest.target.id, head, manifest.speculative_tokens), parallel_drafting=parallel)
-    serving = replace(serving, on_hub=frozenset({manifest.target.id, repo}))
+    serving = replace(
+        note.serving(manifest.target.id, head, manifest.speculative_tokens),
+        parallel_drafting=chosen is not None and chosen.folder is not None and _parallel(chosen.folder),
+        on_hub=frozenset({manifest.target.id, repo}),
+    )
     made = make_recipe(note.engine, serving)
     lines = [*([fetch] if fetch else []), *made.prepare, folded(made.server_command, {**made.env, **note.env})]
     return "\n".join(lines), made.yaml or "", made.python

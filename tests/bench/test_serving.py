@@ -342,7 +342,7 @@ def test_few_prompts_give_no_interval_and_say_so() -> None:
     assert speedups.notes
 
 
-# What a server sends, and what is made of it
+# Read what a server sends
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Published cards and pages that a person read: the defects listed before the linter ran, and each finding judged.
 
 `judged.json` has the sources and hashes, not the texts. Set A was there while the rules were written; what the linter
-first said of B and C was judged before anything was mended. ``whole`` is false where only the opening of a card was
-had: what such a text lacks is judged ``cut``. With the texts in a folder that EAGLE3HUB_JUDGED_CARDS names, the rules
-are held against the judgements.
+first said of B and C was judged before any rule was changed for them. ``whole`` is false where only the opening of a
+card was had: what such a text lacks is judged ``cut``. With the texts in a folder that EAGLE3HUB_JUDGED_CARDS names,
+the rules are held against the judgements.
 """
 
 from __future__ import annotations
