@@ -28,6 +28,9 @@ from eagle3hub.system.signals import held
 # Run a program that ends, with everything it started, when this process ends for any reason
 
 
+_KILL_SECONDS = 10.0
+_PROC = Path("/proc")
+
 LEASH = """
 import os, signal, subprocess, sys, threading
 def watch():
@@ -71,15 +74,50 @@ def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callabl
                 end_group(process)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process group that ``process`` leads, and wait for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+def end_group(process: subprocess.Popen[bytes], *, grace: float = 0.0) -> None:
+    """End the process group that ``process`` leads: send SIGTERM, wait ``grace`` seconds, send SIGKILL, then wait.
+
+    A signal takes effect a moment after it is sent, so a member may outlive the leader; what it holds (a port, the
+    memory of a GPU) is free only when it has ended too.
+    """
+    if grace and process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=grace)
+    _signal_group(process, signal.SIGKILL)
     process.wait()
+    until = time.monotonic() + _KILL_SECONDS
+    while _group_runs(process.pid) and time.monotonic() < until:
+        time.sleep(0.01)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _group_runs(group: int) -> bool:
+    """Whether a process of the group still runs. One that has ended counts as gone, even if nobody collects it."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    if not _PROC.joinpath("self/stat").exists():
+        return True
+    # after the command's name: state, parent, process group
+    stats = [_stat(process) for process in _PROC.iterdir() if process.name.isdigit()]
+    return any(int(stat[2]) == group and stat[0] not in ("Z", "X") for stat in stats if stat)
+
+
+def _stat(process: Path) -> list[str]:
+    try:
+        return (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return []
 
 
 # Run a worker: send one request, read JSON lines, keep a time limit, and leave no process behind
@@ -152,7 +190,7 @@ def run_worker(
                 status, detail = _converse(process, request, time.monotonic() + timeout, on_event)
                 finished = status in ("done", "error")
             finally:
-                _end(process, grace=0.0 if finished else _GRACE_SECONDS)
+                end_group(process, grace=0.0 if finished else _GRACE_SECONDS)
         if status == "crashed":
             detail = {"message": _exit_phrase(process.returncode)}
         elif status == "timeout":
@@ -226,25 +264,6 @@ def _parse(line: bytes) -> Event:
         shown = line[:80].decode("utf-8", "replace")
         raise ProtocolError(f"it wrote {shown!r} where a report was expected")
     return event
-
-
-def _end(process: subprocess.Popen[bytes], *, grace: float) -> None:
-    """End the process group: send SIGTERM, wait ``grace`` seconds, send SIGKILL, then reap the leader."""
-    if grace and process.poll() is None:
-        _signal_group(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=grace)
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,16 @@ def test_a_server_is_up_while_the_block_runs(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
+def test_a_server_has_let_go_of_its_memory_when_the_block_is_left(tmp_path: Path) -> None:
+    """A killed process that holds much memory takes a moment to end, and keeps its port until then."""
+    port, pid = free_port(), tmp_path / "pid"
+    large = [sys.executable, "-c", "held = bytearray(b'x') * (1 << 29)\n" + SERVER, str(port), str(pid)]
+    for _ in range(3):
+        with started("vLLM", large, {}, port, seconds=60, progress=silent):
+            assert alive(pid)
+        assert not alive(pid)
+
+
 def test_a_server_that_dies_says_why(tmp_path: Path) -> None:
     import urllib.error
     import urllib.request
