@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import card_samples as samples
 import jsonschema
 import pytest
+from card import card_samples as samples
 from lint_cases import FRONT
 from support.hub_server import HubServer, client_of
 

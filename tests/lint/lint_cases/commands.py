@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from card_samples import make_head
+from card.card_samples import make_head
 from support import outlines
 from support.versions import SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
