@@ -45,6 +45,7 @@ ENGINES_PAGE = Path(__file__).parent / "engines.md"
 CLI_PAGE = Path(__file__).parent / "cli.md"
 MANIFEST_PAGE = Path(__file__).parent / "manifest.md"
 MANIFEST_SCHEMA = Path(__file__).parent.parent / "schemas" / "manifest.schema.json"
+IMPORTED_SCHEMA = MANIFEST_SCHEMA.with_name("imported.schema.json")
 NO_RELEASE = [
     "",
     "There is no release on the package index yet, and the name `eagle3hub` may be anybody's there: nothing of this",
@@ -253,10 +254,15 @@ def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
 
 
 def filled_manifest(page: str, schema: Mapping[str, Any] | None = None) -> str:
-    """The page of the manifest with a row for every field of its schema."""
+    """The page of the manifest with a row for every field of its schema, and of that of imported measurements."""
     whole = json.loads(MANIFEST_SCHEMA.read_text()) if schema is None else schema
-    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(whole, "")]
-    return _filled(page, {"manifest": _table(["field", "allowed", "meaning"], rows)})
+    imported = json.loads(IMPORTED_SCHEMA.read_text())
+    return _filled(page, {"manifest": _table_of_fields(whole), "imported": _table_of_fields(imported)})
+
+
+def _table_of_fields(schema: Mapping[str, Any]) -> str:
+    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(schema, "")]
+    return _table(["field", "allowed", "meaning"], rows)
 
 
 def _fields(schema: Mapping[str, Any], parent: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
