@@ -46,7 +46,7 @@ def diff(
     with progress(quiet=quiet or as_json) as report:
         found = compare(a, b, CompareOptions(from_a, from_b, target), progress=report)
     document = found.to_json()
-    emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
+    emit("diff", document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
     if found.verdict == "different":
         raise typer.Exit(1)
 
