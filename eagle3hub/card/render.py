@@ -39,7 +39,7 @@ def draw(
     """Draw the charts of a card; the files are keyed by path relative to the card."""
     charts: dict[str, tuple[str, Chart]] = {}
     for i, m in enumerate(manifest.imported, 1):
-        if len(m.lengths()) > 1:
+        if len(m.of(LENGTH)) > 1:
             charts[chart_name(i, m)] = ("imported", reported(m))
     for i, benchmark in enumerate(benchmarks, 1):
         for name, found in any_charts(benchmark.results).items():
@@ -57,7 +57,7 @@ def draw(
 
 def reported(m: ImportedTable) -> Chart:
     """Draw imported acceptance lengths, one row for each row of their table that has one."""
-    found = m.lengths()
+    found = m.of(LENGTH)
     intervals = [row.interval for row, _ in found if m.metric == LENGTH]
     ends = tuple((ends[0].number, ends[1].number) if ends else None for ends in intervals) if any(intervals) else ()
     series = [Series(m.this, tuple(value.number for _, value in found), ends)]
