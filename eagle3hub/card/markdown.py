@@ -104,6 +104,12 @@ def link(text: str, url: str) -> Md:
     return Md(f"[{label}]({quote(visible(url), safe=':/?#@!&=+,;%~-._')})")
 
 
+def jump(text: str, heading: str) -> Md:
+    """Write a link to a heading of the same page, by the anchor that the Hub and GitHub give it."""
+    kept = "".join(c for c in visible(heading).lower() if c.isalnum() or c in " -_")
+    return Md(f"[{escape(text)}](#{quote(kept.strip().replace(' ', '-'))})")
+
+
 def file_link(text: str, path: str) -> Md:
     """Write a link to a file of the same repository; plain text for a path that leaves it."""
     if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:

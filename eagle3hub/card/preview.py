@@ -133,8 +133,8 @@ def _matching(manifest: Manifest, kept: dict[Path, Report], folders: dict[str, P
 
 # A card as the Hub would show it: one local page, light and dark, that reloads when a file changes.
 #
-# Of the card's own HTML a few tags without attributes, links and pictures are kept, and the rest is shown as text, so a
-# preview of anybody's card runs nothing. Addresses stay as they are. Nothing is fetched from another machine unless
+# Of the card's own HTML a few tags without attributes, links and pictures are kept, and the rest is shown as text, so
+# a preview of anybody's card runs nothing. Addresses stay as they are. Nothing is fetched from another machine unless
 # the card shows a picture from there.
 
 
@@ -208,7 +208,8 @@ def _markdown(body: str) -> str:
 
 _ADDRESS = r"(?:https://[\w.-]+/)?[\w.%-]+(?:/[\w.%-]+)*"
 _PICTURE = re.compile(
-    rf"&lt;img src=&quot;({_ADDRESS})&quot; alt=&quot;((?:(?!&quot;|&lt;|&gt;).)*)&quot; width=&quot;(\d{{1,4}})&quot;\s*/?&gt;"
+    rf"&lt;img src=&quot;({_ADDRESS})&quot; alt=&quot;((?:(?!&quot;|&lt;|&gt;).)*)&quot; "
+    r"width=&quot;(\d{1,4})&quot;\s*/?&gt;"
 )
 _LINK = re.compile(rf"&lt;a href=&quot;({_ADDRESS})&quot;&gt;")
 
