@@ -247,7 +247,11 @@ def _measurement(document: Document, at: Location, data: Mapping[str, Any], sour
 
 
 def _row(
-    document: Document, at: Location, table: Mapping[str, Any], data: Mapping[str, Any], shared: Mapping[str, str]
+    document: Document,
+    at: Location,
+    table: Mapping[str, Any],
+    data: Mapping[str, Any],
+    shared: Mapping[str, str],
 ) -> Row:
     def value(*place: str | int) -> Value:
         number: Any = data

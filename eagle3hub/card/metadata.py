@@ -154,7 +154,7 @@ def _imported(m: ImportedTable, row: Row) -> EvalResult:
 
     numbers = {"draft_tokens": "K", "temperature": "temperature", "prompts": "n"}
     engine = " ".join(filter(None, (row.conditions.get("engine"), row.conditions.get("engine_version"))))
-    args: dict[str, Any] = {"engine": engine or None}
+    args: dict[str, object] = {"engine": engine or None}
     args |= {name: _number(row.conditions[key]) for key, name in numbers.items() if key in row.conditions}
     args |= {
         "estimator": row.conditions.get("estimator"),
@@ -185,7 +185,7 @@ def _number(text: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _grams(emissions: Emissions) -> dict[str, Any]:
+def _grams(emissions: Emissions) -> dict[str, object]:
     """Write ``co2_eq_emissions`` as the Hub reads it: in grams."""
     grams = round(emissions.grams or 0.0, 3)
     return {"emissions": int(grams) if grams.is_integer() else grams} | {k: visible(v) for k, v in emissions.about}

@@ -289,10 +289,6 @@ class _Lines:
             tell(message + "\n")
 
 
-OF_MANIFESTS = ("release", "write")
-"""Names of the commands that read a head as a manifest says: release, and card's own."""
-
-
 # Help: paragraphs, then arguments and options in groups, wrapped to the width of the terminal.
 
 FIRST = "What matters first"
@@ -450,11 +446,15 @@ def folded_command(line: str, width: int) -> list[str]:
 
 
 def shown_for(hint: str, command: Any) -> str:
-    """Return a hint for users of ``command``; if it names options of another command, it says so."""
+    """Return a hint for users of ``command``; if it names options of another command, it says so.
+
+    A command with an argument ``manifest`` reads a head as the manifest says: the hint names fields of the manifest.
+    """
     if not isinstance(hint, Hint):
         return hint
     params = getattr(command, "params", ())
-    fields = resources.schema("manifest")["properties"]["head"]["properties"] if command.name in OF_MANIFESTS else ()
+    by_manifest = any(param.param_type_name == "argument" and param.name == "manifest" for param in params)
+    fields = resources.schema("manifest")["properties"]["head"]["properties"] if by_manifest else ()
     return hint.for_command({name for param in params for name in param.opts}, fields)
 
 
