@@ -204,7 +204,7 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
+def emit(name: str, document: Mapping[str, object], human: Callable[[Console], None], *, as_json: bool) -> None:
     """Print the result: the document as JSON, of the schema ``name``, or what ``human`` writes to the console."""
     if as_json:
         print_json(name, document)
@@ -213,14 +213,14 @@ def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None
         sys.stdout.flush()
 
 
-def print_json(name: str, document: Mapping[str, Any]) -> None:
+def print_json(name: str, document: Mapping[str, object]) -> None:
     """Print one JSON document that says first of which schema it is: ``schemas/NAME.schema.json``."""
     says = {"schema": resources.schema(name)["properties"]["schema"]["const"]}
     sys.stdout.write(json_text(says | dict(document)) + "\n")
     sys.stdout.flush()
 
 
-def json_text(document: Mapping[str, Any]) -> str:
+def json_text(document: Mapping[str, object]) -> str:
     """Write the document as JSON, in ASCII if standard output's encoding is not UTF-8.
 
     Invisible characters (controls, bidi marks, halves of surrogate pairs) are written as escapes.
