@@ -345,7 +345,8 @@ def _finish_run(run: Run, to: Destinations, output: Path | None) -> NoReturn:
             out.print(f"{document['verdict']}  {task.label}: {document['reason']}", markup=False, soft_wrap=True)
         out.print(f"go on with: {line}", markup=False, soft_wrap=True)
 
-    emit("measured-layouts", {"layouts": documents, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
+    layouts = [{key: value for key, value in one.items() if key != "schema"} for one in documents]
+    emit("measured-layouts", {"layouts": layouts, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
     raise typer.Exit(max(EXIT_OF[document["verdict"]] for document in documents))
 
 
