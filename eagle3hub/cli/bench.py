@@ -20,7 +20,7 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, emit, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -51,6 +51,7 @@ from eagle3hub.cli.parameters import (
     sets_completed,
     target_of,
 )
+from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import UsageError
 from eagle3hub.system.progress import Progress
 
@@ -177,6 +178,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
+        _progress: ProgressOption = "text",
+        _verbose: VerboseFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
 

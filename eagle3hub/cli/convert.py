@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, emit
 from eagle3hub.cli.parameters import (
     HEAD,
     AnyTargetOption,
@@ -23,6 +23,7 @@ from eagle3hub.cli.parameters import (
     layout_completed,
     read_options,
 )
+from eagle3hub.cli.progress import ProgressOption, QuietFlag, progress
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import readable_size
 
@@ -140,6 +141,7 @@ def convert(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Convert a draft head to another layout, byte for byte.
 

@@ -1,4 +1,4 @@
-"""Print what commands print: one document, text for people, and progress, without control characters."""
+"""Print what commands print: one document or text for people, without control characters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import os
 import re
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import get_terminal_size
@@ -25,7 +24,6 @@ from rich.text import Text
 
 from eagle3hub.errors import Hint, OutputError
 from eagle3hub.system import resources
-from eagle3hub.system.progress import Progress, silent, telling
 from eagle3hub.system.text import escaped_json, visible
 
 if TYPE_CHECKING:
@@ -177,12 +175,12 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON d
 EXIT_OF = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
 """Exit status by verdict."""
 
-QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
-
 
 def console(*, stderr: bool = False) -> Console:
     """Return a rich console: styled on a terminal, plain text of unlimited width in a pipe."""
     stream = sys.stderr if stderr else sys.stdout
+    if stderr and (said := _SAID.get()) is not None:
+        return CleanConsole(file=cast("TextIO", _Said(said)), highlight=False, emoji=False, soft_wrap=True, width=200)
     return CleanConsole(
         file=styled(stream),
         highlight=False,
@@ -198,8 +196,29 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
+_SAID: ContextVar[Callable[[str], None] | None] = ContextVar("said", default=None)
+
+
+def say_with(said: Callable[[str], None] | None) -> None:
+    """Hand everything that commands say on standard error to ``said`` instead; None: print it again."""
+    _SAID.set(said)
+
+
+class _Said:
+    """A stream that hands its text on."""
+
+    def __init__(self, said: Callable[[str], None]) -> None:
+        self.write = said
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer."""
+
+
 def tell(text: str) -> None:
     """Print text to standard error unchanged, except for characters that `visible` replaces."""
+    if (said := _SAID.get()) is not None:
+        said(text)
+        return
     sys.stderr.write(visible(text, keep_lines=True))
     sys.stderr.flush()
 
@@ -220,73 +239,13 @@ def print_json(name: str, document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def json_text(document: Mapping[str, Any]) -> str:
+def json_text(document: Mapping[str, Any], *, one_line: bool = False) -> str:
     """Write the document as JSON, in ASCII if standard output's encoding is not UTF-8.
 
     Invisible characters (controls, bidi marks, halves of surrogate pairs) are written as escapes.
     """
     ascii_only = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
-    return escaped_json(json.dumps(document, indent=2, ensure_ascii=ascii_only))
-
-
-@contextmanager
-def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
-    """Yield a `Progress` that appears on standard error once the work has taken ``after`` seconds.
-
-    On a terminal it is a live bar; elsewhere it is one line per new message.
-    """
-    if quiet:
-        yield silent
-        return
-    if not sys.stderr.isatty():
-        lines = _Lines(after)
-        with telling(lines):
-            yield lines
-        return
-    from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    bar = RichProgress(*columns, console=console(stderr=True), transient=True)
-    task = bar.add_task("", total=None)
-    started = time.monotonic()
-    shown = False
-
-    def report(message: str, fraction: float | None = None) -> None:
-        nonlocal shown
-        bar.update(
-            task, description=message, total=None if fraction is None else 1.0, completed=min(fraction or 0.0, 0.999)
-        )
-        if not shown and time.monotonic() - started >= after:
-            shown = True
-            bar.start()
-
-    try:
-        with telling(report):
-            yield report
-    finally:
-        if shown:
-            bar.stop()
-
-
-class _Lines:
-    """Progress for logs: each message once, and only after the work has taken a while."""
-
-    def __init__(self, after: float) -> None:
-        self._started = time.monotonic()
-        self._after = after
-        self._last = ""
-
-    def __call__(self, message: str, fraction: float | None = None) -> None:
-        if message != self._last and time.monotonic() - self._started >= self._after:
-            self._last = message
-            tell(message + "\n")
+    return escaped_json(json.dumps(document, indent=None if one_line else 2, ensure_ascii=ascii_only))
 
 
 OF_MANIFESTS = ("release", "write")
@@ -318,6 +277,7 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
         ),
         _OUTPUT: (
             *("html", "write_acceptance_reference", "save_responses", "save_hidden_states", "as_json", "quiet"),
+            *("_progress", "_verbose"),
         ),
     },
     "bench": {
@@ -333,12 +293,12 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
         _LONG: ("max_new_tokens", "context", "second_turns", "timeout"),
         _AGAINST: ("base", "against", "min_acceptance_length"),
         "Speed under load": ("concurrency", "baseline", "runs", "warmup"),
-        _OUTPUT: ("resume", "as_json", "quiet"),
+        _OUTPUT: ("resume", "as_json", "quiet", "_progress", "_verbose"),
     },
     "convert": {
         FIRST: (*("to", "target", "engines", "speculative_tokens", "layout", "strict", "dry_run", "force"),),
         _WHAT: ("target_name", "settings", "max_shard_size"),
-        _OUTPUT: ("verify", "read_back", "digests", "as_json", "quiet"),
+        _OUTPUT: ("verify", "read_back", "digests", "as_json", "quiet", "_progress"),
     },
 }
 """Options of the large commands by group, in this order; an option with a panel of its own is in that."""

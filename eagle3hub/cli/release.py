@@ -25,8 +25,9 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, emit, tell
 from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
+from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
 from eagle3hub.system.text import readable_size, visible
 
@@ -110,6 +111,8 @@ def release(
     detach: DetachFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Convert to every layout, validate each on the engine, write the card, publish: one commit, verified.
 
@@ -282,6 +285,8 @@ def demo(
     force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier demo.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Release the example head of SmolLM2-135M-Instruct, for real, on this machine's CPU.
 

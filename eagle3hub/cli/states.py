@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, emit
 from eagle3hub.cli.parameters import (
     TARGET,
     AuxConventionOption,
@@ -23,6 +23,7 @@ from eagle3hub.cli.parameters import (
     engine_settings,
     layer_numbers,
 )
+from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +53,8 @@ def states(
     timeout: TimeoutOption = 1800.0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Compute a target's hidden states with vLLM, so that heads can be judged without it.
 

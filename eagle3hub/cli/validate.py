@@ -25,7 +25,7 @@ from eagle3hub.cli.jobs import (
     validate_on,
     words_of,
 )
-from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, finish, progress
+from eagle3hub.cli.output import Destinations, JsonFlag, finish
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -60,6 +60,7 @@ from eagle3hub.cli.parameters import (
     prompts_completed,
     target_of,
 )
+from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ def validate(
     yes: YesFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Does the head work? Replay it on its target's texts, and run it on engines that must count the same.
 
