@@ -15,8 +15,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, console, help_text, outlive_readers, print_json, shown_for, tell
-from eagle3hub.cli.progress import forget
+from eagle3hub.cli.output import Unwritable, console, forget, help_text, outlive_readers, print_json, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted

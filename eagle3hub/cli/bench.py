@@ -20,7 +20,7 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, emit, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -51,7 +51,6 @@ from eagle3hub.cli.parameters import (
     sets_completed,
     target_of,
 )
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import UsageError
 from eagle3hub.system.progress import Progress
 

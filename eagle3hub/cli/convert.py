@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, emit, progress
 from eagle3hub.cli.parameters import (
     HEAD,
     AnyTargetOption,
@@ -23,7 +23,6 @@ from eagle3hub.cli.parameters import (
     layout_completed,
     read_options,
 )
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, progress
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import readable_size
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, emit, shown_for
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, emit, progress, shown_for
 from eagle3hub.cli.parameters import HEAD, AnyTargetOption
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, progress
 from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress
 from eagle3hub.cli.parameters import EnginePythonOption, device_completed, engine_completed
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, Destinations, JsonFlag, console, emit, finish, tell
+from eagle3hub.cli.output import (
+    EXIT_OF,
+    Destinations,
+    JsonFlag,
+    ProgressOption,
+    QuietFlag,
+    console,
+    emit,
+    finish,
+    progress,
+    tell,
+)
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, progress
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import held, stop_again
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from eagle3hub.cli.output import tell
-from eagle3hub.cli.progress import progress
+from eagle3hub.cli.output import progress, tell
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:

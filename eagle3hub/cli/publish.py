@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, emit
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, progress
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, emit, progress
 from eagle3hub.errors import FoundWanting, UsageError
 
 if TYPE_CHECKING:

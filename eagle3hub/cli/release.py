@@ -25,9 +25,8 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, emit, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress, tell
 from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
 from eagle3hub.system.text import readable_size, visible
 

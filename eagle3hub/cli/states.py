@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress
 from eagle3hub.cli.parameters import (
     TARGET,
     AuxConventionOption,
@@ -23,7 +23,6 @@ from eagle3hub.cli.parameters import (
     engine_settings,
     layer_numbers,
 )
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 
 if TYPE_CHECKING:
     from rich.console import Console

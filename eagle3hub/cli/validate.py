@@ -25,7 +25,7 @@ from eagle3hub.cli.jobs import (
     validate_on,
     words_of,
 )
-from eagle3hub.cli.output import Destinations, JsonFlag, finish
+from eagle3hub.cli.output import Destinations, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, finish, progress
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -60,7 +60,6 @@ from eagle3hub.cli.parameters import (
     prompts_completed,
     target_of,
 )
-from eagle3hub.cli.progress import ProgressOption, QuietFlag, VerboseFlag, progress
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
