@@ -16,7 +16,7 @@ import pytest
 from support.hub_server import HubServer, client_of
 
 from eagle3hub.checkpoint import remote
-from eagle3hub.cli.output import Events, Lines, Moment, progress\n", readable_time
+from eagle3hub.cli.output import Events, Lines, Moment, readable_time
 from eagle3hub.engines.process import LogFollower, run_worker
 from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.progress import Pace, tell_bytes, tell_log, telling
@@ -209,7 +209,8 @@ def test_verbose_shows_the_log(form: str, capsys: pytest.CaptureFixture[str], tm
 def test_the_bar_fits_a_narrow_terminal(tmp_path: Path):
     """In a terminal of 80 columns no line is longer, and the message gives way before the numbers."""
     code = (
-        "import time;         "from eagle3hub.system.progress import tell_bytes, tell_log\n"
+        "import time; from eagle3hub.cli.output import progress\n"
+        "from eagle3hub.system.progress import tell_bytes, tell_log\n"
         "with progress(after=0.0) as say:\n"
         "    for step in range(8):\n"
         "        tell_bytes(step * 10**9, 8 * 10**9)\n"
