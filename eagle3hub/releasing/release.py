@@ -485,9 +485,10 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePlan:
-    """What the release of one head would do."""
+    """What the release of one head would do; ``target`` is what it is measured against."""
 
     manifest: Manifest
+    target: str
     output: Path
     steps: Sequence[PlannedStep]
 
@@ -498,7 +499,7 @@ class ReleasePlan:
             "name": self.manifest.name,
             "repo": self.manifest.release.repo,
             "source": as_typed(str(self.manifest.head_source)),
-            "target": str(self.manifest.measured_target),
+            "target": self.target,
             "output": str(self.output),
             "steps": [step.to_json() for step in self.steps],
         }
@@ -532,7 +533,8 @@ def explain_head(
             steps.append(PlannedStep("card", None, f"{CARD}, reports, charts and {RECORD}, in {dest}"))
     if options.until == "publish":
         steps.append(PlannedStep("publish", None, f"to {manifest.release.repo}, in one commit", size=size))
-    return ReleasePlan(manifest, dest, steps)
+    target = options.target if options.target is not None else manifest.measured_target
+    return ReleasePlan(manifest, str(target), dest, steps)
 
 
 def _plan_layouts(manifest: Manifest, options: ReleaseOptions, steps: list[PlannedStep], progress: Progress) -> int:
