@@ -15,7 +15,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, console, help_text, outlive_readers, print_json, shown_for, tell
+from eagle3hub.cli.output import Unwritable, console, forget, help_text, outlive_readers, print_json, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted
@@ -116,6 +116,7 @@ def run(argv: list[str]) -> int:
     debug = "--debug" in argv
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
+    forget()
     try:
         command = typer.main.get_command(build(argv[0] if argv else None))
         _style_help(command)

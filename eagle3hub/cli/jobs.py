@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
+from eagle3hub.cli.output import (
+    EXIT_OF,
+    Destinations,
+    JsonFlag,
+    ProgressOption,
+    QuietFlag,
+    console,
+    emit,
+    finish,
+    progress,
+    tell,
+)
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import held, stop_again
@@ -105,6 +116,7 @@ def collect_(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Wait for what --on started, show its logs, and take its report or its results.
 
@@ -244,7 +256,7 @@ def words_of(ctx: typer.Context, without: Collection[str], engine: str | None = 
     return words
 
 
-ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet")
+ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet", "_progress", "_verbose")
 """Parameters that say where a command runs and what it prints."""
 
 

@@ -93,6 +93,7 @@ def test_the_exit_status_is_that_of_the_worst_cell(bench: Bench, two: list[str],
     assert bench(*two)[0] == 1
 
 
+@pytest.mark.slow
 def test_going_on_with_earlier_results(bench: Bench, two: list[str], runner: Recorded, tmp_path: Path) -> None:
     assert bench(*two, "--output", tmp_path / "out")[0] == 0
     status, _, stderr = bench(*two, "--output", tmp_path / "out")

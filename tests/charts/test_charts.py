@@ -168,6 +168,7 @@ def test_no_more_than_some_charts_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(style._DRAWN) <= 64
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same() -> None:
     code = (
         "import hashlib\n"
