@@ -16,7 +16,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, console, help_text, outlive_readers, print_json, shown_for, tell
+from eagle3hub.cli.output import Unwritable, console, forget, help_text, outlive_readers, print_json, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted
@@ -117,6 +117,7 @@ def run(argv: list[str]) -> int:
     debug = "--debug" in argv
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
+    forget()
     try:
         status = _command(*argv[:1]).main(argv, prog_name="eagle3hub", standalone_mode=False)
         if status == EXIT_INTERRUPTED:  # Typer's result for KeyboardInterrupt
