@@ -37,19 +37,18 @@ def bench(
     cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, plans: list[BenchPlan], runner: Recorded
 ) -> Bench:
     """Run ``eagle3hub bench`` with a runner that knows counters only."""
-    build = app.build
 
     def make_runner(plan: BenchPlan, *_: object) -> Recorded:
         plans.append(plan)
         return runner
 
-    def with_bench(wanted: str | None) -> typer.Typer:
+    def with_bench(wanted: str) -> Any:
         assert wanted == "bench"
-        built = build(None)
-        built.command("bench")(bench_command(make_runner))
-        return built
+        built = app.build(wanted)
+        built.command(wanted)(bench_command(make_runner))
+        return typer.main.get_command(built)
 
-    monkeypatch.setattr(app, "build", with_bench)
+    monkeypatch.setattr(app, "_command", with_bench)
     return lambda *argv: cli("bench", *argv)
 
 

@@ -58,7 +58,9 @@ def test_the_head_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     opened: list[object] = []
     real = folder.FolderSource
     monkeypatch.setattr(folder, "FolderSource", lambda at: opened.append(at) or real(at))
-    write_starter(str(EXPORTED / "specforge-sglang-plain/head"), samples.TARGET, "alice/head", tmp_path / "release.yaml")
+    write_starter(
+        str(EXPORTED / "specforge-sglang-plain/head"), samples.TARGET, "alice/head", tmp_path / "release.yaml"
+    )
     assert len(opened) == 1
 
 
