@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eagle3hub.charts import NARROW, TEXT, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
