@@ -286,10 +286,10 @@ def _part(source: str) -> dict[str, Any]:
 def filled_json(page: str, schemas: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """docs/json.md with the documents of every command and the fields of each."""
     known = schemas or {f.name.partition(".")[0]: json.loads(f.read_text()) for f in sorted(SCHEMAS.iterdir())}
-    printed = {name: schema for name, schema in known.items() if "x-commands" in schema}
+    printed = {name: schema for name, schema in known.items() if "x-commands" in schema or name == "progress"}
     rows = []
     for command, _ in [("eagle3hub", None), *commands(typer.main.get_command(build()))]:
-        links = [f"[`{name}`](#{name})" for name, schema in printed.items() if command in schema["x-commands"]]
+        links = [f"[`{name}`](#{name})" for name, schema in printed.items() if command in schema.get("x-commands", ())]
         if links:
             rows.append([f"`{command}`" if command != "eagle3hub" else "any, if it fails", ", ".join(links)])
     lines = []

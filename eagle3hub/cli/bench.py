@@ -20,7 +20,7 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -177,6 +177,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
+        _progress: ProgressOption = "text",
+        _verbose: VerboseFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
 
@@ -191,7 +193,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
-        from eagle3hub.benchmarking.plan import listed, listing, name_and_source, refuse_uneven
+        from eagle3hub.benchmarking.plan import listing, name_and_source, parse_list, refuse_uneven
         from eagle3hub.charts import require_drawing
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
         from eagle3hub.jobs import slurm
@@ -209,7 +211,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         on_cluster = (device or profile.device) if elsewhere else None
         settings = engine_settings(
             ctx,
-            listed("--engine", engine, str, "names"),
+            parse_list("--engine", engine, str, "names"),
             tensor_parallel=tensor_parallel,
             engine_arg=engine_arg,
             engine_env=engine_env,

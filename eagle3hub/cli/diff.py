@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, shown_for
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, emit, progress, shown_for
 from eagle3hub.cli.parameters import HEAD, AnyTargetOption
 from eagle3hub.system.text import readable_count
 
@@ -31,6 +31,7 @@ def diff(
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, equal ones too.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Say whether two draft heads are the same: equal, equal up to how their files are written, or different.
 
@@ -110,7 +111,7 @@ def _tensors(console: Console, tensors: list[dict[str, Any]], *, every: bool) ->
     _more(console, len(chosen) - len(shown), "tensors (--tensors lists them)")
 
 
-def _what(t: dict[str, Any]) -> str:
+def _what(t: dict[str, object]) -> str:
     if t["status"] == "shape":
         return "other shape"
     if t["status"] in {"only-a", "only-b"}:
@@ -140,7 +141,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
-def _stored(side: dict[str, Any] | None) -> str:
+def _stored(side: dict[str, object] | None) -> str:
     return "absent" if side is None else f"{side['dtype']} {side['shape']}"
 
 
