@@ -8,14 +8,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from support import heads, raised
+from support import documents, heads, raised
 
 from eagle3hub.cli.app import run
 
 NOTES = "EAGLE3HUB_RAISED"
 """The variable that names the folder in which every process of a run leaves the places where it saw errors made."""
 
-LEFT = pytest.StashKey[tuple[raised.Place, ...]]()
+LEFT = pytest.StashKey[list[str]]()
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 
@@ -45,15 +45,25 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("--every-error") and not hasattr(session.config, "workerinput"):
-        left = raised.missed(raised.reached(Path(os.environ[NOTES])))
+        notes = Path(os.environ[NOTES])
+        left = [f"no test makes the error of eagle3hub/{place}" for place in raised.missed(raised.reached(notes))]
+        left += [f"no test prints the document of schemas/{name}.schema.json" for name in documents.unseen(notes)]
         session.config.stash[LEFT] = left
         if left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for place in config.stash.get(LEFT, ()):
-        terminalreporter.write_line(f"no test makes the error of eagle3hub/{place}")
+    for line in config.stash.get(LEFT, ()):
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def held_documents() -> Iterator[None]:
+    """Every document that a command prints in the tests' own process fits its schema."""
+    with pytest.MonkeyPatch.context() as patch:
+        documents.watch(patch, Path(os.environ[NOTES]) if NOTES in os.environ else None)
+        yield
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_a_place_is_reached_by_any_of_its_lines_and_by_no_other() -> None:
 
 def test_a_run_that_leaves_errors_out_fails_and_names_them(tmp_path: Path) -> None:
     env = {**os.environ, "EAGLE3HUB_RAISED": str(tmp_path)}
-    files = ["tests/test_vocab.py", "tests/checkpoint/test_pickles.py"]
+    files = ["tests/head/test_vocab.py", "tests/checkpoint/test_pickles.py"]
     argv = ["-q", "-p", "no:cacheprovider", "--every-error", *files, "-k", "own_word or damaged_pickle_never"]
     run = subprocess.run([sys.executable, "-m", "pytest", *argv], cwd=ROOT, env=env, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr

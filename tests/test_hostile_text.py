@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bench.recorded import AS_TRAINED, measured, plan
+from benchmarking.recorded import AS_TRAINED, measured, plan
 from publishing import folders
 from support import heads
 from support.commands import leaves, root

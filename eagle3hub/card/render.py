@@ -20,7 +20,6 @@ from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, accept
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
-from eagle3hub.system.templates import compiled
 from eagle3hub.validation.derive import check_derived
 from eagle3hub.validation.report import Report
 

@@ -15,7 +15,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, console, help_text, json_text, outlive_readers, shown_for, tell
+from eagle3hub.cli.output import Unwritable, console, help_text, outlive_readers, print_json, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted
@@ -35,7 +35,7 @@ _COMMANDS = (
     ("validate", "validate"),
     ("states", "states"),
     ("bench", "bench"),
-    ("compare-reports", "compare"),
+    ("compare-reports", "diff"),
     ("recipe", "recipe"),
     ("profile", "profile"),
     ("publish", "publish"),
@@ -154,7 +154,7 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     if isinstance(hint, Hint):
         found["hint"] = shown_for(hint, _called(argv))
     if "--json" in argv:
-        print(json_text({"error": found}))
+        print_json("error", {"error": found})
     else:
         tell(f"error: {error.message}\n")
         if found["hint"]:
@@ -175,7 +175,7 @@ def _called(argv: Sequence[str]) -> Any:
 def _interrupted(as_json: bool) -> int:
     if as_json:
         error = {"code": "interrupted", "message": "interrupted", "hint": None, "exit_code": EXIT_INTERRUPTED}
-        print(json_text({"error": error}))
+        print_json("error", {"error": error})
     else:
         tell("interrupted\n")
     return EXIT_INTERRUPTED

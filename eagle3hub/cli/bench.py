@@ -198,7 +198,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.validation.options import engine_names
 
         if list_datasets:
-            emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
+            emit("datasets", {"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
             return
         if not heads:
             raise UsageError("bench needs a head", hint="eagle3hub bench ./head --target ./target", code="usage-bench")
@@ -349,7 +349,7 @@ def _serve(
         for path in written:
             out.print(f"written   {path}", markup=False)
 
-    emit(results.document, human, as_json=as_json)
+    emit("serving", results.document, human, as_json=as_json)
     raise typer.Exit(EXIT_OF[results.verdict])
 
 

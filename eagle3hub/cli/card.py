@@ -116,7 +116,7 @@ def card(
 
         write(json_text(to_sarif(found)) + "\n")
     else:
-        emit(found.to_json(), lambda out: _print(found, out), as_json=as_json)
+        emit("lint", found.to_json(), lambda out: _print(found, out), as_json=as_json)
     if found.failed(strict=strict):
         raise typer.Exit(1)
 
@@ -197,7 +197,7 @@ def import_(
             return
         out.print(f"{len(found.measurements)} tables of {found.tool}: {output}", markup=False, soft_wrap=True)
 
-    emit(found.to_json(measured_by), human, as_json=as_json)
+    emit("imported", found.to_json(measured_by), human, as_json=as_json)
 
 
 @app.command()
@@ -238,7 +238,12 @@ def _complete(manifest: str, folder: Path, templates: Path | None, allow: list[s
         "folder": str(folder),
         "charts": sorted(made.charts),
     }
-    emit(document, lambda out: out.print(f"made the release folder {folder}", markup=False), as_json=as_json)
+    emit(
+        "card-folder",
+        document,
+        lambda out: out.print(f"made the release folder {folder}", markup=False),
+        as_json=as_json,
+    )
 
 
 def _write(
@@ -268,7 +273,7 @@ def _write(
     def human(out: Console) -> None:
         out.print(f"wrote {made.output}", markup=False)
 
-    emit(made.to_json(), human, as_json=as_json)
+    emit("card", made.to_json(), human, as_json=as_json)
     for what, why in () if as_json else made.warnings:
         console(stderr=True).print(f"warning: {what}: {why}", markup=False)
 

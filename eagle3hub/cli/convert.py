@@ -198,7 +198,7 @@ def convert(
     with progress(quiet=quiet or as_json) as report:
         done = run(source, destination, to, options, progress=report)
     document = done.to_json()
-    emit(document, lambda console: _print(document, console), as_json=as_json)
+    emit("convert", document, lambda console: _print(document, console), as_json=as_json)
 
 
 def _print(doc: dict[str, Any], console: Console) -> None:

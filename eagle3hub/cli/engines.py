@@ -60,6 +60,7 @@ def install(
     with progress(quiet=quiet) as report:
         made = environments.install_environment(engine.name, device, force=force, progress=report)
     emit(
+        "engine",
         _json(made),
         lambda out: out.print(f"{made.engine} {made.version} for {made.device}: {made.path}"),
         as_json=as_json,
@@ -69,6 +70,8 @@ def install(
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """List the engines, which of them are installed, and why the others cannot be.
+
+    Exit status: 0.
 
     Example: eagle3hub engines list
     """
@@ -100,7 +103,7 @@ def list_(as_json: JsonFlag = False) -> None:
             untried = " [yellow](not tried by us)[/]" if not one["tested"] and not one["unobtainable"] else ""
             out.print(f"{one['engine']:<10} {one['version']:<13} {one['device']:<5} {state:<15}  {where}{untried}")
 
-    emit({"engines": found}, human, as_json=as_json)
+    emit("engines", {"engines": found}, human, as_json=as_json)
 
 
 @app.command()
@@ -145,7 +148,7 @@ def doctor(
             if not one.tested and one.state != "unobtainable":
                 out.print("  [dim]this kind of environment was not tried by us[/]")
 
-    emit({"engines": [one.to_json() for one in found]}, human, as_json=as_json)
+    emit("doctor", {"engines": [one.to_json() for one in found]}, human, as_json=as_json)
     if name is not None and not any(one.state == "ready" for one in found):
         raise typer.Exit(4)
 
@@ -178,6 +181,7 @@ def remove(
     removed = environments.remove_environment(engine.name, device)
     what = "removed" if removed else "was not installed"
     emit(
+        "engine-removed",
         {"engine": engine.name, "device": device, "removed": removed},
         lambda out: out.print(f"{engine.name} for {device}: {what}"),
         as_json=as_json,
@@ -247,7 +251,7 @@ def check(
             out.print(f"{place(lines[0])}: not checked: {escape(what)}{also}")
         out.print(f"{escape(file.name)}: {escape(outcome.summary())}")
 
-    emit(document, human, as_json=as_json)
+    emit("check", document, human, as_json=as_json)
     if wanting:
         raise typer.Exit(1)
 
@@ -299,7 +303,7 @@ def probe(
             out.print(f"[yellow]{escape(line)}[/]")
         out.print(found.summary)
 
-    emit(found.to_json(), human, as_json=as_json)
+    emit("probe", found.to_json(), human, as_json=as_json)
 
 
 def _interpreters(pairs: list[str]) -> dict[str, Path]:

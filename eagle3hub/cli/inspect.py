@@ -104,7 +104,7 @@ def inspect(
     versions = engine_versions(engine_version or [])
     probed = [read_probed(path) for path in contract or []]
     found = run(source, InspectOptions(layout, target, read, versions, probed))
-    emit(found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
+    emit("inspect", found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
     if not found.sound:
         raise typer.Exit(InputError.exit_code)
 

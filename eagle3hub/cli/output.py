@@ -204,12 +204,19 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def emit(document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
-    """Print the result: the document as JSON, or what ``human`` writes to the console."""
+def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
+    """Print the result: the document as JSON, of the schema ``name``, or what ``human`` writes to the console."""
     if as_json:
-        sys.stdout.write(json_text(document) + "\n")
+        print_json(name, document)
     else:
         human(console())
+        sys.stdout.flush()
+
+
+def print_json(name: str, document: Mapping[str, Any]) -> None:
+    """Print one JSON document that says first of which schema it is: ``schemas/NAME.schema.json``."""
+    says = {"schema": resources.schema(name)["properties"]["schema"]["const"]}
+    sys.stdout.write(json_text(says | dict(document)) + "\n")
     sys.stdout.flush()
 
 
@@ -494,6 +501,7 @@ def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
         if to.reference is not None:
             keep_reference(result, to.reference)
         found = result
+<<<<<<< HEAD
         emit(found.document, _then_named(lambda out: render(found, out, saved=to.report), to), as_json=to.as_json)
     else:
         matrix = result
@@ -502,4 +510,10 @@ def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
             _then_named(lambda out: render_matrix(matrix, out, saved=to.report), to),
             as_json=to.as_json,
         )
+=======
+        emit("report", found.document, lambda out: render(found, out, saved=to.report), as_json=to.as_json)
+    else:
+        matrix = result
+        emit("matrix", matrix.document, lambda out: render_matrix(matrix, out, saved=to.report), as_json=to.as_json)
+>>>>>>> main
     raise typer.Exit(EXIT_OF[result.verdict])

@@ -106,7 +106,7 @@ def publish(
     with progress(quiet=quiet) as report:
         done = run(folder, repo, options, manifest=manifest, dry_run=dry_run, progress=report)
     document = done.to_json()
-    emit(document, lambda console: show(document, console), as_json=as_json)
+    emit("publish", document, lambda console: show(document, console), as_json=as_json)
     if isinstance(done, PublishPlan) and done.problems:
         raise typer.Exit(FoundWanting.exit_code)
 
@@ -172,12 +172,17 @@ def verify(
             raise UsageError("--print-whole-digest checks nothing", hint="leave --digest and --whole-digest out")
         with progress(quiet=quiet) as report:
             found = digest_of(at.path, report)
-        emit({"source": source, "whole_digest": found}, lambda console: console.print(found), as_json=as_json)
+        emit(
+            "whole-digest",
+            {"source": source, "whole_digest": found},
+            lambda console: console.print(found),
+            as_json=as_json,
+        )
         return
     options = VerifyOptions(digest, "" if print_whole_digest else whole_digest, by)
     with progress(quiet=quiet) as report:
         document = run(source, options, progress=report).to_json()
-    emit(document, lambda console: _show_verified(document, console), as_json=as_json)
+    emit("verify", document, lambda console: _show_verified(document, console), as_json=as_json)
     raise typer.Exit(EXIT_OF[document["verdict"]])
 
 

@@ -175,8 +175,15 @@ def release(
         for document in documents:
             show(document, console)
 
-    emit(documents[0] if len(documents) == 1 else {"heads": documents}, human, as_json=as_json)
-    _append(place, "".join(markdown(document) for document in documents))
+    if len(documents) == 1:
+        emit("released", documents[0], human, as_json=as_json)
+    else:
+        emit("released-heads", {"heads": documents}, human, as_json=as_json)
+    try:
+        _append(place, "".join(markdown(document) for document in documents))
+    except OutputError as e:  # the result is printed, and with --json it is the one document
+        tell(f"error: {e.message}\n")
+        raise typer.Exit(e.exit_code) from e
     statuses = [FoundWanting.exit_code if one.refused else EXIT_OF[one.verdict] for one in made]
     raise typer.Exit(next(filter(None, statuses), 0))
 
@@ -300,5 +307,5 @@ def demo(
             seen = shlex.join(["eagle3hub", "card", "preview", str(card)])
             console.print(f"the card: {card}\n  see it with: {seen}", markup=False, soft_wrap=True)
 
-    emit(document, human, as_json=as_json)
+    emit("released", document, human, as_json=as_json)
     raise typer.Exit(EXIT_OF[made.verdict])

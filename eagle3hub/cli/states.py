@@ -94,7 +94,7 @@ def states(
     with progress(quiet=quiet) as say:
         made = make_states(target, output, options, progress=say)
     document = made.to_json()
-    emit(document, lambda console: _show(document, console), as_json=as_json)
+    emit("states", document, lambda console: _show(document, console), as_json=as_json)
 
 
 def _show(document: dict[str, Any], console: Console) -> None:

@@ -47,12 +47,20 @@ os._exit(code if code >= 0 else 128 - code)
 """A small parent for the program: it kills the process group as soon as its own standard input closes."""
 
 
-def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callable[[bytes], object]) -> int:
+def run_leashed(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    on_line: Callable[[bytes], object],
+    *,
+    seconds: float | None = None,
+) -> int:
     """Run ``command``, call ``on_line`` with each line of its two output streams, and return its exit status.
 
     The status is 128 + the signal's number if a signal ended it. Its whole process group has ended when this function
-    returns or raises; if this process is killed, the group ends at once.
+    returns or raises; if this process is killed, the group ends at once. Raises TimeoutError if the command has not
+    ended after ``seconds``, also while it writes nothing.
     """
+    deadline = None if seconds is None else time.monotonic() + seconds
     process: subprocess.Popen[bytes] | None = None
     try:
         with held():
@@ -65,7 +73,7 @@ def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callabl
                 start_new_session=True,
             )
         assert process.stdout is not None
-        for line in process.stdout:
+        for line in process.stdout if deadline is None else read_lines(process.stdout, deadline):
             on_line(line)
         return process.wait()
     finally:

@@ -15,8 +15,7 @@ from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.errors import Severity, assert_never
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, too_few
-from eagle3hub.system.resources import data_path
-from eagle3hub.system.templates import compiled
+from eagle3hub.system.resources import compiled, data_path
 from eagle3hub.system.text import visible
 from eagle3hub.validation.matrix import CellVerdict, Matrix, MatrixCell
 from eagle3hub.validation.report import Counted, Entry, Report, Throughput

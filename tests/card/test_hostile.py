@@ -12,7 +12,7 @@ from pathlib import Path
 import card_samples as samples
 import pytest
 import yaml
-from bench.recorded import AS_TRAINED, SECOND, SMOKE, measured, plan, prompts
+from benchmarking.recorded import AS_TRAINED, SECOND, SMOKE, measured, plan, prompts
 from huggingface_hub import ModelCard
 from test_imported import HEADLESS, RESULTS
 from test_render import HOSTILE, structure

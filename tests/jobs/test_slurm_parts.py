@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from bench.recorded import SECOND, SMOKE, measured, plan
+from benchmarking.recorded import SECOND, SMOKE, measured, plan
 from support.slurm import Commands
-from validate.samples import report
+from validation.samples import report
 
 from eagle3hub.benchmarking.results import Results
 from eagle3hub.errors import Eagle3HubError
