@@ -214,7 +214,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        bytecode_cache=compiled(),
+        bytecode_cache=resources.compiled(),
     )
     del env.globals["lipsum"]
     env.globals |= {

@@ -501,19 +501,18 @@ def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
         if to.reference is not None:
             keep_reference(result, to.reference)
         found = result
-<<<<<<< HEAD
-        emit(found.document, _then_named(lambda out: render(found, out, saved=to.report), to), as_json=to.as_json)
+        emit(
+            "report",
+            found.document,
+            _then_named(lambda out: render(found, out, saved=to.report), to),
+            as_json=to.as_json,
+        )
     else:
         matrix = result
         emit(
+            "matrix",
             matrix.document,
             _then_named(lambda out: render_matrix(matrix, out, saved=to.report), to),
             as_json=to.as_json,
         )
-=======
-        emit("report", found.document, lambda out: render(found, out, saved=to.report), as_json=to.as_json)
-    else:
-        matrix = result
-        emit("matrix", matrix.document, lambda out: render_matrix(matrix, out, saved=to.report), as_json=to.as_json)
->>>>>>> main
     raise typer.Exit(EXIT_OF[result.verdict])
