@@ -99,7 +99,7 @@ locked:  ## the packages, with digests, that a job of the release workflow with 
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check uv
 	printf 'hatchling>=1.27\n' | build/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
-		--python-platform x86_64-unknown-linux-gnu --extra charts --extra sign --no-annotate --custom-compile-command "make locked" \
+		--python-platform x86_64-unknown-linux-gnu --extra charts --extra publish --extra sign --no-annotate --custom-compile-command "make locked" \
 		--output-file .github/locked/publish.txt pyproject.toml -
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error

@@ -39,6 +39,7 @@ from eagle3hub.publishing import (
     sign_if_asked,
     upload,
 )
+from eagle3hub.publishing.secrets import require_scanner
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import Cache, interpreter
@@ -306,6 +307,8 @@ def release_head(
         dest.parent.mkdir(parents=True, exist_ok=True)
     if until in ("card", "publish"):
         require_drawing()  # and not after hours of measuring
+    if until == "publish":
+        require_scanner()
     find_benchmarks(manifest)  # report what is wrong with them before anything is measured
     measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
