@@ -56,7 +56,7 @@ def manual(known: Index) -> list[str]:
     if not known.released:
         return [
             "pip install .                    # in a checkout: inspect, convert, diff, recipe, card --check",
-            "pip install '.[charts,publish]'  # the same, with charts on cards and reports, and publishing; no torch",
+            "pip install '.[charts,publish]'  # the same, with charts on cards and reports, publishing; no torch",
             "pip install '.[validate]'        # all that, with torch and transformers: the reference",
         ]
     wheel = f"./{NAME}-{known.version}-py3-none-any.whl"
@@ -64,7 +64,7 @@ def manual(known: Index) -> list[str]:
         f"echo '{known.requirement}' > {NAME}.txt",
         f"pip download --no-deps --only-binary :all: --require-hashes --requirement {NAME}.txt",
         f"pip install {wheel}                    # inspect, convert, diff, recipe, card --check",
-        f"pip install '{wheel}[charts,publish]'  # the same, with charts on cards and reports, and publishing; no torch",
+        f"pip install '{wheel}[charts,publish]'  # the same, with charts on cards and reports, publishing; no torch",
         f"pip install '{wheel}[validate]'        # all that, with torch and transformers: the reference",
     ]
 
