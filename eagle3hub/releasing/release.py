@@ -291,6 +291,7 @@ def release_head(
     if settings.sign is not None:
         check_key(settings.sign)
     if until == "publish":
+        require_scanner()
         check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
@@ -307,8 +308,6 @@ def release_head(
         dest.parent.mkdir(parents=True, exist_ok=True)
     if until in ("card", "publish"):
         require_drawing()  # and not after hours of measuring
-    if until == "publish":
-        require_scanner()
     find_benchmarks(manifest)  # report what is wrong with them before anything is measured
     measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
