@@ -29,6 +29,7 @@ from eagle3hub.metrics import (
 )
 from eagle3hub.metrics.estimate import Interval, listed
 from eagle3hub.system.documents import read_document
+from eagle3hub.system.html import panel, rows
 from eagle3hub.system.text import visible
 from eagle3hub.validation import report as validation
 from eagle3hub.validation.render import page
@@ -268,6 +269,21 @@ class ReportComparison:
     pairs: tuple[Pair, ...]
     unproven: tuple[str, ...]
     left_out: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        shown = [
+            (
+                pair.title,
+                f"{pair.found.base_tau:.3f}",
+                f"{pair.found.tau:.3f}",
+                signed(pair.found.difference, pair.found.ci95),
+                pair.finding,
+            )
+            for pair in self.pairs
+        ]
+        table = rows(shown, ("measured", "A", "B", "B − A", "finding"))
+        left = rows([(one,) for one in self.left_out], ("not compared",))
+        return panel(f"A {self.a.name}, B {self.b.name}", table, left, subtitle="; ".join(self.unproven))
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of schema ``compare-reports``."""
