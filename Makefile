@@ -67,8 +67,8 @@ exporters: $(READY)  ## make the exporters' heads anew, and let independent libr
 	done
 	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
 
-fast: $(READY)  ## the tests that need no engine and little time
-	$(LIGHT) -m "not engine and not exporters and not slow"
+fast: $(READY)  ## the tests that need no engine and little time; CONTRIBUTING.md says what is left out
+	$(LIGHT) --fast -m "not engine and not exporters"
 
 # what is imported is the wheel in dist/, in an environment of its own; the linters' tests need the linters
 TRIED := build/tried
@@ -80,7 +80,7 @@ wheel:  ## the tests of make fast, on the wheel that `make dist` made
 	$(TRIED)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		"$(WHEEL)[validate,sign]" coverage hypothesis pytest pytest-cov pytest-xdist
 	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest $(SPREAD) \
-		-m "not engine and not exporters and not slow" --ignore tests/workflows $(PYTEST_MORE)
+		--fast -m "not engine and not exporters" --ignore tests/workflows $(PYTEST_MORE)
 
 mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; takes hours
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray coverage

@@ -48,6 +48,7 @@ MANIFEST_PAGE = Path(__file__).parent / "manifest.md"
 JSON_PAGE = Path(__file__).parent / "json.md"
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 MANIFEST_SCHEMA = SCHEMAS / "manifest.schema.json"
+IMPORTED_SCHEMA = SCHEMAS / "imported.schema.json"
 NO_RELEASE = [
     "",
     "There is no release on the package index yet, and the name `eagle3hub` may be anybody's there: nothing of this",
@@ -285,10 +286,10 @@ def _part(source: str) -> dict[str, Any]:
 def filled_json(page: str, schemas: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """docs/json.md with the documents of every command and the fields of each."""
     known = schemas or {f.name.partition(".")[0]: json.loads(f.read_text()) for f in sorted(SCHEMAS.iterdir())}
-    printed = {name: schema for name, schema in known.items() if "x-commands" in schema}
+    printed = {name: schema for name, schema in known.items() if "x-commands" in schema or name == "progress"}
     rows = []
     for command, _ in [("eagle3hub", None), *commands(typer.main.get_command(build()))]:
-        links = [f"[`{name}`](#{name})" for name, schema in printed.items() if command in schema["x-commands"]]
+        links = [f"[`{name}`](#{name})" for name, schema in printed.items() if command in schema.get("x-commands", ())]
         if links:
             rows.append([f"`{command}`" if command != "eagle3hub" else "any, if it fails", ", ".join(links)])
     lines = []
@@ -316,10 +317,15 @@ def _documented(schema: Mapping[str, Any]) -> list[str]:
 
 
 def filled_manifest(page: str, schema: Mapping[str, Any] | None = None) -> str:
-    """The page of the manifest with a row for every field of its schema."""
+    """The page of the manifest with a row for every field of its schema, and of that of imported measurements."""
     whole = json.loads(MANIFEST_SCHEMA.read_text()) if schema is None else schema
-    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(whole, "")]
-    return _filled(page, {"manifest": _table(["field", "allowed", "meaning"], rows)})
+    imported = json.loads(IMPORTED_SCHEMA.read_text())
+    return _filled(page, {"manifest": _table_of_fields(whole), "imported": _table_of_fields(imported)})
+
+
+def _table_of_fields(schema: Mapping[str, Any]) -> list[str]:
+    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(schema, "")]
+    return _table(["field", "allowed", "meaning"], rows)
 
 
 def _fields(schema: Mapping[str, Any], parent: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from support import documents, heads, raised
+from support import documents, heads, raised, sampling
 
 from eagle3hub.cli.app import run
 
@@ -17,6 +17,10 @@ NOTES = "EAGLE3HUB_RAISED"
 
 LEFT = pytest.StashKey[list[str]]()
 
+COSTS = "processor seconds"
+STARTED: list[float] = []
+"""The processor seconds used before the test that runs now."""
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 
 
@@ -24,14 +28,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-error", action="store_true", help="fail where a place that makes an error was not reached"
     )
+    parser.addoption(
+        "--fast", action="store_true", help="leave out slow tests and most cases of products, try few random inputs"
+    )
+    parser.addoption(
+        "--costs", type=int, metavar="N", help="print the N tests that took most processor time, and the sum of all"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    sampling.load(fast=config.getoption("--fast"))
+    if config.getoption("--fast"):
+        chosen = config.option.markexpr
+        config.option.markexpr = f"({chosen}) and not slow" if chosen else "not slow"
     if config.getoption("--every-error") and NOTES not in os.environ:
         os.environ[NOTES] = tempfile.mkdtemp(prefix="raised-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(NOTES)))
     if NOTES in os.environ:
         raised.watch(Path(os.environ[NOTES]))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        left = sampling.left_out(items)
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+
+
+def processor_seconds() -> float:
+    """Of this process and of those it has waited for: about the same on a busy machine, unlike a duration."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logstart(nodeid: str) -> None:
+    STARTED.append(processor_seconds())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.when == "teardown":
+        item.user_properties.append((COSTS, processor_seconds() - STARTED.pop()))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -56,6 +94,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash.get(LEFT, ()):
         terminalreporter.write_line(line)
+    if number := config.getoption("--costs"):
+        costs = {r.nodeid: seconds for r in terminalreporter.getreports("") if (seconds := _costs(r)) is not None}
+        terminalreporter.section(f"{len(costs)} tests took {sum(costs.values()):.1f} seconds of processor time")
+        for name in sorted(costs, key=costs.__getitem__, reverse=True)[:number]:
+            terminalreporter.write_line(f"{costs[name]:6.2f} s  {name}")
+
+
+def _costs(report: pytest.TestReport) -> float | None:
+    return next((value for name, value in report.user_properties if name == COSTS), None)
 
 
 @pytest.fixture(autouse=True, scope="session")

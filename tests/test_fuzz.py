@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzzing import NASTY, Damage, Workbench, attempt
+from support.sampling import examples
 
 from eagle3hub.checkpoint.safetensors import MAX_HEADER_BYTES
 from eagle3hub.checkpoint.source import MAX_JSON_BYTES
@@ -23,7 +24,7 @@ from eagle3hub.errors import SourceError
 ROOT = Path(__file__).parents[1]
 FUZZ = ROOT / "benchmarks" / "fuzz.py"
 MEMORY_MB = 300
-quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=examples(0.15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(NASTY)),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)),

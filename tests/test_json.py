@@ -18,7 +18,7 @@ from eagle3hub.system.documents import schema_faults
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "examples" / "cards"
 FIXTURES = ROOT / "tests" / "card" / "fixtures"
-REPORT = ROOT / "tests" / "validate" / "fixtures" / "report-three-engines.json"
+REPORT = ROOT / "tests" / "validation" / "fixtures" / "report-three-engines.json"
 Cli = Callable[..., tuple[int, str, str]]
 SCHEMAS = documents.schemas()
 PRINTED = {name for name in SCHEMAS if documents.commands_of(name)}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub.benchmarking.serving.table import any_charts
 from eagle3hub.card import context, markdown, results
 from eagle3hub.card.context import NOTHING_ELSE, Picture, Shown
-from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, Row, chart_name
+from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, chart_name, label
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
@@ -38,7 +38,7 @@ def draw(
     """Draw the charts of a card; the files are keyed by path relative to the card."""
     charts: dict[str, tuple[str, Chart]] = {}
     for i, m in enumerate(manifest.imported, 1):
-        if m.metric == LENGTH and len(m.rows) > 1:
+        if len(m.lengths()) > 1:
             charts[chart_name(i, m)] = ("imported", reported(m))
     for i, benchmark in enumerate(benchmarks, 1):
         for name, found in any_charts(benchmark.results).items():
@@ -55,27 +55,18 @@ def draw(
 
 
 def reported(m: ImportedTable) -> Chart:
-    """Draw imported acceptance lengths, one row for each row of their table."""
-    labels = tuple(_label(m, row) for row in m.rows)
-    series = [Series(m.this, tuple(row.value.number for row in m.rows), _intervals(m))]
-    for name in m.others:
-        values = [row.others[name].number if name in row.others else None for row in m.rows]
+    """Draw imported acceptance lengths, one row for each row of their table that has one."""
+    found = m.lengths()
+    intervals = [row.interval for row, _ in found if m.metric == LENGTH]
+    ends = tuple((ends[0].number, ends[1].number) if ends else None for ends in intervals) if any(intervals) else ()
+    series = [Series(m.this, tuple(value.number for _, value in found), ends)]
+    for name in m.others if m.metric == LENGTH else ():
+        values = [row.others[name].number if name in row.others else None for row, _ in found]
         series.append(Series(name, tuple(values)))
-    conditions = m.rows[0].conditions
-    told = [f"{word} = {conditions[key]}" for key, word in _SHOWN if key in m.conditions]
+    told = [f"{word} = {m.conditions[key]}" for key, word in _SHOWN if key in m.conditions and key not in m.varying]
     note = " · ".join([*told, f"reported by {m.source.measured_by}, not measured with eagle3hub"])
+    labels = tuple(label(m, row) for row, _ in found)
     return acceptance_by_dataset([Panel("", labels, tuple(series))], title=m.title, note=note)
-
-
-def _label(m: ImportedTable, row: Row) -> str:
-    own = [f"{word} = {row.conditions[key]}" for key, word in _SHOWN if key in row.conditions.keys() - m.conditions]
-    return ", ".join([row.name, *own])
-
-
-def _intervals(m: ImportedTable) -> tuple[tuple[float, float] | None, ...]:
-    if not any(row.interval for row in m.rows):
-        return ()
-    return tuple((row.interval[0].number, row.interval[1].number) if row.interval else None for row in m.rows)
 
 
 def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:

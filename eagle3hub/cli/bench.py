@@ -20,7 +20,7 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -177,6 +177,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
+        _progress: ProgressOption = "text",
+        _verbose: VerboseFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
 

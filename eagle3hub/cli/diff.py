@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, shown_for
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, emit, progress, shown_for
 from eagle3hub.cli.parameters import HEAD, AnyTargetOption
 from eagle3hub.system.text import readable_count
 
@@ -34,6 +34,7 @@ def diff(
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, equal ones too.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Say whether two draft heads are the same: equal, equal up to how their files are written, or different.
 

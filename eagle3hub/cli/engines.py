@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress
 from eagle3hub.cli.parameters import EnginePythonOption, device_completed, engine_completed
 from eagle3hub.errors import UsageError
 
@@ -47,6 +47,8 @@ def install(
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is there.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Make an engine's environment (vLLM on CPU: about 2.5 GiB and one or two minutes).
 
@@ -269,6 +271,8 @@ def probe(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Find out by experiment what an engine does with a head, on the very build you have (vLLM: a few minutes).
 

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
+from eagle3hub.cli.output import (
+    EXIT_OF,
+    Destinations,
+    JsonFlag,
+    ProgressOption,
+    QuietFlag,
+    console,
+    emit,
+    finish,
+    progress,
+    tell,
+)
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import held, stop_again
@@ -105,6 +116,7 @@ def collect_(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Wait for what --on started, show its logs, and take its report or its results.
 
@@ -244,7 +256,7 @@ def words_of(ctx: typer.Context, without: Collection[str], engine: str | None = 
     return words
 
 
-ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet")
+ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet", "_progress", "_verbose")
 """Parameters that say where a command runs and what it prints."""
 
 
@@ -345,7 +357,8 @@ def _finish_run(run: Run, to: Destinations, output: Path | None) -> NoReturn:
             out.print(f"{document['verdict']}  {task.label}: {document['reason']}", markup=False, soft_wrap=True)
         out.print(f"go on with: {line}", markup=False, soft_wrap=True)
 
-    emit("measured-layouts", {"layouts": documents, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
+    layouts = [{key: value for key, value in one.items() if key != "schema"} for one in documents]
+    emit("measured-layouts", {"layouts": layouts, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
     raise typer.Exit(max(EXIT_OF[document["verdict"]] for document in documents))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, emit, progress
 from eagle3hub.errors import FoundWanting, UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def publish(
     allow: AllowOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Publish a release folder to the Hub in one commit, and check that the Hub has it.
 
@@ -139,6 +140,7 @@ def verify(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Check a published repository: digests, signature, heads, and everything that follows from its files.
 

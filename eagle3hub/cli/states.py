@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress
 from eagle3hub.cli.parameters import (
     TARGET,
     AuxConventionOption,
@@ -52,6 +52,8 @@ def states(
     timeout: TimeoutOption = 1800.0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Compute a target's hidden states with vLLM, so that heads can be judged without it.
 

@@ -500,7 +500,9 @@ def weighing(**tensors: torch.Tensor | float) -> Change:
         new = dict(made.truth.weights)
         for name, value in tensors.items():
             key = name.replace("__", ".")
-            new[key] = value if isinstance(value, torch.Tensor) else torch.full_like(new[key], value)
+            new[key] = (
+                value if isinstance(value, torch.Tensor) else torch.full(new[key].shape, value, dtype=new[key].dtype)
+            )
         return replace(made, truth=replace(made.truth, weights=new))
 
     return change

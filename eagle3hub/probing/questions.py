@@ -43,6 +43,7 @@ from eagle3hub.probing.heads import (
     renames,
     states,
     states_eagle,
+    target_embeddings,
     target_lm_head,
     trained,
     unchanged,
@@ -198,7 +199,7 @@ BASES: Mapping[str, _Base] = {
     "own-embeddings": _Base(
         make=lambda: head(own_embeddings=True),
         asks=("rules.embedding-differs",),
-        instead={"embeds with the target's": lambda made: _embedding(made, head().truth.embeddings)},
+        instead={"embeds with the target's": lambda made: _embedding(made, target_embeddings())},
     ),
     "wide-target": _Base(
         make=lambda: head(own_embeddings=True, target_hidden=WIDE),
@@ -474,7 +475,7 @@ def _vocabulary() -> Iterator[Question]:
     yield _ask(
         "embeddings-of-the-target", "own-embeddings",
         change=lambda made: _embedding(
-            holds(embed_tokens__weight=head().truth.embeddings)(made), head().truth.embeddings
+            holds(embed_tokens__weight=target_embeddings())(made), target_embeddings()
         ),
     )  # fmt: skip
 

@@ -135,6 +135,10 @@ def speak(
     return [texts[n] for n in range(len(prompts))]
 
 
+_ROOM = 256 << 20
+"""Most bytes of a head's matrices in memory where the target's states are read from files, on a CPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayedHead:
     """A head to replay, the device it runs on, and the dtype it computes in.
@@ -177,7 +181,8 @@ def replay_texts(
                 code="reference-lookahead",
             )
     borrowed = None if "lm_head.weight" in head.tensors else source.lm_head
-    model = load_draft(head, source.embeddings, borrowed, device=replayed.device, dtype=dtype)
+    room = None if isinstance(source, TargetModel) else _ROOM  # beside a target in memory, its head is small
+    model = load_draft(head, source.embeddings, borrowed, device=replayed.device, dtype=dtype, room=room)
     ledger = Ledger(
         "depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(replayed.dtype)
     )

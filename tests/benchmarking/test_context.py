@@ -201,6 +201,7 @@ def fading() -> Results:
     return measured(plan(heads=(short,), datasets=(at(1024), at(4096), at(16384))), Fading())
 
 
+@pytest.mark.slow
 def test_a_benchmark_over_lengths_says_what_becomes_of_the_head(fading: Results) -> None:
     (curve,) = fading.contexts
     assert curve.lengths == (1024, 4096, 16384)

@@ -116,6 +116,7 @@ def browse(address: str, profile: Path, *more: str) -> str:
 needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
     source = HERE.parent.parent / "examples" / "cards" / "qwen3.5-397b-aq" / "README.md"

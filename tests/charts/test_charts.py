@@ -161,6 +161,7 @@ def test_a_chart_is_drawn_once_for_the_same_numbers_and_words(monkeypatch: pytes
     assert {chart.svg for chart in others} == {b"anew"}
 
 
+@pytest.mark.slow
 def test_no_more_than_some_charts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "saved", lambda *_: (b"", b""))
     for i in range(70):
@@ -168,6 +169,7 @@ def test_no_more_than_some_charts_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(style._DRAWN) <= 64
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same() -> None:
     code = (
         "import hashlib\n"
@@ -199,6 +201,7 @@ def test_the_picture_is_transparent_and_twice_its_size() -> None:
     assert b"<title>One</title>" in chart.svg
 
 
+@pytest.mark.slow
 def test_the_words_have_the_numbers() -> None:
     one = Panel("K = 3", ("mt_bench", "gsm8k"), (Series("mine", (2.131, None), ((2.0, 2.27), None)),))
     chart = acceptance_by_dataset([one], title="Acceptance length")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support import heads
 from support.folders import load
+from support.sampling import examples
 
 from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions
@@ -21,7 +22,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TARGETS = [name for name in LAYOUTS if name != "universal"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(0.25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     to=st.sampled_from(TARGETS),
     unsorted=st.booleans(),

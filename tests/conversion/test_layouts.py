@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import heads
+from support.sampling import examples
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -229,7 +230,7 @@ def test_shards_with_an_index_are_one_head(tmp_path: Path):
         open_head(source)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(0.25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pair=st.sampled_from(PAIRS),
     hidden=st.sampled_from([4, 8, 24]),

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from support.sampling import examples
 
 from eagle3hub.checkpoint import writer
 from eagle3hub.checkpoint.safetensors import read_header
@@ -90,7 +91,7 @@ def one_tensor(folder: Path, t: torch.Tensor):
     return read_header(folder / "t.safetensors").tensors["x"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(0.4), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 40), width=st.integers(1, 9), chunk=st.sampled_from([8, 16, 24, 4096]), data=st.data())
 def test_rows_in_any_order_with_any_buffer(tmp_path, monkeypatch, rows, width, chunk, data):
     order = data.draw(st.permutations(range(rows)))

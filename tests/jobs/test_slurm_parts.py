@@ -299,6 +299,7 @@ def test_a_folder_of_something_else(commands: Commands, cli: Cli, document: obje
     assert (status, json.loads(out)["error"]["code"]) == (3, "slurm-run")
 
 
+@pytest.mark.slow
 def test_a_task_runs_its_command_once_and_keeps_what_it_said(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lint_cases import FRONT, files, numbers, words
+from support.sampling import examples
 
 from eagle3hub.lint import lint_text
 
@@ -17,7 +18,7 @@ PIECES = sorted(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(0.6), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=25), st.booleans())
 def test_lines_in_any_order(lines: list[str], front: bool):
     text = (FRONT if front else "") + "\n".join(lines)

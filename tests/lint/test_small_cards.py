@@ -239,6 +239,101 @@ CARDS = {
         (("C418", "| Set", "was not read"),),
         ("C417",),
     ),
+    "reports of one family": Small(
+        "```bibtex\n@article{q3, title={Qwen3 Technical Report}, author={An Yang and others},\n"
+        "  journal={arXiv preprint arXiv:2505.09388}, year={2025}}\n"
+        "@article{q2, title={Qwen2.5 Technical Report}, author={An Yang and others},\n"
+        "  journal={arXiv preprint arXiv:2412.15115}, year={2024}}\n"
+        "@article{e, title={EAGLE-2: Faster Inference of Language Model with Dynamic Draft Trees},\n"
+        "  author={Yuhui Li and others}, journal={arXiv preprint arXiv:2406.16859}, year={2024}}\n```\n",
+        (("C106", "EAGLE-2", "and not 2406.16858"),),
+    ),
+    "an engine's plug-in": Small(
+        "A plug-in for vLLM is needed.\n\n```bash\nvllm serve Qwen/Qwen3-8B --enable-shift-parallel\n```\n"
+    ),
+    "an engine from its sources": Small(
+        "```bash\npip install git+https://github.com/sgl-project/sglang.git\n"
+        "python -m sglang.launch_server --model-path Qwen/Qwen3-8B --enable-what-comes-next\n```\n"
+    ),
+    "a head made of a head": Small(
+        "- **Verifier:** meta-llama/Llama-3.1-8B-Instruct\n\n```bash\nvllm serve Qwen/Qwen3-8B --speculative-config "
+        '\'{"model": "a/b", "num_speculative_tokens": 3, "method": "eagle3"}\'\n```\n',
+        (("C508", "vllm serve", "the text lists meta-llama/Llama-3.1-8B-Instruct (line "),),
+    ),
+    "a projected speed-up": Small(
+        "This projects to a 2.5x decode speedup. Decoding is 3.1x faster.\n",
+        (("C801", "3.1x", "3.1x"),),
+    ),
+    "a link without an address": Small(
+        "See [the blog]() and [the paper](https://arxiv.org/abs/2503.01840).\n", (("C701", "the blog", "no address"),)
+    ),
+    "blanks that a template of a chat has": Small("```\n{tool_description}\n\nUSER:{query}\n```\n", never=("C708",)),
+    "tokens accepted per forward": Small(
+        "## Results\n\nThe accepted tokens per target forward:\n\n"
+        "| Drafter | accept / target-forward |\n|---|---|\n| a head | 2.26 |\n| MTP | 2.79 |\n",
+        (("C306", "2.26", "with or without"),),
+    ),
+    "a ceiling that shows what is counted": Small(
+        "## Results\n\nAccepted tokens; at block size 9 the ceiling is 10.\n\n| Set | Accepted tokens / step |\n"
+        "|---|---|\n| GSM8K | 3.91 |\n| MATH | 10.4 |\n",
+        (("C201", "10.4", "K + 1 = 10"),),
+        ("C306", "C411"),
+    ),
+    "K of blocks and of steps in column heads": Small(
+        "## Accept length\n\n| Set | MTP steps=3 | Ours block=8 |\n|---|---|---|\n| GSM8K | 4.474 | 5.1 |\n",
+        (("C201", "4.474", "K + 1 = 4"),),
+        ("C411", *ABSENT),
+    ),
+    "samples with a colon": Small(
+        "## Results\n\n- Samples: 128 at concurrency 1\n\n| Set | τ |\n|---|---|\n| GSM8K | 3.9 |\n", never=("C405",)
+    ),
+    "two drafts that are called equal": Small(
+        "## Results\n\nThe two are not distinguishable.\n\n| Drafter | Acceptance length |\n|---|---|\n"
+        "| EAGLE head | 4.24 |\n| MTP | 4.16 |\n",
+        never=("C410",),
+    ),
+    "two drafts with the same number": Small(
+        "## Results\n\n| Drafter | Acceptance length |\n|---|---|\n| EAGLE head | 4.24 |\n| MTP | 4.24 |\n",
+        never=("C410",),
+    ),
+    "runs per configuration": Small(
+        "## Results\n\n5 independent runs per configuration.\n\n| Set | τ |\n|---|---|\n| GSM8K | 3.9 |\n",
+        (("C412", "5 independent runs", "without their spread"),),
+    ),
+    "a version after a colon": Small(
+        "```bash\nvllm serve Qwen/Qwen3-8B\n```\n\n- vLLM version: 0.11.0\n", never=("C408",)
+    ),
+    "an engine beside the results, in another section": Small(
+        "## Results\n\n### Setup\n\nRuntime: SGLang on one B200.\n\n### Acceptance\n\n| Set | τ |\n|---|---|\n| "
+        "GSM8K | 3.9 |\n",
+        never=("C407",),
+    ),
+    "a speed-up has conditions": Small(
+        "## Speedup\n\n| Concurrency | GSM8K | MT-Bench |\n|---|---|---|\n| 1 | 3.32x | 2.34x |\n"
+        "| 4 | 2.5x | 1.83x |\n",
+        (("C404", "| Concurrency", "output length"), ("C407", "| Concurrency", "no engine")),
+        ("C403",),
+    ),
+    "a recommended K that was not measured": Small(
+        "Recommended serving setting: `num_speculative_tokens=7`.\n\n## Results\n\nMeasured with "
+        "`num_speculative_tokens=15`.\n\n| Set | Acceptance length |\n|---|---|\n| GSM8K | 5.9 |\n",
+        (("C501", "Recommended", "drafts K = 7; measured was K = 15"),),
+        ("C411",),
+    ),
+    "accuracies by position of a validation": Small(
+        "## Validation metrics\n\n| Metric | Value |\n|---|---|\n| Loss | 1.25 |\n| Position 1 acc | 0.74 |\n"
+        "| Position 2 acc | 0.51 |\n| Position 3 acc | 0.37 |\n",
+        (("C302", "Position 1", "3 rates by position"), ("C417", "", "")),
+        ("C405", "C406", "C407", "C304"),
+    ),
+    "agreement called acceptance": Small(
+        "### Measured acceptance (greedy draft/target agreement, held-out)\n\n| seed | agreement p |\n|---|---|\n"
+        "| 0 | 0.67 |\n| 1 | 0.69 |\n",
+        (("C304", "| seed", "agreement"),),
+    ),
+    "an English page's versions of builds": Small(
+        "- torch 2.7.1+cu128\n- CUDA 12.0+\n", (("C414", "CUDA", "CUDA 12.0+"),)
+    ),
 }
 
 
@@ -291,3 +386,61 @@ def test_a_copied_table_with_factors_is_read() -> None:
     )
     found = {f.code for f in lint_text(text)}
     assert "C405" in found and not found & {"C417", "C418", "C610"}
+
+
+def test_a_method_of_the_title_is_cited_too():
+    text = HEAD.replace("Qwen3-8B EAGLE-3 head", "Qwen3-8B-DFlash").replace("Draft head", "DFlash draft model")
+    found = [f for f in lint_text(text) if f.code == "C103"]
+    assert ["DFlash and does not cite it (arXiv 2602.06036)" in f.message for f in found] == [True]
+    assert "C103" not in {f.code for f in lint_text(text + "\n[DFlash](https://arxiv.org/abs/2602.06036)\n")}
+    assert [
+        f.severity
+        for f in lint_text("# A-eagle3\n\nAn EAGLE-3 head.\n\nDownloads last month\n9\n")
+        if f.code == "C103"
+    ] == ["info"]
+
+
+def test_a_column_of_data_sets_does_not_name_the_training_data():
+    text = HEAD.replace("datasets: [HuggingFaceH4/ultrachat_200k]\n", "").replace(
+        "trained on HuggingFaceH4/ultrachat_200k on", "trained on"
+    )
+    table = "## Results\n\n| Dataset | τ |\n|---|---|\n| GSM8K | 3.9 |\n"
+    assert "C617" in {f.code for f in lint_text(text + table)}
+    assert "C617" in {f.code for f in lint_text(text + "- **Training data:** 50k samples\n")}
+    assert "C617" not in {f.code for f in lint_text(text + "Trained on 50k conversations of our users.\n")}
+
+
+def test_recipes_and_readmes_are_no_heads_and_builds_are_said_to_be_unknown():
+    recipe = "---\nlicense: mit\ntags: [eagle]\n---\n# Q on SGLang (DFlash2 / EAGLE)\n\n"
+    recipe += "Serve recipe for the body. Draft: a draft model for Q.\n"
+    assert "C003" in {f.code for f in lint_text(recipe)}
+    assert [f.severity for f in lint_text("# A library\n\nIt serves models.\n") if f.code == "C610"] == ["info"]
+    for name in ("an engine's plug-in", "an engine from its sources"):
+        found = [f for f in lint_text(HEAD + CARDS[name].body) if f.code == "C510"]
+        assert [f.severity for f in found] == ["info"] and "whose names are not known" in found[0].message
+    head_of_head = HEAD.replace("base_model: Qwen/Qwen3-8B", "base_model: nvidia/Llama-Eagle3")
+    serve = '```bash\nvllm serve Qwen/Qwen3-8B --speculative-config \'{"model": "a/b", "method": "eagle3"}\'\n```\n'
+    assert "C508" not in {f.code for f in lint_text(head_of_head + serve)}
+
+
+def test_less_than_one_token_per_step_is_impossible_where_the_target_is_counted():
+    table = "## Results\n\n| Set | {} |\n|---|---|\n| GSM8K | 0.95 |\n| MATH | 0.9996 |\n"
+    below = [f for f in lint_text(HEAD + table.format("τ")) if f.code == "C201"]
+    assert [f.message for f in below] == [
+        "τ = 0.95 (GSM8K): less than 1 token per step cannot be",
+        "τ = 0.9996 (MATH): less than 1 token per step cannot be",
+    ]
+    for name in ("Acceptance length", "Mean accepted tokens"):  # which may count accepted drafts alone
+        found = {f.code for f in lint_text(HEAD + table.format(name))}
+        assert "C201" not in found and "C306" in found
+    rounded = HEAD + table.format("τ").replace("0.95", "1.0").replace("0.9996", "1")
+    assert "C201" not in {f.code for f in lint_text(rounded)}
+
+
+def test_a_log_is_searched_as_its_first_lines_are():
+    text = HEAD + "".join(f"Step {i} of the log: TODO\n\n" for i in range(700))
+    assert next(f.line for f in lint_text(text) if f.code == "C708") == HEAD.count("\n") + 1
+    late = text + "Decoding is 3.1x faster.\n"
+    assert [f.line for f in lint_text(late) if f.code == "C801"] == [late.count("\n")]
+    book = HEAD + "".join(f"A line {i} of one paragraph.\n" for i in range(1500)) + "Decoding is 3.1x faster.\n"
+    assert [f.line for f in lint_text(book) if f.code == "C801"] == [book.count("\n")]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.sampling import examples
 from support.versions import VLLM
 from validation import samples
 from validation.measured import measurement
@@ -45,7 +46,7 @@ def test_it_can_be_read_by_a_person() -> None:
     assert max(map(len, lines)) < 120
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(0.6))
 @given(
     st.lists(st.one_of(st.integers(0, 10**9), st.text(max_size=20)), min_size=6, max_size=6, unique=True),
     st.text(min_size=1, max_size=40),

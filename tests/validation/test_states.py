@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support import targets
+from support import heads, targets
 from support.scripts import write_interpreter
 from support.validation import validate
+from validate.trained import write_prompts
 
+from eagle3hub.engines.base import EngineSettings
 from eagle3hub.errors import Eagle3HubError, InputError, OutputError, UnavailableError
+from eagle3hub.reference.states import SavedStates
+from eagle3hub.reference.target import TargetModel
 from eagle3hub.validation.options import ReferenceOptions
 from eagle3hub.validation.states import StatesOptions, make_states
 
@@ -231,3 +237,58 @@ def test_vllms_states_give_the_rounds_of_a_direct_run(
     ]
     assert ours["flags"]["states"]["producer"] == "vllm"
     assert ours["flags"]["states"]["boundary_ids"] == [2, 15, 27]
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_sampled_texts_of_a_split_target_give_the_rounds_of_a_direct_run(vllm_python: Path, tmp_path: Path) -> None:
+    """At temperature 0.8, by two processes of vLLM: states and log-probabilities are those of the reference."""
+    target = targets.save(
+        tmp_path / "target",
+        "llama",
+        tokenizer=True,
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=512,
+    )
+    sizes = heads.dims(hidden=128, inter=192, heads=4, kv=2, head_dim=32, vocab=targets.VOCAB, draft=60)
+    taps = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 3, 4]}
+    head = heads.specforge(tmp_path / "head", sizes, eagle_config=taps, torch_dtype="float32")
+    settings = EngineSettings(tensor_parallel=2, chat_template={"think": True})
+    folder = tmp_path / "states"
+    options = StatesOptions(
+        prompts=write_prompts(tmp_path / "questions.jsonl"),
+        max_new_tokens=24,
+        lookahead=3,
+        temperature=0.8,
+        seed=5,
+        dtype="float32",
+        engine_python={"vllm": vllm_python},
+        engine_settings=settings,
+    )
+    assert make_states(target, folder, options).computed == 8
+    run: dict[str, Any] = {"prompts": str(options.prompts), "max_new_tokens": 24, "temperature": 0.8, "seed": 5}
+    drafted = ReferenceOptions(drafting="probabilistic", hidden_states=folder)
+    replayed = validate(head, target=folder / "target", reference=drafted, **run)
+    own = replace(drafted, hidden_states=None, responses=folder / "responses.jsonl")
+    direct = validate(head, target=target, reference=own, **run)
+    (ours,), (theirs,) = (report.document["engines"] for report in (replayed, direct))
+    keys = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
+    assert [[row[k] for k in keys] for row in ours["per_prompt"]] == [
+        [row[k] for k in keys] for row in theirs["per_prompt"]
+    ]
+    assert ours["acceptance"]["mean_acceptance_length"] > 1, "the random head's samples are accepted now and then"
+    assert len({row["tokens_sha256"] for row in ours["per_prompt"]}) == 8
+    known = TargetModel.load(str(target), dtype="float32")
+    states = SavedStates(folder)
+    for batch in known.read(states.texts, states.dump.columns, temperature=0.8):
+        assert batch.logprobs is not None
+        for row, place in enumerate(batch.index):
+            saved = load_file(folder / f"{place:06d}.safetensors")
+            n, begin = len(saved["token_ids"]), states.texts[place].prompt_length
+            torch.testing.assert_close(saved["aux_hidden_states"], batch.aux[row, :n], atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(saved["logprobs"][begin:], batch.logprobs[row, begin:n], atol=1e-3, rtol=1e-3)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import variants
+from support.sampling import THOROUGH
 from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -169,7 +169,7 @@ TELLING = (
 """These cases always run. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
 
 
-@pytest.mark.parametrize("name", CASES if os.environ.get("EAGLE3HUB_THOROUGH") else TELLING)
+@pytest.mark.parametrize("name", CASES if THOROUGH else TELLING)
 def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_target: Path, vllm_python: Path) -> None:
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "head"))
     CASES[name](folder)
