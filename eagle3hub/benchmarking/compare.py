@@ -447,9 +447,9 @@ def finding(found: Paired) -> str:
 
 
 def signed(value: float, ends: Interval | None, *, percent: bool = False) -> str:
-    """Write a difference with its interval: ``+0.032 (-0.010 to +0.074)``."""
-    number = (lambda x: f"{100 * x:+.1f}") if percent else (lambda x: f"{x:+.3f}")
-    return number(value) + ("" if ends is None else f" ({number(ends[0])} to {number(ends[1])})")
+    """Write a difference with its interval: ``+0.032 (-0.010 to +0.074)``; of rates in percentage points."""
+    shown = [f"{100 * one:+.1f}" if percent else f"{one:+.3f}" for one in (value, *(ends or ()))]
+    return shown[0] if ends is None else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def charts(found: ReportComparison) -> list[Chart]:

@@ -219,8 +219,8 @@ def _print_pair(pair: Pair, out: Console) -> None:
         difference = signed(place.difference, place.ci95, percent=True)
         positions.add_row(str(place.position), f"{place.a:.1%}", f"{place.b:.1%}", difference)
     categories = Table("category", "prompts", "A", "B", "B − A", box=None, header_style="dim", padding=(0, 2))
-    for name, one in pair.categories.items():
-        difference = signed(one.difference, one.ci95)
-        categories.add_row(escape(name), str(one.prompts), f"{one.base_tau:.3f}", f"{one.tau:.3f}", difference)
+    for name, own in pair.categories.items():
+        difference = signed(own.difference, own.ci95)
+        categories.add_row(escape(name), str(own.prompts), f"{own.base_tau:.3f}", f"{own.tau:.3f}", difference)
     out.print(positions)
     out.print(categories)
