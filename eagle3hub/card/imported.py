@@ -342,7 +342,7 @@ def _fault(metric: str, number: float, draft_tokens: int | None) -> str:
     return _ABOVE_ZERO.get(metric, "") if number <= 0 else ""
 
 
-def _conditions(document: Document, at: Location, data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+def _conditions(document: Document, at: Location, data: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
     return {key: document.texts[(*at, key)] for key in keys if key in data}
 
 

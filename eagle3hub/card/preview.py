@@ -165,7 +165,7 @@ def page(text: str, title: str, *, version: str = "") -> str:
     return visible(document, keep_lines=True)
 
 
-def _split(text: str) -> tuple[dict[str, Any], str]:
+def _split(text: str) -> tuple[dict[str, object], str]:
     lines = text.split("\n")
     if lines[0].strip() != "---" or "---" not in [line.strip() for line in lines[1:]]:
         return {}, text

@@ -218,7 +218,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
     return env
 
 
-def _render(templates: str | Path | None, main: str, values: Mapping[str, Any]) -> str:
+def _render(templates: str | Path | None, main: str, values: Mapping[str, object]) -> str:
     from jinja2 import TemplateError, TemplateNotFound
 
     safe = {**values, "front_matter": markdown.Md(values["front_matter"])}

@@ -36,7 +36,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3a92c4")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2)))
 _PNG_DPI = 192
-_RC: dict[str, Any] = {
+_RC: dict[str, object] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "text.color": TEXT,

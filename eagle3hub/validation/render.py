@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from eagle3hub.charts import NARROW, TEXT, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
@@ -389,7 +389,7 @@ def page(template: str, *, charts: Sequence[Chart], **shown: Any) -> str:
     )
 
 
-def _for_page(entry: Entry) -> dict[str, Any]:
+def _for_page(entry: Entry) -> dict[str, object]:
     """An entry as the template reads it: every field is there, and the interval in words."""
     optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
     interval = interval_of(entry.counted) if entry.counted is not None else ""

@@ -13,7 +13,7 @@ from benchmarking.recorded import Recorded
 from support import heads
 
 from eagle3hub.benchmarking import BenchPlan, Cell, CellResult
-from eagle3hub.benchmarking.plan import listed
+from eagle3hub.benchmarking.plan import parse_list
 from eagle3hub.cli import app
 from eagle3hub.cli.bench import bench_command
 from eagle3hub.errors import UsageError
@@ -166,6 +166,6 @@ def test_the_licence_is_told_before_a_set_is_fetched(
 
 
 def test_lists() -> None:
-    assert listed("--x", " 1, 2 ", int, "numbers") == [1, 2]
+    assert parse_list("--x", " 1, 2 ", int, "numbers") == [1, 2]
     with pytest.raises(UsageError):
-        listed("--x", "", int, "numbers")
+        parse_list("--x", "", int, "numbers")
