@@ -38,7 +38,9 @@ RUN_WHOLE = ("docs/troubleshooting.md", "docs/api.md")
 
 def fenced(page: Path) -> Iterator[tuple[str, str, str]]:
     """The language and the text of every block of code of a page, and the mark above it."""
-    for mark, language, text in re.findall(r"^(.*)\n```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+    for mark, language, text in re.findall(
+        r"^([^\n]*)\n```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL
+    ):
         yield language, text, mark if mark.startswith("<!-- ") else ""
 
 
@@ -56,7 +58,7 @@ def test_what_is_no_command_is_at_least_well_formed(name: str):
             case "python":
                 compile(text, name, "exec")
             case "yaml":
-                assert list(yaml.safe_load_all(text))
+                list(yaml.safe_load_all(text))
             case _:
                 assert language in ("console", "text", "json"), f"{language}: say how such a block is checked"
 

@@ -27,7 +27,7 @@ from eagle3hub.metrics import (
     paired_rates,
     too_few,
 )
-from eagle3hub.metrics.estimate import Interval, listed
+from eagle3hub.metrics.estimate import Interval, interval_to_json
 from eagle3hub.system.documents import read_document
 from eagle3hub.system.html import panel, rows
 from eagle3hub.system.text import visible
@@ -250,7 +250,7 @@ class Pair:
             "differs": [asdict(one) for one in self.differs],
             "finding": self.finding,
             "acceptance_length": self.found.to_json(),
-            "positions": [{**asdict(one), "ci95": listed(one.ci95)} for one in self.positions],
+            "positions": [{**asdict(one), "ci95": interval_to_json(one.ci95)} for one in self.positions],
             "categories": {name: one.to_json() for name, one in self.categories.items()},
         }
 

@@ -367,7 +367,7 @@ def to_html(found: Report | Matrix) -> str:
     )
 
 
-def page(template: str, *, charts: Sequence[Chart], **shown: Any) -> str:
+def page(template: str, *, charts: Sequence[Chart], **shown: object) -> str:
     """Fill a template of ``templates/report``: every word is escaped, and charts and style are in the page itself."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
