@@ -169,6 +169,7 @@ def mypy(*scripts: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mypy") is None, reason="no mypy here")
 def test_a_users_script_is_typed(tmp_path: Path):
     """As an installed package is seen: ``py.typed`` counts, and a mistake of the user is found."""
@@ -197,6 +198,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_examples_do_what_they_say(here: Path):
     config = heads.target(here / "config", heads.dims(hidden=576, vocab=49152))
     names: dict[str, object] = {"config_only": config}
@@ -205,6 +207,7 @@ def test_the_examples_do_what_they_say(here: Path):
             exec(compile(code, str(PAGE), "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_examples_that_measure(here: Path, smollm2_target: Path):
     names: dict[str, object] = {"target": smollm2_target, "eagle3hub": eagle3hub}
     assert sum(needs for needs, _ in blocks()) == 2

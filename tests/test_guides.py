@@ -26,6 +26,10 @@ def test_every_command_of_the_documentation_is_understood(name: str):
                 understood(command.line.partition(" > ")[0])
 
 
+LONG = "docs/index.md"
+"""The guide that measures."""
+
+
 def test_the_guides_say_of_every_block_whether_it_was_run():
     assert len(GUIDES) > 5
     for name in GUIDES:
@@ -33,7 +37,7 @@ def test_the_guides_say_of_every_block_whether_it_was_run():
         assert not unsaid, name
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == LONG)) for n in GUIDES])
 def test_a_newcomer_gets_what_the_guide_shows(
     name: str, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):

@@ -268,6 +268,7 @@ def test_the_streams_of_a_process_are_clean(tmp_path: Path, argv: list[str]):
     assert hidden(done.stdout.decode() + done.stderr.decode()) == []
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_the_styles_of_this_program_and_no_other(place: Path):
     for argv, styled in (
         (["inspect", place / f"head{NAME}"], True),

@@ -164,6 +164,7 @@ def test_the_switch_turns_the_pages(tmp_path: Path):
     assert generate.filled_start(page, Index("1.2.3")) == page, "a version without a digest is no release yet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["charts", "validate", "sign"])
 def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installation.Extra):
     command = installation.command_for_extra(extra)

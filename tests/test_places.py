@@ -274,6 +274,7 @@ def test_a_refusal_comes_before_the_work(agreed: Path, tmp_path: Path, cli: Cli,
         assert json.loads(out)["error"]["code"] == "output-not-a-file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 def test_standard_output_is_written_to(agreed: Path, tmp_path: Path, name: str):
     """In a file, a pipe and with a link of one's own: what was there before stays, and so does what comes after."""
@@ -291,6 +292,7 @@ def test_standard_output_is_written_to(agreed: Path, tmp_path: Path, name: str):
     assert (tmp_path / "file").read_text() == f"before\n{piped.stdout}"
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_written_to_stays(agreed: Path, tmp_path: Path):
     path = tmp_path / "out.md"
     path.write_text("old")

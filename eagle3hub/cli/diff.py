@@ -111,7 +111,7 @@ def _tensors(console: Console, tensors: list[dict[str, Any]], *, every: bool) ->
     _more(console, len(chosen) - len(shown), "tensors (--tensors lists them)")
 
 
-def _what(t: dict[str, Any]) -> str:
+def _what(t: dict[str, object]) -> str:
     if t["status"] == "shape":
         return "other shape"
     if t["status"] in {"only-a", "only-b"}:
@@ -141,7 +141,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
-def _stored(side: dict[str, Any] | None) -> str:
+def _stored(side: dict[str, object] | None) -> str:
     return "absent" if side is None else f"{side['dtype']} {side['shape']}"
 
 

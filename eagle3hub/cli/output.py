@@ -226,7 +226,7 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
+def emit(name: str, document: Mapping[str, object], human: Callable[[Console], None], *, as_json: bool) -> None:
     """Print the result: the document as JSON, of the schema ``name``, or what ``human`` writes to the console."""
     if as_json:
         print_json(name, document)
@@ -235,14 +235,14 @@ def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None
         sys.stdout.flush()
 
 
-def print_json(name: str, document: Mapping[str, Any]) -> None:
+def print_json(name: str, document: Mapping[str, object]) -> None:
     """Print one JSON document that says first of which schema it is: ``schemas/NAME.schema.json``."""
     says = {"schema": resources.schema(name)["properties"]["schema"]["const"]}
     sys.stdout.write(json_text(says | dict(document)) + "\n")
     sys.stdout.flush()
 
 
-def json_text(document: Mapping[str, Any], *, one_line: bool = False) -> str:
+def json_text(document: Mapping[str, object], *, one_line: bool = False) -> str:
     """Write the document as JSON, in ASCII if standard output's encoding is not UTF-8.
 
     Invisible characters (controls, bidi marks, halves of surrogate pairs) are written as escapes.
@@ -560,10 +560,6 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
         bar.end()
 
 
-OF_MANIFESTS = ("release", "write")
-"""Names of the commands that read a head as a manifest says: release, and card's own."""
-
-
 # Help: paragraphs, then arguments and options in groups, wrapped to the width of the terminal.
 
 FIRST = "What matters first"
@@ -722,11 +718,15 @@ def folded_command(line: str, width: int) -> list[str]:
 
 
 def shown_for(hint: str, command: Any) -> str:
-    """Return a hint for users of ``command``; if it names options of another command, it says so."""
+    """Return a hint for users of ``command``; if it names options of another command, it says so.
+
+    A command with an argument ``manifest`` reads a head as the manifest says: the hint names fields of the manifest.
+    """
     if not isinstance(hint, Hint):
         return hint
     params = getattr(command, "params", ())
-    fields = resources.schema("manifest")["properties"]["head"]["properties"] if command.name in OF_MANIFESTS else ()
+    by_manifest = any(param.param_type_name == "argument" and param.name == "manifest" for param in params)
+    fields = resources.schema("manifest")["properties"]["head"]["properties"] if by_manifest else ()
     return hint.for_command({name for param in params for name in param.opts}, fields)
 
 

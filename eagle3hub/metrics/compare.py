@@ -14,8 +14,8 @@ from eagle3hub.metrics.estimate import (
     Estimate,
     Interval,
     difference,
+    interval_to_json,
     jackknife,
-    listed,
     require_rounds,
     t_quantile_between,
 )
@@ -211,7 +211,11 @@ class SpeedAt:
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as plain data."""
-        return {**asdict(self), "ci95": listed(self.ci95), "measured_ci95": listed(self.measured_ci95)}
+        return {
+            **asdict(self),
+            "ci95": interval_to_json(self.ci95),
+            "measured_ci95": interval_to_json(self.measured_ci95),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,7 @@ class SpeedByDraftTokens:
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain data."""
         costs = {
-            name: {"value": one.value, "ci95": listed(one.ci95)}
+            name: {"value": one.value, "ci95": interval_to_json(one.ci95)}
             for name, one in (("draft_cost", self.draft), ("verify_cost", self.verify))
         }
         points = [point.to_json() for point in self.points]

@@ -15,7 +15,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.digest import FileDigest
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import EngineSettings, LoadReport, Recipe, Verdict
+from eagle3hub.engines.base import EngineSettings, LoadReport, Recipe, Scalar, Verdict
 from eagle3hub.engines.options import arguments_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.preflight.contracts import Reason
@@ -40,7 +40,6 @@ from eagle3hub.validation.measurement import (
 SCHEMA_NAME = "eagle3hub/report/1"
 MAX_BYTES = 64 << 20
 
-Scalar = str | int | float | bool | None
 
 # What was measured, and how.
 
@@ -638,6 +637,6 @@ def keep_reference(report: Report, path: str | Path, tolerance: float = DEFAULT_
     replace_file(Path(path), write_reference(Reference(report.measurement(passed[0]), tolerance)).encode())
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields(record: Any) -> dict[str, object]:
     """The fields of a dataclass whose fields are JSON values already, under their own names."""
     return {field.name: getattr(record, field.name) for field in fields(record)}
