@@ -28,6 +28,9 @@ _PAIR = re.compile(
 )
 
 
+_ARROWS = frozenset("→⇒➜⟶>")
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """One number as printed. ``value`` of ``31.4%`` is 31.4; ``ulp`` is one unit of its last printed digit.
@@ -84,7 +87,7 @@ class Cell:
     @property
     def pair(self) -> tuple[Number, Number] | None:
         """The two numbers of a cell such as ``207.83 → 268.62``, or None."""
-        m = _PAIR.search(self.text)
+        m = _PAIR.search(self.text) if _ARROWS & set(self.text) else None
         return (Number(*_numbered(m["a"])), Number(*_numbered(m["b"]))) if m else None
 
 
