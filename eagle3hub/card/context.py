@@ -364,6 +364,7 @@ def build(
         "warning": headline(reports, views, faults),
         "has_head": 1 if head else 0,
         "imported": imported.tables(manifest.imported),
+        "reported": [] if any(v.run.passed for v in main) else imported.headlines(manifest.imported),
         "benchmarks": bench.views(benchmarks),
         "pictures": list(shown.pictures),
         "recipes": list(tested.recipes),

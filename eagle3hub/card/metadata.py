@@ -80,7 +80,7 @@ def model_card_data(
         for cell, file in cells
         if cell.acceptance is not None
     ]
-    found += [_imported(release, m, row, value) for m in manifest.imported for row, value in m.lengths()]
+    found += [_imported(release, m, row, value) for m in manifest.imported for row, value in m.of(LENGTH)]
     results = [result for result in found if result is not None]
     emissions = manifest.training.emissions
     more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
