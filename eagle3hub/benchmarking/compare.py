@@ -52,8 +52,8 @@ class Run:
     question_ids: tuple[int | str, ...]
     categories: tuple[str, ...]
     counts: tuple[Counts, ...]
-    same: Mapping[str, Any]
-    other: Mapping[str, Any]
+    same: Mapping[str, object]
+    other: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _of_results(results: bench.Results, name: str) -> Measured:
     return Measured(name, "bench", results.target, results.measured_at, results.tool_version, digests, tuple(runs))
 
 
-def _same(settings: Any, tree: str | None) -> dict[str, Any]:
+def _same(settings: Any, tree: str | None) -> dict[str, object]:
     return {
         "draft tokens": settings.draft_tokens,
         "draft tree": tree,
@@ -163,7 +163,7 @@ def _same(settings: Any, tree: str | None) -> dict[str, Any]:
     }
 
 
-def _other(settings: Any, engine: str, version: str, dtype: str, device: str) -> dict[str, Any]:
+def _other(settings: Any, engine: str, version: str, dtype: str, device: str) -> dict[str, object]:
     sampled = {"seed": settings.seed, "drafting": settings.drafting or "greedy"} if settings.temperature else {}
     return {
         "engine": engine,
