@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from workflows.conftest import ROOT
+from workflows.expressions import condition
 from workflows.runner import Runner, load
 from workflows.test_several_heads import TRAINED, of_two
 
@@ -22,10 +23,23 @@ def test_a_good_head(repository: Repository, machine: Machine):
     runner = machine(repository())
     assert runner.run(CHECK) == "success", runner.jobs["check"][0].log
     (job,) = runner.jobs["check"]
-    every = [*load(CHECK)["jobs"]["check"]["steps"], *load(ROOT / "action.yml")["runs"]["steps"]]
+    checkout, action, alerts = load(CHECK)["jobs"]["check"]["steps"]
+    every = [checkout, action, *load(ROOT / "action.yml")["runs"]["steps"], alerts]
     assert job.ran == [step.get("name") or step["uses"] for step in every]
+    (sarif,) = runner.uploaded_sarif
+    assert json.loads(sarif.read_text())["version"] == "2.1.0"
+    assert Path(ROOT / "constraints.txt").is_file(), "torch and transformers are held to its versions"
     assert "PASS" in job.summary
     assert "::error" not in job.log
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_alerts_are_not_sent_from_a_fork(fork: bool):
+    """GitHub gives its pull requests no token that may send them."""
+    alerts = load(CHECK)["jobs"]["check"]["steps"][-1]
+    event = {"pull_request": {"head": {"repo": {"fork": fork}}}}
+    contexts = {"github": {"event": event}, "steps": {"head": {"outputs": {"sarif": "card.sarif"}}}}
+    assert condition(alerts["if"], contexts, {"success": False, "failure": True, "cancelled": False}) is not fork
 
 
 def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine, tmp_path: Path):
