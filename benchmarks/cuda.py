@@ -244,7 +244,7 @@ def _on_vllm(options: Options, python: str, needs: tuple[str, ...]) -> list[Step
         needs=needs,
         shown=("vllm", "", "bfloat16", "0"),
     )
-    lengths = "1k,2k,4k,8k" if options.device == "cuda" else "512,1k"
+    lengths = "1k,2k,4k,8000" if options.device == "cuda" else "512,1k"
     text = long_prompts(options.work / "long.jsonl")
     context = ("--context", lengths, "--datasets", text, "--max-new-tokens", 32)
     ks = ("--draft-tokens", "1,2,3,5", "--dtype", "bfloat16")

@@ -26,6 +26,7 @@ def cuda() -> ModuleType:
 PYTHONS = {"vllm": "/v/python", "sglang": "/s/python"}
 
 
+@pytest.mark.slow
 def test_the_plan_has_every_combination_and_runs_what_our_commands_take(cuda: ModuleType, tmp_path: Path) -> None:
     steps = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS))
     names = [step.name for step in steps]

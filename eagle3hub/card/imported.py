@@ -202,11 +202,11 @@ class ImportedTable:
         """Conditions that differ between rows, in the order of their columns."""
         return tuple(key for key in _LABELS if len({row.conditions.get(key) for row in self.rows}) > 1)
 
-    def lengths(self) -> tuple[tuple[Row, Value], ...]:
-        """Return the acceptance lengths of this head and their rows: the values, or the first column of them."""
-        if self.metric == LENGTH:
+    def of(self, metric: str) -> tuple[tuple[Row, Value], ...]:
+        """Return this head's numbers of a metric and their rows: the values, or the first column of them."""
+        if self.metric == metric:
             return tuple((row, row.value) for row in self.rows)
-        named = next((column.name for column in self.columns if column.metric == LENGTH), None)
+        named = next((column.name for column in self.columns if column.metric == metric), None)
         return tuple((row, row.columns[named]) for row in self.rows if named in row.columns) if named else ()
 
     @property
@@ -342,7 +342,7 @@ def _fault(metric: str, number: float, draft_tokens: int | None) -> str:
     return _ABOVE_ZERO.get(metric, "") if number <= 0 else ""
 
 
-def _conditions(document: Document, at: Location, data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+def _conditions(document: Document, at: Location, data: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
     return {key: document.texts[(*at, key)] for key in keys if key in data}
 
 
@@ -424,6 +424,7 @@ class Table:
     accessed: str
     measured_by: str
     picture: str
+    this: str
 
 
 _MEANINGS = {
@@ -488,7 +489,34 @@ def table(m: ImportedTable, picture: str = "") -> Table:
         accessed=m.source.accessed,
         measured_by=m.source.measured_by,
         picture=picture,
+        this=m.this,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The lowest and the highest of a table's numbers in one line; ``high`` is empty where there is one number."""
+
+    what: str
+    by: str
+    low: str
+    at_low: str
+    high: str
+    at_high: str
+
+
+def headlines(measurements: Sequence[ImportedTable]) -> list[Headline]:
+    """Return the first acceptance lengths and the first speed-ups of this head, for the start of the card."""
+    found = []
+    for metric, what in ((LENGTH, "Acceptance length τ"), ("speedup", "Speed-up")):
+        m = next((m for m in measurements if m.of(metric)), None)
+        if m is not None:
+            numbers = sorted(m.of(metric), key=lambda pair: pair[1].number)
+            (row, low), (other, high) = numbers[0], numbers[-1]
+            ends = [(_shown(metric, value), label(m, of)) for of, value in ((row, low), (other, high))]
+            several = len(numbers) > 1
+            found.append(Headline(what, m.source.measured_by, *ends[0], *(ends[1] if several else ("", ""))))
+    return found
 
 
 def _what(metric: Metric, unit: str) -> str:

@@ -62,7 +62,7 @@ def head_names(document: Document, schema: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def of_one_head(document: Document, name: str | None, schema: Mapping[str, Any]) -> Document:
+def of_one_head(document: Document, name: str | None, schema: Mapping[str, object]) -> Document:
     """Return the manifest of one head, with the line numbers of the whole.
 
     It is the document itself, or its entry ``name`` merged over what all heads share.
@@ -412,7 +412,7 @@ _VALIDATE = (
 """Options of a validation that a manifest can set."""
 
 
-def validation_settings(manifest: Manifest) -> dict[str, Any]:
+def validation_settings(manifest: Manifest) -> dict[str, object]:
     """Return the options of ``eagle3hub validate`` that the manifest sets, by name, its target among them."""
     options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
     return {"target": manifest.measured_target, **options, **engine_options(manifest.validate.engine_settings)}

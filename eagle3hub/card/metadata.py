@@ -80,7 +80,7 @@ def model_card_data(
         for cell, file in cells
         if cell.acceptance is not None
     ]
-    found += [_imported(release, m, row, value) for m in manifest.imported for row, value in m.lengths()]
+    found += [_imported(release, m, row, value) for m in manifest.imported for row, value in m.of(LENGTH)]
     results = [result for result in found if result is not None]
     emissions = manifest.training.emissions
     more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
@@ -178,7 +178,7 @@ def _imported(release: Release, m: ImportedTable, row: Row, value: Value) -> Eva
     config = "" if m.rows_are == "dataset" else label(m, row)
     given = row.conditions
     engine = " ".join(filter(None, (given.get("engine"), given.get("engine_version"))))
-    args: dict[str, Any] = {"engine": engine or None}
+    args: dict[str, object] = {"engine": engine or None}
     args |= {name: _number(given[key]) for key, name in _NUMBERS.items() if key in given}
     args |= {key: given[key] for key in _WORDS if key in given}
     args |= {
@@ -205,7 +205,7 @@ def _number(text: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _grams(emissions: Emissions) -> dict[str, Any]:
+def _grams(emissions: Emissions) -> dict[str, object]:
     """Write ``co2_eq_emissions`` as the Hub reads it: in grams."""
     grams = round(emissions.grams or 0.0, 3)
     return {"emissions": int(grams) if grams.is_integer() else grams} | {k: visible(v) for k, v in emissions.about}

@@ -395,8 +395,9 @@ _CHECKED_AGAIN = 8 << 20
 _LARGEST_FILE = 1 << 40
 _LARGE = (".safetensors", ".bin", ".pt")
 _SILENCE = 2.0
-_CHUNK = 1 << 20
 """Seconds without an answer after which the user is told."""
+_CHUNK = 1 << 20
+"""Most bytes of a download between two reports of it."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 

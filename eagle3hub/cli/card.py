@@ -37,9 +37,10 @@ _STYLE = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 @app.command("write")
 def card(
-    source: Annotated[
+    manifest: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="The release's manifest; with --check also Markdown, a folder, or owner/name on the Hub.",
             show_default=False,
         ),
@@ -96,9 +97,9 @@ def card(
             if report or head or output != "-":
                 hint = "leave them out: the folder holds its heads and reports, and its card is its README.md"
                 raise UsageError("--folder cannot be used with --report, --head or --output", hint=hint)
-            _complete(source, folder, templates, allow, as_json)
+            _complete(manifest, folder, templates, allow, as_json)
             return
-        _write(source, report, head, output, templates, allow, as_json)
+        _write(manifest, report, head, output, templates, allow, as_json)
         return
     if folder is not None:
         raise UsageError("--folder cannot be used with --check", hint="name the folder itself: card --check DIR")
@@ -110,7 +111,7 @@ def card(
         raise UsageError("--sarif and --json are two formats", hint="name one")
     from eagle3hub.lint.source import lint_card
 
-    found = lint_card(source, reports=report or (), heads=head or (), templates=templates)
+    found = lint_card(manifest, reports=report or (), heads=head or (), templates=templates)
     if sarif:
         from eagle3hub.lint.source import to_sarif
 

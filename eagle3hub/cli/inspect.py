@@ -188,7 +188,7 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
         console.print(f"[yellow]{escape(said)}[/]")
 
 
-def _scaling(scaling: dict[str, Any] | None) -> str:
+def _scaling(scaling: dict[str, object] | None) -> str:
     if not scaling:
         return "no scaling"
     parts = [f"{key} {_value(value)}" for key, value in scaling.items() if key != "rope_type"]
@@ -201,7 +201,7 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _latent(sizes: Mapping[str, Any]) -> str:
+def _latent(sizes: Mapping[str, object]) -> str:
     queries = (
         "no latent of queries" if sizes["q_lora_rank"] is None else f"latents of {sizes['q_lora_rank']} (queries)"
     )

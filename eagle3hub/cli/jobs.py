@@ -357,7 +357,8 @@ def _finish_run(run: Run, to: Destinations, output: Path | None) -> NoReturn:
             out.print(f"{document['verdict']}  {task.label}: {document['reason']}", markup=False, soft_wrap=True)
         out.print(f"go on with: {line}", markup=False, soft_wrap=True)
 
-    emit("measured-layouts", {"layouts": documents, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
+    layouts = [{key: value for key, value in one.items() if key != "schema"} for one in documents]
+    emit("measured-layouts", {"layouts": layouts, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
     raise typer.Exit(max(EXIT_OF[document["verdict"]] for document in documents))
 
 
@@ -369,11 +370,11 @@ def finish_benchmark(results: Results, output: Path | None, *, as_json: bool) ->
 
     if output is not None:
         results.save(output / RESULTS)
-    written = write_all(results, output) if output is not None else []
+    written = [output / RESULTS, *write_all(results, output)] if output is not None else []
 
     def human(out: Console) -> None:
         render(results, out)
-        for path in written[:2]:
+        for path in written:
             out.print(f"written   {path}", markup=False)
 
     emit("bench", results.document, human, as_json=as_json)

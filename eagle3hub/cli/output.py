@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import wrap
@@ -226,7 +226,7 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
+def emit(name: str, document: Mapping[str, object], human: Callable[[Console], None], *, as_json: bool) -> None:
     """Print the result: the document as JSON, of the schema ``name``, or what ``human`` writes to the console."""
     if as_json:
         print_json(name, document)
@@ -235,14 +235,14 @@ def emit(name: str, document: Mapping[str, Any], human: Callable[[Console], None
         sys.stdout.flush()
 
 
-def print_json(name: str, document: Mapping[str, Any]) -> None:
+def print_json(name: str, document: Mapping[str, object]) -> None:
     """Print one JSON document that says first of which schema it is: ``schemas/NAME.schema.json``."""
     says = {"schema": resources.schema(name)["properties"]["schema"]["const"]}
     sys.stdout.write(json_text(says | dict(document)) + "\n")
     sys.stdout.flush()
 
 
-def json_text(document: Mapping[str, Any], *, one_line: bool = False) -> str:
+def json_text(document: Mapping[str, object], *, one_line: bool = False) -> str:
     """Write the document as JSON, in ASCII if standard output's encoding is not UTF-8.
 
     Invisible characters (controls, bidi marks, halves of surrogate pairs) are written as escapes.
@@ -560,10 +560,6 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
         bar.end()
 
 
-OF_MANIFESTS = ("release", "write")
-"""Names of the commands that read a head as a manifest says: release, and card's own."""
-
-
 # Help: paragraphs, then arguments and options in groups, wrapped to the width of the terminal.
 
 FIRST = "What matters first"
@@ -722,23 +718,46 @@ def folded_command(line: str, width: int) -> list[str]:
 
 
 def shown_for(hint: str, command: Any) -> str:
-    """Return a hint for users of ``command``; if it names options of another command, it says so."""
+    """Return a hint for users of ``command``; if it names options of another command, it says so.
+
+    A command with an argument ``manifest`` reads a head as the manifest says: the hint names fields of the manifest.
+    """
     if not isinstance(hint, Hint):
         return hint
     params = getattr(command, "params", ())
-    fields = resources.schema("manifest")["properties"]["head"]["properties"] if command.name in OF_MANIFESTS else ()
+    by_manifest = any(param.param_type_name == "argument" and param.name == "manifest" for param in params)
+    fields = resources.schema("manifest")["properties"]["head"]["properties"] if by_manifest else ()
     return hint.for_command({name for param in params for name in param.opts}, fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Where the result of a validation goes: files for the report, a page, and a reference; and standard output."""
+    """Where the result of a validation goes: files for the report, a page, and a reference; and standard output.
+
+    ``kept`` are files and folders that the run itself wrote, by what they are.
+    """
 
     report: Path | None
     html: Path | None
     reference: Path | None = None
     as_json: bool = False
     quiet: bool = False
+    kept: Mapping[str, Path | None] = field(default_factory=dict)
+
+
+def _then_named(human: Callable[[Console], None], to: Destinations) -> Callable[[Console], None]:
+    """Let the names of all further files that were written follow what ``human`` prints."""
+
+    def both(out: Console) -> None:
+        human(out)
+        further = {"page": to.html, "reference": to.reference, **to.kept}
+        written = [(name, path) for name, path in further.items() if path is not None]
+        if written and to.report is None:
+            out.print()
+        for name, path in written:
+            out.print(f"{name:<10}{path}", markup=False)
+
+    return both
 
 
 def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
@@ -754,8 +773,18 @@ def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
         if to.reference is not None:
             keep_reference(result, to.reference)
         found = result
-        emit("report", found.document, lambda out: render(found, out, saved=to.report), as_json=to.as_json)
+        emit(
+            "report",
+            found.document,
+            _then_named(lambda out: render(found, out, saved=to.report), to),
+            as_json=to.as_json,
+        )
     else:
         matrix = result
-        emit("matrix", matrix.document, lambda out: render_matrix(matrix, out, saved=to.report), as_json=to.as_json)
+        emit(
+            "matrix",
+            matrix.document,
+            _then_named(lambda out: render_matrix(matrix, out, saved=to.report), to),
+            as_json=to.as_json,
+        )
     raise typer.Exit(EXIT_OF[result.verdict])

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.base import RunSpec
@@ -39,7 +39,7 @@ class Serves(Protocol):
         """Return the command of a server of ``spec`` on this machine, and its environment variables."""
 
 
-def options(arguments: Mapping[str, Any], negated: Collection[str] = ()) -> list[str]:
+def options(arguments: Mapping[str, object], negated: Collection[str] = ()) -> list[str]:
     """Return arguments of an engine's constructor as options of its server's command.
 
     A switch that is off is left out, unless it is one of ``negated``, which are on by default. Objects are JSON.

@@ -29,8 +29,8 @@ _OF_HARDWARE = re.compile(
 )
 """What follows a factor that counts devices, or is not of a speed."""
 _BASELINE = (
-    r"基线|baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle)|no[- ]spec|\bAR\b|w/o"
-    r"|target alone"
+    r"基线|baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle|dspark|dflash|mtp\b)"
+    r"|no[- ]spec|\bAR\b|w/o|target alone"
 )
 _ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
 _SIZES = {
@@ -708,22 +708,4 @@ def other_model(card: Card) -> Iterator[Violation]:
 
 
 def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[-_ ]+", name.lower()) if word not in _FORMATS] or [name.lower()]
-
-
-_FORMATS = {
-    "instruct",
-    "it",
-    "chat",
-    "bf16",
-    "fp8",
-    "hf",
-    "nvfp4",
-    "fp4",
-    "int4",
-    "int8",
-    "awq",
-    "gptq",
-    "dynamic",
-    "mxfp4",
-}
+    return [word for word in re.split(r"[-_ ]+", name.lower()) if word not in claims.FORMATS] or [name.lower()]

@@ -87,7 +87,7 @@ def target_lm_head(hidden: int = HIDDEN) -> torch.Tensor:
     return values.div(hidden**0.5)
 
 
-def target_config(hidden: int = HIDDEN, **changes: Any) -> dict[str, Any]:
+def target_config(hidden: int = HIDDEN, **changes: Any) -> dict[str, object]:
     """The config.json of a probe's target; None removes a key."""
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -394,7 +394,7 @@ def quantized(made: Probed, form: str, **changes: Any) -> Probed:
     )
 
 
-def _int8(targets: list[str]) -> dict[str, Any]:
+def _int8(targets: list[str]) -> dict[str, object]:
     values = {"num_bits": 8, "type": "int", "symmetric": True}
     group = {
         "targets": targets,

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from eagle3hub._version import __version__
+from eagle3hub.engines.base import Scalar
 from eagle3hub.errors import InputError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds
@@ -29,7 +30,7 @@ from eagle3hub.system.resources import cache_dir
 # The reference's environment, as a report states it.
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Scalar]:
     """Return the versions of Python, torch and transformers, the processor's model, and torch's thread count."""
     cuda = device.type == "cuda"
     return {

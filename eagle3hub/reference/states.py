@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -184,7 +183,7 @@ class Asked:
     temperature: float = 0.0
     responses: Sequence[Response] | None = None
     stated: bool = False
-    template: Mapping[str, Any] | None = None
+    template: Mapping[str, object] | None = None
 
 
 class SavedStates:
@@ -741,7 +740,7 @@ class _Tokenizing:
         return ChatTokenizer(load_tokenizer(self._target, at.path.resolve(), None), at.path.name)
 
     def chat(
-        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, object] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn."""
         return self._tokenizer.chat(text, before=before, template_options=template_options)

@@ -16,9 +16,10 @@ def build(kind: type[T], table: Mapping[str, Any], place: str) -> T:
     """Make the dataclass ``kind`` from a parsed table. Errors name ``place``: the file and the table in it.
 
     A field without a default is required. A field is a string, flag, number, ``Literal``, tuple, frozenset, mapping
-    with string keys, dataclass, a union of those, or ``Any``, which is not looked into. Raises ValueError, one
-    sentence with file and key, for a key that is not a field (it lists the fields), for a missing key, and for a value
-    of another type.
+    with string keys, dataclass, a union of those, ``object`` or ``Any``, which are not looked into.
+
+    Raises ValueError, one sentence with file and key, for a key that is not a field (it lists the fields), for a
+    missing key, and for a value of another type.
     """
     return kind(**_fields(kind, table, place))
 
@@ -49,7 +50,7 @@ def _shape(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _value(hint: Any, value: Any, place: str, key: str) -> Any:
-    if hint is Any:
+    if hint is Any or hint is object:
         return value
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):

@@ -325,6 +325,26 @@ def test_tables_say_what_was_measured(tmp_path: Path) -> None:
     assert charts(run_serving(ONE, Table())) == {}, "one concurrency is no line"
 
 
+def test_answers_that_speculation_changes_are_counted() -> None:
+    found = run_serving(plan(), Table())
+    same = (
+        "Answers with the same tokens as none: as-trained 36 of 36 (smoke, 1 at a time), 36 of 36 (smoke, 4 at a time)"
+    )
+    (line,) = (line for line in conditions(found) if line.startswith("Answers with the same tokens"))
+    assert line == f"{same}; ngram 36 of 36 (smoke, 1 at a time), 36 of 36 (smoke, 4 at a time)."
+    first, *others = found.cells
+    changed = replace(first, requests=(replace(first.requests[0], tokens_sha256="f" * 64), *first.requests[1:]))
+    (line,) = (
+        line for line in conditions(replace(found, cells=(changed, *others))) if "Answers with the same tokens" in line
+    )
+    assert "as-trained 35 of 36 (smoke, 1 at a time)" in line
+    assert line.endswith("`eagle3hub validate` judges a first difference by the target's own margin.")
+    sampled = [replace(cell, settings=replace(cell.settings, temperature=0.7)) for cell in found.cells]
+    assert not [one for one in conditions(replace(found, cells=tuple(sampled))) if "same tokens" in one]
+    lonely = replace(found, servers=tuple(one for one in found.servers if one.method != "none"))
+    assert not [one for one in conditions(lonely) if "same tokens" in one]
+
+
 def test_an_interval_that_says_nothing_is_not_printed() -> None:
     found = run_serving(ONE, Table())
     (one, *_) = found.comparisons

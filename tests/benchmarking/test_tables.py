@@ -264,6 +264,7 @@ def test_everything_is_written_and_linked(tmp_path: Path) -> None:
     assert all((tmp_path / link).is_file() and len(alt) > 100 for alt, link in links)
 
 
+@pytest.mark.slow
 def test_charts_show_the_measured_numbers() -> None:
     found = charts(measured(TWO))
     assert list(found) == [f"{k}-reference-T0" for k in ("tau-by-dataset", "rate-by-position", "tau-by-draft-tokens")]

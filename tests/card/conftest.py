@@ -20,7 +20,8 @@ from card_samples import EXAMPLE
 def example() -> Manifest:
     """The example release's manifest, with a Hub id for the prompts that its samples are measured on."""
     manifest = load_manifest(EXAMPLE)
-    return replace(manifest, release=replace(manifest.release, evaluated_on={"smoke": "owner/smoke"}))
+    ids = {name: f"owner/{name}" for name in ("smoke", "other-set")}
+    return replace(manifest, release=replace(manifest.release, evaluated_on=ids))
 
 
 @pytest.fixture

@@ -125,6 +125,7 @@ def benchmark(name: str) -> Benchmark:
     )
 
 
+@pytest.mark.slow
 def test_names_of_a_benchmark_and_of_its_charts(example: Manifest) -> None:
     cards = []
     for text in (HOSTILE, "harmless words"):

@@ -301,8 +301,8 @@ def test_untested_engines_say_so_and_need_their_patch(write: Write, tmp_path: Pa
 @pytest.mark.parametrize(
     ("style", "first", "last"),
     [
-        ("standard", "Serve", "Provenance"),
-        ("short", "Serve", "Citation"),
+        ("standard", "Results", "Provenance"),
+        ("short", "Results", "Citation"),
         ("model-card-plus-plus", "License", "Provenance"),
     ],
 )  # fmt: skip

@@ -194,6 +194,7 @@ def on_a_terminal(columns: int, folder: Path, *argv: object) -> list[str]:
     return re.sub(r"\x1b\[[0-9;]*m", "", printed.decode()).splitlines()
 
 
+@pytest.mark.slow
 def test_a_plain_head_fits_on_a_small_screen(tmp_path: Path):
     shutil.copytree(EXPORTERS / "specforge-sglang-plain" / "head", tmp_path / "head")
     shutil.copytree(EXPORTERS / "target", tmp_path / "target")
@@ -262,6 +263,7 @@ def test_nothing_here_imports_torch(example_head: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_no_module_takes_the_place_of_a_public_function():
     code = (
         "import eagle3hub, importlib, pkgutil\n"

@@ -125,6 +125,7 @@ def test_the_option_that_was_meant_is_named(argv: tuple[str, ...], says: str, cl
     assert (status, json.loads(out)["error"]["message"]) == (2, says)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_bash_completes_commands_and_options(tmp_path: Path):
     program = tmp_path / "eagle3hub"

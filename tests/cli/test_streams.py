@@ -95,6 +95,7 @@ def test_errors_that_cannot_be_written_leave_the_status(tmp_path: Path):
         assert status(argv(tmp_path), stderr=full) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoding",
     [

@@ -422,6 +422,7 @@ def test_a_signal_to_end_cleans_up(tmp_path: Path, number: signal.Signals, durin
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_said(tmp_path: Path):
     source = heads.specjax(tmp_path / "head")
     argv = (signal.SIGINT.value, "writing", "convert", source, tmp_path / "out", "--to", "specforge")

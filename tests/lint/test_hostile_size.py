@@ -45,6 +45,7 @@ def test_four_times_the_size_takes_about_four_times_as_long(unit: str):
     assert large < 10
 
 
+@pytest.mark.slow
 def test_no_more_entries_than_any_card_has_are_parsed():
     assert seconds("@article{a,\n" * 20_000) < 20
     text = "# A\n\n" + "```bibtex\n@misc{a, title={b}}\n```\n" * (MAX_ENTRIES + 5)

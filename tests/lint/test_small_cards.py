@@ -239,6 +239,31 @@ CARDS = {
         (("C418", "| Set", "was not read"),),
         ("C417",),
     ),
+    "an engine that the card installs in another version": Small(
+        "```bash\npip install vllm==0.10.1\nvllm serve Qwen/Qwen3-8B --what-that-version-had\n```\n"
+    ),
+    "the same target in another format": Small(
+        '```bash\nvllm serve Qwen/Qwen3-8B-FP8 --speculative-config \'{"model": "a/b", "method": "eagle3"}\'\n```\n',
+        never=("C508",),
+    ),
+    "a drafter of whole blocks": Small(
+        "## Results\n\nMeasured with K = 7.\n\n| Set | Acceptance length |\n|---|---|\n| GSM8K | 5.9 |\n\n```bash\n"
+        "sglang serve --model-path Qwen/Qwen3-8B --speculative-algorithm DSPARK --speculative-num-steps 1\n```\n",
+        never=("C501",),
+    ),
+    "what is counted, two paragraphs above": Small(
+        "## Draft acceptance\n\nThis table has the mean number of draft tokens accepted per target verification pass; the speedup "
+        "depends on more.\n\nAs others do, with six sets.\n\n| Set | A (block 9) | B (block 8) |\n|---|---|---|\n"
+        "| GQA | 4.14 | 9.77 |\n",
+        (("C201", "9.77", "K + 1 = 9"),),
+        ABSENT,
+    ),
+    "an engine in the head of a speed-up's column": Small(
+        "## Speed-up\n\n| Set | Speedup (SGLang) |\n|---|---|\n| GQA | 2.3x |\n", never=("C407",)
+    ),
+    "results that another card has": Small(
+        "See [`Liquid/LFM2.5-VL`](https://huggingface.co/Liquid/LFM2.5-VL) for acceptance benchmarks.\n"
+    ),
     "reports of one family": Small(
         "```bibtex\n@article{q3, title={Qwen3 Technical Report}, author={An Yang and others},\n"
         "  journal={arXiv preprint arXiv:2505.09388}, year={2025}}\n"
@@ -415,7 +440,14 @@ def test_recipes_and_readmes_are_no_heads_and_builds_are_said_to_be_unknown():
     recipe += "Serve recipe for the body. Draft: a draft model for Q.\n"
     assert "C003" in {f.code for f in lint_text(recipe)}
     assert [f.severity for f in lint_text("# A library\n\nIt serves models.\n") if f.code == "C610"] == ["info"]
-    for name in ("an engine's plug-in", "an engine from its sources"):
+    elsewhere = lint_text(HEAD + CARDS["results that another card has"].body)
+    assert [f.severity for f in elsewhere if f.code == "C417"] == ["info"]
+    builds = (
+        "an engine's plug-in",
+        "an engine from its sources",
+        "an engine that the card installs in another version",
+    )
+    for name in builds:
         found = [f for f in lint_text(HEAD + CARDS[name].body) if f.code == "C510"]
         assert [f.severity for f in found] == ["info"] and "whose names are not known" in found[0].message
     head_of_head = HEAD.replace("base_model: Qwen/Qwen3-8B", "base_model: nvidia/Llama-Eagle3")

@@ -78,6 +78,7 @@ def test_it_renders_as_transformers_does(template: str, variables: dict[str, Any
     assert render(template, TURN, variables) == expected
 
 
+@pytest.mark.slow
 def test_the_process_is_kept_and_made_anew_when_it_is_gone() -> None:
     render(PLAIN, TURN, {})
     process = chat._renderer._process

@@ -70,6 +70,7 @@ def test_a_bad_head_stops_it_before_anything_runs(project: Path, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
     edit(project, validate={"engine": "reference", "max_new_tokens": 12})
     document = yaml.safe_load((project / "release.yaml").read_text())

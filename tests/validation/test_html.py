@@ -14,7 +14,9 @@ from support import heads
 from validation import samples
 from validation.test_matrix import matrix_of
 
+from eagle3hub.charts import TEXT
 from eagle3hub.validation.matrix import Matrix
+from eagle3hub.validation.render import _charts_of_engines as charts_of
 from eagle3hub.validation.render import to_html
 from eagle3hub.validation.report import Report
 
@@ -160,10 +162,12 @@ def test_the_command_writes_it(cli: Cli, head: Path, tmp_path: Path) -> None:
     python.chmod(0o755)
     file, report = tmp_path / "report.html", tmp_path / "report.json"
     words = ("validate", head, "--target", target, "--engine", "vllm", "--engine-python", f"vllm={python}")
-    status, _, err = cli(*words, "--html", file, "--report", report)
+    status, out, err = cli(*words, "--html", file, "--report", report)
     assert status == 1, err
+    assert f"report    {report}\npage      {file}\n" in out, "every file that was written is named"
     assert file.read_text() == to_html(Report.from_json(json.loads(report.read_text())))
     assert "&lt;b&gt;last&lt;/b&gt; words" in file.read_text()
+    assert cli(*words, "--html", file)[1].endswith(f"\n\npage      {file}\n")
     status, _, err = cli(*words, "--html", tmp_path / "no" / "report.html")
     assert status == 3
     assert "cannot write" in err
@@ -187,8 +191,28 @@ def test_text_of_the_page_has_a_contrast_of_four_and_a_half_on_light_and_dark():
                 assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back, colors)
 
 
-def test_what_is_wide_scrolls_in_a_box_of_its_own():
-    """On a phone neither a table nor a chart makes the page wider than the screen."""
+def test_on_a_phone_tables_scroll_in_a_box_of_their_own_and_charts_stand_below_each_other():
+    """Neither makes the page wider than the screen, and a phone shows a chart at its own size."""
     style = (ROOT / "templates" / "report" / "style.css").read_text()
-    for box in (r"\.wide", "figure"):
-        assert re.search(rf"^{box} {{[^}}]*overflow-x: auto", style, re.MULTILINE)
+    assert re.search(r"^\.wide {[^}]*overflow-x: auto", style, re.MULTILINE)
+    assert re.search(r"^\.charts {[^}]*flex-wrap: wrap", style, re.MULTILINE)
+    assert "min-width: 0" in style and "svg { width: 100%; height: auto" in style
+    html = to_html(Report.from_json(samples.report()))
+    widths = re.findall(r'<svg [^>]*width="([0-9.]+)pt"', html)
+    assert len(widths) == 2
+    assert all(float(points) * 4 / 3 <= 360 for points in widths), "CSS pixels: 360 is a small phone"
+
+
+def test_the_text_of_a_chart_has_the_colour_of_the_page():
+    """A picture of its own needs a grey that is legible on white and on black; on a page there is a better one."""
+    html = to_html(Report.from_json(samples.report()))
+    assert TEXT not in html
+    assert "fill: currentColor" in html
+    (alone,) = {chart.svg.count(TEXT.encode()) > 0 for chart in charts_of(Report.from_json(samples.report()))}
+    assert alone
+
+
+def test_marks_have_a_word_for_those_who_do_not_see_them():
+    style = (ROOT / "templates" / "report" / "style.css").read_text()
+    assert 'content: "✓" / "pass:"' in style and 'content: "✗" / "fail:"' in style
+    assert '<span role="img" aria-label="pass">✓</span>' in to_html(Matrix.from_json(matrix_of()))

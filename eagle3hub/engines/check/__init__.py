@@ -61,7 +61,9 @@ def check_snippets(
 
 
 def check_recipe(
-    document: Mapping[str, Any], installed: Mapping[str, Path] | None = None, versions: Mapping[str, str] | None = None
+    document: Mapping[str, object],
+    installed: Mapping[str, Path] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Check a recipe as ``eagle3hub recipe --json`` prints it, or a report that holds recipes; see `check_markdown`.
 
@@ -99,7 +101,7 @@ _LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".py": "python", "
 """Files that are no Markdown, by suffix or name, and what they hold."""
 
 
-def _is_recipe(found: Any) -> TypeGuard[Mapping[str, Any]]:
+def _is_recipe(found: Any) -> TypeGuard[Mapping[str, object]]:
     """Whether an object is a recipe: it has the fields that `eagle3hub recipe` writes, with the right types."""
     if not isinstance(found, dict) or not isinstance(found.get("server_command"), str):
         return False
