@@ -339,11 +339,12 @@ def _serve(
     """Measure servers, print the results, and end."""
     from eagle3hub.benchmarking.serving.measure import serving
     from eagle3hub.benchmarking.serving.table import conditions, tables, write_all
+    from eagle3hub.benchmarking.session import RESULTS
     from eagle3hub.benchmarking.terminal import render_tables
 
     with progress(quiet=quiet) as say:
         results = serving(heads, target, options, asked, folder=output, resume=resume, progress=say)
-    written = write_all(results, output) if output is not None else []
+    written = [output / RESULTS, *write_all(results, output)] if output is not None else []
 
     def human(out: Console) -> None:
         render_tables(tables(results), conditions(results), out)

@@ -329,7 +329,8 @@ def validate(
         "engine_settings": settings,
     }
     target = target_of(head, target, quiet=quiet)
-    to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
+    kept = {"responses": save_responses, "states": save_hidden_states}
+    to = Destinations(report, html, write_acceptance_reference, as_json, quiet, kept)
     if on == "slurm":
         from eagle3hub.jobs import slurm
 

@@ -41,6 +41,7 @@ from eagle3hub.publishing import (
     sign_if_asked,
     upload,
 )
+from eagle3hub.publishing.secrets import require_scanner
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import Cache, interpreter
@@ -292,6 +293,7 @@ def release_head(
     if settings.sign is not None:
         check_key(settings.sign)
     if until == "publish":
+        require_scanner()
         check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
