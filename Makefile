@@ -20,7 +20,7 @@ ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
 # modules are compiled once, not again in each of the many processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-fast test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
+.PHONY: demo demo-fast pictures test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -28,6 +28,9 @@ demo: $(READY)  ## release the example head, publish it to a Hub on this machine
 
 demo-fast: $(READY)  ## release the example head without an engine: one layout, measured by the reference
 	$(BIN)/eagle3hub demo --fast --output build/demo-fast --force
+
+pictures: demo-fast  ## make the pictures of README.md anew, from what inspect prints and from the demo's card; needs Chromium
+	$(BIN)/python docs/pictures.py
 
 test: light engines  ## every test, those on the real engines included
 
@@ -64,8 +67,8 @@ exporters: $(READY)  ## make the exporters' heads anew, and let independent libr
 	done
 	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
 
-fast: $(READY)  ## the tests that need no engine and little time
-	$(LIGHT) -m "not engine and not exporters and not slow"
+fast: $(READY)  ## the tests that need no engine and little time; CONTRIBUTING.md says what is left out
+	$(LIGHT) --fast -m "not engine and not exporters"
 
 # what is imported is the wheel in dist/, in an environment of its own; the linters' tests need the linters
 TRIED := build/tried
@@ -77,7 +80,7 @@ wheel:  ## the tests of make fast, on the wheel that `make dist` made
 	$(TRIED)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		"$(WHEEL)[validate,sign]" coverage hypothesis pytest pytest-cov pytest-xdist
 	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest $(SPREAD) \
-		-m "not engine and not exporters and not slow" --ignore tests/workflows $(PYTEST_MORE)
+		--fast -m "not engine and not exporters" --ignore tests/workflows $(PYTEST_MORE)
 
 mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; takes hours
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray coverage
@@ -99,7 +102,7 @@ locked:  ## the packages, with digests, that a job of the release workflow with 
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check uv
 	printf 'hatchling>=1.27\n' | build/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
-		--python-platform x86_64-unknown-linux-gnu --extra charts --extra sign --no-annotate --custom-compile-command "make locked" \
+		--python-platform x86_64-unknown-linux-gnu --extra charts --extra publish --extra sign --no-annotate --custom-compile-command "make locked" \
 		--output-file .github/locked/publish.txt pyproject.toml -
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error

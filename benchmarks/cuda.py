@@ -4,8 +4,11 @@
 
 Finds vLLM and SGLang or installs them, runs the example head, and probes them. The head is replayed on the GPU, and
 run on vLLM's runners V2 and V1 and on SGLang: in every layout in float32; in `universal` at temperature 1, in
-bfloat16, and both; then in every layout in these, too. `--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows
-the steps.
+bfloat16, and both; then in every layout in these, too. Beside that vLLM and SGLang serve the head and its baselines
+under load, and vLLM counts on a busy server (benchmarks/busy.py), writes hidden states that are then replayed, is
+measured over lengths of prompts and several K, in bfloat16 against the reference, and with the target quantized. On
+three GPUs and more the target is also split over three; other steps then run side by side, one on each GPU.
+`--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows the steps.
 
 Each step is a command with a budget of its own, and its output is kept in WORK/logs. A step that fails, or does not
 end in time, is recorded, and the next one begins. Engines are installed while steps run that do not need them. Steps
@@ -33,6 +36,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from eagle3hub.benchmarking.serving.results import ServingResults, load_any_results
+from eagle3hub.benchmarking.table import tables
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines import engine_pythons
 from eagle3hub.engines.environments import environment_for
@@ -46,6 +51,8 @@ BEGIN, END = "<!-- written by benchmarks/cuda.py -->", "<!-- end of what benchma
 RUNNERS = {"vllm": {"V2": {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "V1": {"VLLM_USE_V2_MODEL_RUNNER": "0"}}}
 """Runners of an engine, with the variables that choose one."""
 
+_SPLIT = 3
+"""Devices over which the example's target is split: what its 9 heads and 3 KV heads divide by."""
 _ON_CPU = 3
 """How much longer a step may take in a rehearsal."""
 Status = Literal["done", "failed", "late", "skipped"]
@@ -59,8 +66,8 @@ class Step:
         name: a stable word. command: what is run, one after the other. seconds: its budget.
         env: variables added to the environment. needs: steps without which it says nothing.
         measures: exit statuses that are results, not failures. report: the file it writes, below WORK.
-        network: whether it runs beside the steps on the device.
-        shown: for the table: engine, runner, dtype, temperature.
+        network: whether it runs beside the steps on the device. devices: how many it needs.
+        shown: for the table: engine, runner, dtype, temperature. what: for the table, what was run.
     """
 
     name: str
@@ -71,7 +78,9 @@ class Step:
     measures: tuple[int, ...] = (0,)
     report: str | None = None
     network: bool = False
+    devices: int = 1
     shown: tuple[str, str, str, str] | None = None
+    what: str = "rounds"
 
     @property
     def key(self) -> str:
@@ -102,6 +111,12 @@ class Options:
     pythons: Mapping[str, str] = field(default_factory=dict)
     target: Path | None = None
     compared: bool = True
+    gpus: int = 1
+
+    @property
+    def target_folder(self) -> Path:
+        """Where the target is, or will be."""
+        return self.target or cache_dir() / "targets" / "smollm2-135m-instruct"
 
 
 # Plan
@@ -123,12 +138,16 @@ def plan(options: Options) -> list[Step]:
     runs = [(engine, runner) for engine in engines for runner in _runners(engine, options.device)]
     for engine, runner in runs:
         steps.append(_on(engine, runner, options, pythons, on, layouts=options.layouts, seconds=300))
+    for engine in ("vllm", "sglang"):
+        steps.append(_serving(engine, options, pythons[engine], on[engine]))
+    steps += _on_vllm(options, pythons["vllm"], on["vllm"])
     for engine in engines:
         steps.append(_probe(engine, options, pythons[engine], on[engine][len(needs) :]))
     for layouts, seconds in (("universal", 120), (options.layouts, 300)):
         for dtype, temperature in (("float32", 1), ("bfloat16", 0), ("bfloat16", 1)):
             for engine, runner in runs:
-                more = {"dtype": dtype, "temperature": temperature, "layouts": layouts, "seconds": seconds}
+                more: dict[str, Any] = {"dtype": dtype, "temperature": temperature}
+                more |= {"layouts": layouts, "seconds": seconds}
                 steps.append(_on(engine, runner, options, pythons, on, **more))
     return [replace(step, seconds=_ON_CPU * step.seconds) for step in steps] if options.device == "cpu" else steps
 
@@ -167,6 +186,135 @@ def _interpreter(engine: str, options: Options) -> tuple[str, Step | None]:
             (str(path), "-c", f"import {engine_module(engine)}"),
         )
     return str(path), None if ready else Step(f"install-{engine}", command, 600, network=True)
+
+
+def _serving(engine: str, options: Options, python: str, needs: tuple[str, ...]) -> Step:
+    """Speed and acceptance of the head and its baselines under load."""
+    more = ("--concurrency", "1,4,16", "--baseline", "none,ngram", "--runs", 2)
+    return _bench(f"serving-{engine}", engine, options, python, needs, 420, *more, what="speed under load")
+
+
+def _on_vllm(options: Options, python: str, needs: tuple[str, ...]) -> list[Step]:
+    """What is measured on vLLM alone, in order of importance."""
+    engine = ("--engine-python", f"vllm={python}")
+    on_device = ("--device", options.device, *engine)
+    target, states = options.target_folder, options.work / "states"
+    few = ("--num-prompts", options.num_prompts, "--max-new-tokens", options.max_new_tokens)
+
+    def replayed(name: str, devices: int) -> Step:
+        folder = states if devices == 1 else options.work / f"states-{devices}"
+        made = _cli("states", target, "--output", folder, *few, "--dtype", "float32", *on_device)
+        split = ("--tensor-parallel", str(devices))
+        read = _cli(
+            *("validate", HEAD, "--target", folder / "target", "--target-name", TARGET, "--hidden-states", folder),
+            *("--engine", "reference", "--layouts", "universal", *few, "--device", options.device),
+            *("--report", options.work / f"{name}.json"),
+        )
+        what = "replay of the states that vLLM wrote" + (f", tensor parallel {devices}" if devices > 1 else "")
+        shown, removed = ("vllm", "", "float32", "0"), ("rm", "-rf", str(folder))
+        return Step(
+            name,
+            (removed, (*made, *split), read),
+            240,
+            needs=needs,
+            measures=(0, 1),
+            report=f"{name}.json",
+            devices=devices,
+            shown=shown,
+            what=what,
+        )
+
+    script = (sys.executable, str(ROOT / "benchmarks" / "busy.py"), "--target", str(target), *on_device)
+    busy = Step(
+        "busy-vllm",
+        ((*script, "--num-prompts", str(8 * options.num_prompts), "--output", str(options.work / "busy-vllm.json")),),
+        300,
+        needs=needs,
+        report="busy-vllm.json",
+        shown=("vllm", "", "float32", "0"),
+        what="counters on a busy server",
+    )
+    compared = "reference,vllm" if options.compared else "vllm"
+    lossless = _validate(
+        "lossless-vllm-bfloat16",
+        compared,
+        replace(options, num_prompts=16, max_new_tokens=128),
+        *("--dtype", "bfloat16", *engine, "--run-anyway"),
+        seconds=180,
+        needs=needs,
+        shown=("vllm", "", "bfloat16", "0"),
+    )
+    lengths = "1k,2k,4k,8000" if options.device == "cuda" else "512,1k"
+    text = long_prompts(options.work / "long.jsonl")
+    context = ("--context", lengths, "--datasets", text, "--max-new-tokens", 32)
+    ks = ("--draft-tokens", "1,2,3,5", "--dtype", "bfloat16")
+    whole = options.work / "by-k-vllm"
+    quantized = ("--draft-tokens", "3", "--dtype", "bfloat16", "--engine-arg", "vllm.quantization=fp8")
+    steps = [
+        replayed("states-vllm", 1),
+        busy,
+        replace(lossless, what="texts against the reference, a first difference judged by the target's margin"),
+        _bench("context-vllm", compared, options, python, needs, 300, *context, what="acceptance over length"),
+        _bench("by-k-vllm", "vllm", options, python, needs, 300, *ks, what="the fastest K", dtype="bfloat16"),
+        _bench(
+            *("quantized-vllm", "vllm", options, python, (*needs, "by-k-vllm"), 180, *quantized),
+            *("--against", whole / "results.json"),
+            what="the target in FP8 against bfloat16",
+            dtype="bfloat16",
+        ),
+    ]
+    if options.gpus < _SPLIT and options.device == "cuda":
+        return steps
+    split = _validate(
+        f"vllm-tensor-parallel-{_SPLIT}",
+        compared,
+        options,
+        *(*engine, "--tensor-parallel", _SPLIT, "--run-anyway"),
+        seconds=240,
+        needs=needs,
+        shown=("vllm", "", "float32", "0"),
+    )
+    split = replace(split, devices=_SPLIT, what=f"rounds, tensor parallel {_SPLIT}")
+    return [*steps, split, replayed(f"states-vllm-tensor-parallel-{_SPLIT}", _SPLIT)]
+
+
+def _bench(
+    name: str,
+    engine: str,
+    options: Options,
+    python: str,
+    needs: tuple[str, ...],
+    seconds: int,
+    *more: object,
+    what: str,
+    dtype: str = "float32",
+) -> Step:
+    """A benchmark of the example head; its results are begun anew."""
+    folder = options.work / name
+    sets = () if "--datasets" in more else ("--datasets", "smoke", "--max-new-tokens", options.max_new_tokens)
+    prompts = ("--num-prompts", max(options.num_prompts, 16) if "--concurrency" in more else options.num_prompts)
+    command = _cli(
+        *("bench", f"head={HEAD}", "--target", options.target_folder, "--target-name", TARGET, "--engine", engine),
+        *("--device", options.device, "--engine-python", f"{engine.split(',')[-1]}={python}", "--run-anyway"),
+        *(*sets, *prompts, *more, "--output", folder),
+    )
+    shown = (engine.split(",")[-1], "", dtype, "0")
+    report, commands = f"{name}/results.json", (("rm", "-rf", str(folder)), command)
+    return Step(name, commands, seconds, needs=needs, measures=(0, 1), report=report, shown=shown, what=what)
+
+
+def long_prompts(file: Path) -> Path:
+    """A prompt set with text enough for long prompts: sections of this project's documentation."""
+    sections: list[str] = []
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        sections += [part for part in page.read_text(encoding="utf-8").split("\n## ") if len(part) > 1500]
+    rows = [
+        {"question_id": n, "category": "docs", "turns": [f"Summarize this:\n\n{part}"]}
+        for n, part in enumerate(sections)
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return file
 
 
 def _probe(engine: str, options: Options, python: str, needs: tuple[str, ...]) -> Step:
@@ -226,9 +374,19 @@ def _validate(
     shown: tuple[str, str, str, str] = ("reference", "", "float32", "0"),
 ) -> Step:
     report = f"{name}.json"
-    target = options.target or cache_dir() / "targets" / "smollm2-135m-instruct"
     command = _cli(
-        *("validate", HEAD, "--target", target, "--target-name", TARGET, "--engine", engine, "--layouts", layouts),
+        *(
+            "validate",
+            HEAD,
+            "--target",
+            options.target_folder,
+            "--target-name",
+            TARGET,
+            "--engine",
+            engine,
+            "--layouts",
+            layouts,
+        ),
         *("--device", options.device, "--num-prompts", options.num_prompts),
         *("--max-new-tokens", options.max_new_tokens, *more, "--report", options.work / report),
     )
@@ -244,8 +402,8 @@ _LIVE: set[subprocess.Popen[bytes]] = set()
 class Runner:
     """Runs steps, and keeps in ``work`` how they ended."""
 
-    def __init__(self, steps: Sequence[Step], work: Path, minutes: float) -> None:
-        self.steps, self.work, self.minutes = steps, work, minutes
+    def __init__(self, steps: Sequence[Step], work: Path, minutes: float, gpus: int = 1) -> None:
+        self.steps, self.work, self.minutes, self.gpus = steps, work, minutes, gpus
         self.ended: dict[str, Ended] = {}
         self._begun = time.monotonic()
         self._lock = threading.Lock()
@@ -264,27 +422,41 @@ class Runner:
         return self.minutes * 60 - (time.monotonic() - self._begun)
 
     def run(self) -> None:
-        """Run what is not done: steps of the network in a thread, the others one after the other."""
-        network = threading.Thread(target=self._one_by_one, args=([s for s in self.steps if s.network],), daemon=True)
+        """Run what is not done: steps of the network in a thread, the others one after the other on each GPU.
+
+        What needs several GPUs comes last, when all are free.
+        """
+        left = [step for step in self.steps if step.name not in self.ended]
+        single = [step for step in left if not step.network and step.devices == 1]
+        network = [step for step in left if step.network]
+        lanes = [(network, {}), *((single, self._lane(gpu)) for gpu in range(self.gpus))]
+        threads = [threading.Thread(target=self._one_by_one, args=lane, daemon=True) for lane in lanes]
         try:
-            network.start()
-            self._one_by_one([s for s in self.steps if not s.network])
-            network.join()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self._one_by_one([step for step in left if step.devices > 1], {})
         finally:
             for process in _LIVE.copy():
                 _end(process)
 
-    def _one_by_one(self, steps: Sequence[Step]) -> None:
-        waiting = [step for step in steps if step.name not in self.ended]
+    def _lane(self, gpu: int) -> dict[str, str]:
+        return {"CUDA_VISIBLE_DEVICES": str(gpu)} if self.gpus > 1 else {}
+
+    def _one_by_one(self, waiting: list[Step], lane: Mapping[str, str]) -> None:
+        """Take steps from a list, which other lanes share, until it is empty."""
         while waiting:
-            step = next((s for s in waiting if all(need in self.ended for need in s.needs)), None)
+            with self._lock:
+                step = next((s for s in waiting if all(need in self.ended for need in s.needs)), None)
+                if step is not None:
+                    waiting.remove(step)
             if step is None:
                 time.sleep(0.2)
                 continue
-            waiting.remove(step)
-            self._keep(step, self._end(step))
+            self._keep(step, self._end(step, lane))
 
-    def _end(self, step: Step) -> Ended:
+    def _end(self, step: Step, lane: Mapping[str, str]) -> Ended:
         lacking = [need for need in step.needs if self.ended[need].status != "done"]
         if lacking:
             return Ended("skipped", 0.0, f"{lacking[0]} is not done", step.key)
@@ -293,14 +465,14 @@ class Runner:
         self._say(f"{step.name}: begins (up to {step.seconds} s)")
         begun = time.monotonic()
         try:
-            status, why = self._commands(step, min(step.seconds, self.left))
+            status, why = self._commands(step, min(step.seconds, self.left), lane)
         except (OSError, ValueError, LookupError, TypeError) as error:  # a full disk, or a report of another form
             status, why = "failed", f"{type(error).__name__}: {error}"
         return Ended(status, round(time.monotonic() - begun, 1), why, step.key)
 
-    def _commands(self, step: Step, seconds: float) -> tuple[Status, str]:
+    def _commands(self, step: Step, seconds: float, lane: Mapping[str, str]) -> tuple[Status, str]:
         deadline = time.monotonic() + seconds
-        environment = os.environ | dict(step.env)
+        environment = os.environ | dict(step.env) | dict(lane)
         if step.report:
             (self.work / step.report).unlink(missing_ok=True)
         with (self.work / "logs" / f"{step.name}.log").open("wb") as log:
@@ -368,7 +540,46 @@ def _last_line(file: Path) -> str:
 
 def _finding(report: Path) -> str:
     document = json.loads(report.read_text(encoding="utf-8"))
+    if "equal_counters" in document:
+        return counted(document)
+    if "servers" in document or "against" in document or "heads" in document:
+        return benchmark(report)
     return results(document) if "cells" in document else outcomes(document)
+
+
+def counted(document: Mapping[str, Any]) -> str:
+    """Say what a busy server counted."""
+    return (
+        f"{document['equal_counters']} of {document['prompts']} counters and {document['equal_tokens']} token "
+        f"sequences are those of a run alone ({document['at_a_time']} at a time, {document['rounds']} rounds, "
+        f"{document['others']} foreign answers)"
+    )
+
+
+def benchmark(report: Path) -> str:
+    """Say what a benchmark found, in the words of its own tables."""
+    found = load_any_results(report)
+    if isinstance(found, ServingResults):
+        said = [
+            f"{one.concurrency} at a time: {one.tokens_per_second:.0f} tokens/s a request, {one.ratio:.2f}× {one.base}"
+            + ("" if one.ci95 is None else f" ({one.ci95[0]:.2f}–{one.ci95[1]:.2f})")
+            + f", {one.identical} of {one.prompts * one.runs} texts equal"
+            for one in found.comparisons
+        ]
+    else:
+        said = [note for table in tables(found) for note in table.notes if found.speeds]
+        said += [
+            f"{cell.engine}, {cell.prompts.name}, K = {cell.settings.draft_tokens}: τ "
+            f"{cell.acceptance.mean_acceptance_length:.3f}"
+            for cell in found.cells
+            if cell.acceptance
+        ]
+        said += [f"{one.engine} over length: {one.gate.verdict} ({one.gate.reason})" for one in found.contexts]
+        said += [f"loss: {one.gate.verdict} ({one.gate.reason})" for one in found.losses]
+    failed = [
+        f"{cell.verdict} ({' '.join(cell.reason.split())[:160]})" for cell in found.cells if cell.verdict != "pass"
+    ]
+    return f"{found.verdict}: " + "; ".join([*said, *dict.fromkeys(failed)])
 
 
 def results(document: Mapping[str, Any]) -> str:
@@ -398,8 +609,8 @@ def outcomes(document: Mapping[str, Any]) -> str:
 def table(steps: Sequence[Step], ended: Mapping[str, Ended], work: Path, device: str) -> str:
     """The text for docs/validated.md."""
     rows = [
-        "| engine | version | dtype | temperature | result | seconds |",
-        "|---|---|---|---|---|---|",
+        "| what | engine | version | dtype | temperature | result | seconds |",
+        "|---|---|---|---|---|---|---|",
         *(_row(step, ended[step.name], work) for step in steps if step.shown and _began(ended.get(step.name))),
     ]
     rest = {step.name: ended[step.name] for step in steps if not step.shown and step.name in ended}
@@ -422,15 +633,20 @@ def _row(step: Step, ended: Ended, work: Path) -> str:
     result = ended.why if ended.status == "done" else f"{ended.status}: {ended.why}"
     version = _version(work / step.report, engine) if ended.status == "done" else ""
     name = " ".join(word for word in (engine_title(engine) if engine != "reference" else "replay", runner) if word)
-    cells = (name, version, dtype, temperature, result.replace("|", "\\|"), f"{ended.seconds:.0f}")
+    cells = (step.what, name, version, dtype, temperature, result.replace("|", "\\|"), f"{ended.seconds:.0f}")
     return f"| {' | '.join(cells)} |"
 
 
 def _version(report: Path, engine: str) -> str:
     document = json.loads(report.read_text(encoding="utf-8"))
-    runs = [row["report"] for row in document["layouts"] if row["report"]]
-    found = {entry["version"] for run in runs for entry in run["engines"] if entry["engine"] == engine}
-    return ", ".join(sorted(found))
+    if "engine_version" in document:
+        return str(document["engine_version"])
+    if "layouts" not in document:
+        cells = [cell["engine"] for cell in document["cells"]]
+        return ", ".join(sorted({cell["version"] for cell in cells if cell["name"] == engine}))
+    entries = [one for row in document["layouts"] if row["report"] for one in row["report"]["engines"]]
+    states = {str(found["producer_version"]) for one in entries if (found := one.get("flags", {}).get("states"))}
+    return ", ".join(sorted(states or {one["version"] for one in entries if one["engine"] == engine}))
 
 
 def saved(page: str, text: str) -> str:
@@ -452,7 +668,19 @@ def machine(device: str) -> str:
     except (OSError, subprocess.SubprocessError):
         raise SystemExit("nvidia-smi finds no GPU here: rehearse with --device cpu") from None
     name, memory, driver = (part.strip() for part in found.splitlines()[0].split(","))
-    return f"one {name} ({memory}, driver {driver})"
+    count = len(found.split("\n")) - 1
+    return f"{'one' if count == 1 else count} {name} ({memory}, driver {driver})"
+
+
+def _gpus(device: str) -> int:
+    """How many GPUs there are, but for those that the environment hides."""
+    if device == "cpu":
+        return 1
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        return len(visible.split(","))
+    done = subprocess.run(["nvidia-smi", "--list-gpus"], stdout=subprocess.PIPE, text=True, check=False)
+    return max(1, len(done.stdout.splitlines()))
 
 
 def _compared(device: str) -> bool:
@@ -462,6 +690,18 @@ def _compared(device: str) -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _with_needs(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
+    by_name = {step.name: step for step in steps}
+    unknown = [name for name in wanted if name not in by_name]
+    if unknown:
+        raise SystemExit(f"there is no step {unknown[0]}: --list shows them")
+    kept = set(wanted)
+    for step in reversed(steps):
+        if step.name in kept:
+            kept |= set(step.needs)
+    return [step for step in steps if step.name in kept]
 
 
 def main() -> None:
@@ -474,6 +714,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--layouts", default="all", help="in float32 at temperature 0")
     parser.add_argument("--target", type=Path, help="folder of the target, if it is there")
+    parser.add_argument("--only", metavar="NAME,…", help="run only these steps, and those that they need")
     parser.add_argument("--list", action="store_true", help="show the steps, and run nothing")
     parser.add_argument("--save", type=Path, metavar="FILE", help="put the table into this page")
     given = parser.parse_args()
@@ -488,14 +729,17 @@ def main() -> None:
         pythons=engine_pythons(given.engine_python),
         target=given.target and given.target.absolute(),
         compared=_compared(given.device),
+        gpus=1 if given.list and given.device == "cpu" else _gpus(given.device),
     )
     steps = plan(options)
+    if given.only:
+        steps = _with_needs(steps, given.only.split(","))
     if given.list:
         for step in steps:
             print(f"{step.name:24} {step.seconds:4} s  {'; '.join(' '.join(command) for command in step.command)}")
         return
     device = machine(given.device)
-    runner = Runner(steps, options.work, options.minutes)
+    runner = Runner(steps, options.work, options.minutes, options.gpus)
     runner.run()
     text = table(steps, runner.ended, options.work, device)
     replace_file(options.work / "validated.md", text.encode())

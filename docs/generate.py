@@ -3,7 +3,8 @@
 Those of docs/layouts.md and README.md come from the codecs' contracts and eagle3hub/head/aux_defaults.toml, those of
 docs/lint.md from the rules, docs/cli.md from the commands themselves; how to install, in README.md and docs/index.md,
 from eagle3hub/system/installation.toml. The names of layouts in schemas/manifest.schema.json come from the registry,
-the numbers of engine versions, in pages about what is pinned, from eagle3hub/engines/data.
+the numbers of engine versions, in pages about what is pinned, from eagle3hub/engines/data. docs/json.md comes from
+schemas/; where one of these says ``x-copied-from``, that part is copied from another.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -44,7 +45,10 @@ LINT_PAGE = Path(__file__).parent / "lint.md"
 ENGINES_PAGE = Path(__file__).parent / "engines.md"
 CLI_PAGE = Path(__file__).parent / "cli.md"
 MANIFEST_PAGE = Path(__file__).parent / "manifest.md"
-MANIFEST_SCHEMA = Path(__file__).parent.parent / "schemas" / "manifest.schema.json"
+JSON_PAGE = Path(__file__).parent / "json.md"
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+MANIFEST_SCHEMA = SCHEMAS / "manifest.schema.json"
+IMPORTED_SCHEMA = SCHEMAS / "imported.schema.json"
 NO_RELEASE = [
     "",
     "There is no release on the package index yet, and the name `eagle3hub` may be anybody's there: nothing of this",
@@ -252,11 +256,76 @@ def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
+def filled_copies(text: str) -> str:
+    """A schema with each part that says ``x-copied-from`` as it is there: NAME#/$defs/PART, or NAME# for the whole.
+
+    So every schema stands alone, and each part is written in one place.
+    """
+    schema = json.loads(text)
+    for name, part in schema.get("$defs", {}).items():
+        if (source := part.get("x-copied-from")) is not None:
+            schema["$defs"][name] = {"x-copied-from": source, **_part(source)}
+    indent = len(text.split("\n")[1]) - len(text.split("\n")[1].lstrip())
+    return json.dumps(schema, indent=indent, ensure_ascii=False) + "\n"
+
+
+def _part(source: str) -> dict[str, Any]:
+    name, _, path = source.partition("#")
+    found: dict[str, Any] = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+    for step in path.split("/")[1:]:
+        found = found[step]
+    if path:
+        return found
+    kept = ("type", "additionalProperties", "required", "properties")
+    whole = {"description": f"{found['title']}.", **{key: found[key] for key in kept}}
+    whole["required"] = [key for key in found["required"] if key != "schema"]
+    whole["properties"] = {key: field for key, field in found["properties"].items() if key != "schema"}
+    return whole
+
+
+def filled_json(page: str, schemas: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """docs/json.md with the documents of every command and the fields of each."""
+    known = schemas or {f.name.partition(".")[0]: json.loads(f.read_text()) for f in sorted(SCHEMAS.iterdir())}
+    printed = {name: schema for name, schema in known.items() if "x-commands" in schema or name == "progress"}
+    rows = []
+    for command, _ in [("eagle3hub", None), *commands(typer.main.get_command(build()))]:
+        links = [f"[`{name}`](#{name})" for name, schema in printed.items() if command in schema.get("x-commands", ())]
+        if links:
+            rows.append([f"`{command}`" if command != "eagle3hub" else "any, if it fails", ", ".join(links)])
+    lines = []
+    for name, schema in printed.items():
+        lines += [
+            f"## {name}",
+            "",
+            f"{schema['title']}: `schemas/{name}.schema.json`. {schema.get('description', '')}",
+        ]
+        lines[-1] = lines[-1].rstrip()
+        lines += ["", *_documented(schema), ""]
+        for part, inner in schema.get("$defs", {}).items():
+            if "x-copied-from" not in inner and "properties" in inner:
+                lines += [f"### {name}: {part}", "", inner.get("description", ""), "", *_documented(inner), ""]
+            elif (source := inner.get("x-copied-from", "")).split("#")[0] in printed:
+                whole, _, inside = source.partition("#")
+                anchor = f"{whole}-{inside.rpartition('/')[2]}".rstrip("-")
+                lines += [f"`{part}` is as in [{whole}](#{anchor}).", ""]
+    return _filled(page, {"documents": _table(["command", "documents"], rows), "fields": lines[:-1]})
+
+
+def _documented(schema: Mapping[str, Any]) -> list[str]:
+    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(schema, "")]
+    return _table(["field", "holds", "meaning"], rows)
+
+
 def filled_manifest(page: str, schema: Mapping[str, Any] | None = None) -> str:
-    """The page of the manifest with a row for every field of its schema."""
+    """The page of the manifest with a row for every field of its schema, and of that of imported measurements."""
     whole = json.loads(MANIFEST_SCHEMA.read_text()) if schema is None else schema
-    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(whole, "")]
-    return _filled(page, {"manifest": _table(["field", "allowed", "meaning"], rows)})
+    imported = json.loads(IMPORTED_SCHEMA.read_text())
+    return _filled(page, {"manifest": _table_of_fields(whole), "imported": _table_of_fields(imported)})
+
+
+def _table_of_fields(schema: Mapping[str, Any]) -> list[str]:
+    rows = [[name, _allowed(field), field.get("description", "")] for name, field in _fields(schema, "")]
+    return _table(["field", "allowed", "meaning"], rows)
 
 
 def _fields(schema: Mapping[str, Any], parent: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -266,18 +335,28 @@ def _fields(schema: Mapping[str, Any], parent: str) -> Iterator[tuple[str, Mappi
         yield f"**`{path}`**" if name in schema.get("required", ()) else f"`{path}`", field
         yield from _fields(field, f"{path}.")
         yield from _fields(field.get("items", {}), f"{path}[].")
+        if isinstance(field.get("additionalProperties"), dict):
+            yield from _fields(field["additionalProperties"], f"{path}.NAME.")
 
 
 def _allowed(field: Mapping[str, Any]) -> str:
     """Return what a field may hold, in the words of its errors."""
     if "x-allowed" in field:
         return str(field["x-allowed"])
+    if "const" in field:
+        return f"`{json.dumps(field['const'])}`"
     if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    named = {"object": "a mapping", "array": "a list", "string": "text"}
+        return ", ".join(f"`{value}`" if value is not None else "null" for value in field["enum"])
+    if "$ref" in field:
+        return field["$ref"].rpartition("/")[2]
+    if "anyOf" in field:
+        return " or ".join(_allowed(one) for one in field["anyOf"])
+    named = {"object": "a mapping", "array": "a list", "string": "text", "boolean": "true or false"}
     named |= {"integer": "a whole number", "number": "a number"}
-    types = [field["type"]] if isinstance(field.get("type"), str) else field.get("type", ["string"])
-    return " or ".join(named.get(one, "true or false") for one in types)
+    if "$ref" in field.get("items", {}):
+        named["array"] = f"a list of {_allowed(field['items'])}"
+    types = [field["type"]] if isinstance(field.get("type"), str) else field.get("type", ())
+    return " or ".join(named.get(one, one) for one in types) or "anything"
 
 
 def pinned(page: str) -> str:
@@ -411,11 +490,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         (ENGINES_PAGE, filled_engines),
         (CLI_PAGE, filled_cli),
         (MANIFEST_PAGE, filled_manifest),
+        (JSON_PAGE, filled_json),
         (PUBLISHED_PAGE, filled_published),
         *start,
     ]
     numbers = [*((page, pinned) for page in PINNED_PAGES), *((page, spelled) for page in CARDS)]
-    for path, fill in ((MANIFEST_SCHEMA, filled_schema), *pages, *numbers):
+    copies = [(path, filled_copies) for path in sorted(SCHEMAS.iterdir()) if "x-copied-from" in path.read_text()]
+    for path, fill in ((MANIFEST_SCHEMA, filled_schema), *copies, *pages, *numbers):
         page = path.read_text()
         fresh = fill(page)
         if not options.check:

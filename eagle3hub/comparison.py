@@ -548,7 +548,7 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
             found.append(Spelling(f"config.json ({shown})", *sides))
 
 
-def _quantization_files(head: Head) -> dict[str, Any]:
+def _quantization_files(head: Head) -> dict[str, object]:
     """Return how the weights are quantized, keyed by the config key or the file that states it."""
     found = {"quantization_config": head.config.get("quantization_config")}
     for name, raw in head.side_files.items():
@@ -595,20 +595,20 @@ def _in_json(taps: tuple[Tap, ...] | None) -> list[int | str] | None:
     return None if taps is None else [t if isinstance(t, int) else t.value for t in taps]
 
 
-def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _fields(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """Compare field by field: both values, and whether they are equal."""
     names = [*a, *(k for k in b if k not in a)]
     return {n: {"a": a.get(n), "b": b.get(n), "equal": a.get(n) == b.get(n)} for n in names}
 
 
-def _sizes(head: Head) -> dict[str, Any]:
+def _sizes(head: Head) -> dict[str, object]:
     """The sizes of a head by name; those of MLA attention as ``mla.kv_lora_rank`` and so on."""
     sizes = head.dims.to_json()
     latent = sizes.pop("mla", {})
     return sizes | {f"mla.{name}": size for name, size in latent.items()}
 
 
-def _summary(head: Head) -> dict[str, Any]:
+def _summary(head: Head) -> dict[str, object]:
     return {
         "source": head.source,
         "layout": head.layout,

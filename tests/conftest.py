@@ -8,14 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from support import heads, raised
+from support import documents, heads, raised, sampling
 
 from eagle3hub.cli.app import run
 
 NOTES = "EAGLE3HUB_RAISED"
 """The variable that names the folder in which every process of a run leaves the places where it saw errors made."""
 
-LEFT = pytest.StashKey[tuple[raised.Place, ...]]()
+LEFT = pytest.StashKey[list[str]]()
+
+COSTS = "processor seconds"
+STARTED: list[float] = []
+"""The processor seconds used before the test that runs now."""
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 
@@ -24,14 +28,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-error", action="store_true", help="fail where a place that makes an error was not reached"
     )
+    parser.addoption(
+        "--fast", action="store_true", help="leave out slow tests and most cases of products, try few random inputs"
+    )
+    parser.addoption(
+        "--costs", type=int, metavar="N", help="print the N tests that took most processor time, and the sum of all"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    sampling.load(fast=config.getoption("--fast"))
+    if config.getoption("--fast"):
+        chosen = config.option.markexpr
+        config.option.markexpr = f"({chosen}) and not slow" if chosen else "not slow"
     if config.getoption("--every-error") and NOTES not in os.environ:
         os.environ[NOTES] = tempfile.mkdtemp(prefix="raised-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(NOTES)))
     if NOTES in os.environ:
         raised.watch(Path(os.environ[NOTES]))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        left = sampling.left_out(items)
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+
+
+def processor_seconds() -> float:
+    """Of this process and of those it has waited for: about the same on a busy machine, unlike a duration."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logstart(nodeid: str) -> None:
+    STARTED.append(processor_seconds())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.when == "teardown":
+        item.user_properties.append((COSTS, processor_seconds() - STARTED.pop()))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,15 +83,34 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("--every-error") and not hasattr(session.config, "workerinput"):
-        left = raised.missed(raised.reached(Path(os.environ[NOTES])))
+        notes = Path(os.environ[NOTES])
+        left = [f"no test makes the error of eagle3hub/{place}" for place in raised.missed(raised.reached(notes))]
+        left += [f"no test prints the document of schemas/{name}.schema.json" for name in documents.unseen(notes)]
         session.config.stash[LEFT] = left
         if left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for place in config.stash.get(LEFT, ()):
-        terminalreporter.write_line(f"no test makes the error of eagle3hub/{place}")
+    for line in config.stash.get(LEFT, ()):
+        terminalreporter.write_line(line)
+    if number := config.getoption("--costs"):
+        costs = {r.nodeid: seconds for r in terminalreporter.getreports("") if (seconds := _costs(r)) is not None}
+        terminalreporter.section(f"{len(costs)} tests took {sum(costs.values()):.1f} seconds of processor time")
+        for name in sorted(costs, key=costs.__getitem__, reverse=True)[:number]:
+            terminalreporter.write_line(f"{costs[name]:6.2f} s  {name}")
+
+
+def _costs(report: pytest.TestReport) -> float | None:
+    return next((value for name, value in report.user_properties if name == COSTS), None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def held_documents() -> Iterator[None]:
+    """Every document that a command prints in the tests' own process fits its schema."""
+    with pytest.MonkeyPatch.context() as patch:
+        documents.watch(patch, Path(os.environ[NOTES]) if NOTES in os.environ else None)
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from support import heads
+from support.sampling import examples
 
 from eagle3hub import compare
 from eagle3hub.checkpoint.safetensors import read_header
@@ -294,7 +295,7 @@ def test_small_floats_are_decoded_as_torch_does(tmp_path: Path, dtype: str):
     assert (found.status, found.differing, found.max_abs, found.nonfinite) == ("equal-values", 0, 0.0, 0)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(1.2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     one=st.sampled_from(sorted(DTYPES)),
     two=st.sampled_from(sorted(DTYPES)),

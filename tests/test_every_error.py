@@ -21,6 +21,7 @@ def codes_in(path: str) -> set[str | None]:
     return {place.code for place in raised.places() if place.path == path}
 
 
+@pytest.mark.slow
 def test_places_are_found_however_an_error_is_spelled() -> None:
     found = raised.places()
     assert len(found) > 600
@@ -34,6 +35,7 @@ def test_places_are_found_however_an_error_is_spelled() -> None:
     assert None in codes_in("validation/options.py"), "an error without a code of its own"
 
 
+@pytest.mark.slow
 def test_a_place_is_reached_by_any_of_its_lines_and_by_no_other() -> None:
     found = raised.places()
     assert raised.missed(set()) == found
@@ -43,9 +45,10 @@ def test_a_place_is_reached_by_any_of_its_lines_and_by_no_other() -> None:
     assert one in raised.missed(outside)
 
 
+@pytest.mark.slow
 def test_a_run_that_leaves_errors_out_fails_and_names_them(tmp_path: Path) -> None:
     env = {**os.environ, "EAGLE3HUB_RAISED": str(tmp_path)}
-    files = ["tests/test_vocab.py", "tests/checkpoint/test_pickles.py"]
+    files = ["tests/head/test_vocab.py", "tests/checkpoint/test_pickles.py"]
     argv = ["-q", "-p", "no:cacheprovider", "--every-error", *files, "-k", "own_word or damaged_pickle_never"]
     run = subprocess.run([sys.executable, "-m", "pytest", *argv], cwd=ROOT, env=env, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr

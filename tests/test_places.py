@@ -31,6 +31,7 @@ IMPORTED = REPORT / "imported"
 FILES = {
     "validate": ("report", "html", "write_acceptance_reference", "save_responses"),
     "jobs collect": ("report", "html"),
+    "compare-reports": ("html",),
     "card write": ("output",),
     "card init": ("output",),
     "card import": ("output",),
@@ -65,6 +66,7 @@ READ = {
     "engines check": ("file",),
     "engines probe": ("python",),
     "inspect": ("contract",),
+    "compare-reports": ("a", "b"),
 }
 """Options and arguments that name what is read."""
 _WRITES = re.compile(r"^output|report|html|save|write|summary|destination")
@@ -226,6 +228,7 @@ def commands(agreed: Path, option: str, place: Path) -> list[object]:
             flag,
             place,
         ],
+        "compare-reports": ["compare-reports", *[agreed / "reports" / "one.json"] * 2, flag, place],
         "profile": ["profile", IMPORTED / "speculation_profile.json", flag, place],
         "card import": ["card", "import", IMPORTED / "specbench_results.json", "--measured-by", "us", flag, place],
         "release": ["release", agreed / "release.yaml", "--until", "convert", flag, place, "-q"],
@@ -274,6 +277,7 @@ def test_a_refusal_comes_before_the_work(agreed: Path, tmp_path: Path, cli: Cli,
         assert json.loads(out)["error"]["code"] == "output-not-a-file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 def test_standard_output_is_written_to(agreed: Path, tmp_path: Path, name: str):
     """In a file, a pipe and with a link of one's own: what was there before stays, and so does what comes after."""
@@ -291,6 +295,7 @@ def test_standard_output_is_written_to(agreed: Path, tmp_path: Path, name: str):
     assert (tmp_path / "file").read_text() == f"before\n{piped.stdout}"
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_written_to_stays(agreed: Path, tmp_path: Path):
     path = tmp_path / "out.md"
     path.write_text("old")

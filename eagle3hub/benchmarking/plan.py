@@ -369,11 +369,11 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
 
     Raises UsageError for impossible lists and names, and whatever reading heads, target and prompts raises.
     """
-    drafts = listed("--draft-tokens", options.draft_tokens, int, "whole numbers")
-    temperatures = listed("--temperature", options.temperature, float, "numbers")
-    engines = listed("--engine", options.engine, str, "names")
+    drafts = parse_list("--draft-tokens", options.draft_tokens, int, "whole numbers")
+    temperatures = parse_list("--temperature", options.temperature, float, "numbers")
+    engines = parse_list("--engine", options.engine, str, "names")
     engines += [name for name in options.endpoints if name not in engines]
-    names = listed("--datasets", options.datasets, str, "names or files")
+    names = parse_list("--datasets", options.datasets, str, "names or files")
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
     prompts = [
@@ -421,7 +421,7 @@ def refuse_uneven(plan: BenchPlan) -> None:
         )
 
 
-def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
+def parse_list(option: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
     """Read ``"3,5,7"`` as ``[3, 5, 7]``; UsageError (``usage-bench``) for an empty item or one of another kind."""
     out = []
     for part in text.split(","):
@@ -462,7 +462,7 @@ def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHe
     return BenchHead(name, str(checkpoint.folder), head.layout, digest, head.max_position_embeddings)
 
 
-def listing() -> list[dict[str, Any]]:
+def listing() -> list[dict[str, object]]:
     """Return the data sets that can be fetched, as plain data."""
     return [
         {

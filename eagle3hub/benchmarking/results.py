@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eagle3hub._version import __version__
 from eagle3hub.benchmarking.plan import BenchPlan, Cell, CellSettings
 from eagle3hub.benchmarking.run import CellResult, Throughput
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import Verdict, worst_verdict
+from eagle3hub.engines.base import Scalar, Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import (
     Acceptance,
@@ -31,16 +31,18 @@ from eagle3hub.metrics import (
     paired,
     speed_by_draft_tokens,
 )
-from eagle3hub.metrics.estimate import Interval, interval, listed
+from eagle3hub.metrics.estimate import Interval, interval_from_json, interval_to_json
 from eagle3hub.prompts import Context, PromptSet
+from eagle3hub.system import html
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import Gate, collapse, loss, over_context
-from eagle3hub.validation.report import MeasuredTarget
+from eagle3hub.validation.report import MeasuredTarget, in_words
 
 SCHEMA_NAME = "eagle3hub/bench/1"
 MAX_BYTES = 256 << 20
+Paired = TypeVar("Paired", bound="PairedComparison")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class CellRecord:
     head: str
     engine: str
     engine_version: str
-    environment: Mapping[str, str | int | float | bool | None]
+    environment: Mapping[str, Scalar]
     prompts: CellPrompts
     settings: CellSettings
     verdict: Verdict
@@ -195,7 +197,22 @@ class CellRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedComparison:
+    """How one measurement compares with another over the same prompts: numbers, and ``ci95``, an interval or None."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as an item of ``comparisons``."""
+        document = asdict(self)
+        return {**document, "ci95": interval_to_json(document["ci95"])}
+
+    @classmethod
+    def from_json(cls: type[Paired], data: Mapping[str, Any]) -> Paired:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "ci95": interval_from_json(data["ci95"])})
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptanceComparison(PairedComparison):
     """The comparison of another head with the base: the same prompts, settings and engine.
 
     Attributes:
@@ -218,15 +235,6 @@ class Comparison:
     relative_percent: float
     ci95: Interval | None
     identical: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the comparison as an item of ``comparisons``."""
-        return {**asdict(self), "ci95": listed(self.ci95)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Comparison:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "ci95": interval(data["ci95"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +262,7 @@ class ContextCurve:
             {
                 "tokens": tokens,
                 "mean_acceptance_length": found.mean_acceptance_length,
-                "ci95": listed(found.ci95),
+                "ci95": interval_to_json(found.ci95),
                 "prompts": found.prompts,
             }
             for tokens, found in zip(self.lengths, self.acceptance, strict=True)
@@ -359,7 +367,7 @@ class Results:
     base: str
     cells_planned: int
     cells: tuple[CellRecord, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[AcceptanceComparison, ...]
     against: Against | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -379,6 +387,25 @@ class Results:
             **({} if self.against is None else {"against": self.against.to_json()}),
             **({} if self.against is None else {"losses": [one.to_json() for one in self.losses]}),
         }
+
+    def _repr_html_(self) -> str:
+        measured = [
+            (
+                cell.head,
+                cell.prompts.name,
+                cell.engine,
+                str(cell.settings.draft_tokens),
+                f"{cell.settings.temperature:g}",
+                html.Cell(cell.verdict, cell.verdict),
+                "–" if cell.acceptance is None else in_words(cell.acceptance),
+            )
+            for cell in self.cells
+        ]
+        return html.panel(
+            html.Cell(f"{self.target.name}: {self.verdict}", self.verdict),
+            html.rows(measured, ("head", "data set", "engine", "K", "temperature", "verdict", "τ")),
+            subtitle=f"{len(self.cells)} of {self.cells_planned} measurements",
+        )
 
     @property
     def contexts(self) -> list[ContextCurve]:
@@ -417,7 +444,7 @@ class Results:
             base=document["base"],
             cells_planned=document["cells_planned"],
             cells=cells,
-            comparisons=tuple(Comparison.from_json(one) for one in document["comparisons"]),
+            comparisons=tuple(AcceptanceComparison.from_json(one) for one in document["comparisons"]),
             against=None if earlier is None else Against.from_json(earlier),
         )
         _check_numbers(found, name)
@@ -537,7 +564,7 @@ def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
     )
 
 
-def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
+def comparisons(cells: Sequence[CellRecord], base: str) -> list[AcceptanceComparison]:
     """Compare every other head with the base, wherever both ran the same prompts under the same conditions."""
     bases = {_conditions(cell): cell for cell in cells if cell.head == base and cell.acceptance}
     out = []
@@ -547,7 +574,7 @@ def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
             continue
         found = paired(cell.counts, against.counts)
         out.append(
-            Comparison(
+            AcceptanceComparison(
                 dataset=cell.prompts.name,
                 draft_tokens=cell.settings.draft_tokens,
                 temperature=cell.settings.temperature,
@@ -685,5 +712,5 @@ def _conditions(cell: CellRecord) -> tuple[str, str, str, CellSettings]:
     return cell.engine, cell.engine_version, cell.prompts.sha256, cell.settings
 
 
-def _json(acceptance: Acceptance | None) -> dict[str, Any] | None:
+def _json(acceptance: Acceptance | None) -> dict[str, object] | None:
     return None if acceptance is None else acceptance.to_json()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from eagle3hub.benchmarking.plan import BenchPlan, Cell, CellGroup
-from eagle3hub.engines.base import Verdict
+from eagle3hub.engines.base import Scalar, Verdict
 from eagle3hub.errors import UnavailableError
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress, silent
@@ -66,7 +66,7 @@ class CellResult:
     verdict: Verdict
     reason: str
     prompts: tuple[PromptCounts, ...] = ()
-    environment: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    environment: Mapping[str, Scalar] = field(default_factory=dict)
     throughput: Throughput | None = None
     seconds: float = 0.0
 

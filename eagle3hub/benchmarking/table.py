@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eagle3hub.benchmarking.results import CellPrompts, CellRecord, Comparison, Results
+from eagle3hub.benchmarking.results import AcceptanceComparison, CellPrompts, CellRecord, Results
 from eagle3hub.benchmarking.run import Throughput
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.options import settings_in_words
@@ -152,7 +152,7 @@ class _View:
     def cell(self, place: tuple[str, float, int], head: str) -> CellRecord | None:
         return next((c for c in self.cells if _place(c) == place and c.head == head), None)
 
-    def comparison(self, place: tuple[str, float, int], head: str) -> Comparison | None:
+    def comparison(self, place: tuple[str, float, int], head: str) -> AcceptanceComparison | None:
         wanted = (self.engine, *place, head)
         return next((c for c in self.results.comparisons if _compared(c) == wanted), None)
 
@@ -161,7 +161,7 @@ def _place(cell: CellRecord) -> tuple[str, float, int]:
     return cell.prompts.name, cell.settings.temperature, cell.settings.draft_tokens
 
 
-def _compared(one: Comparison) -> tuple[str, str, float, int, str]:
+def _compared(one: AcceptanceComparison) -> tuple[str, str, float, int, str]:
     return one.engine, one.dataset, one.temperature, one.draft_tokens, one.other
 
 
@@ -412,13 +412,13 @@ def _tau(of: Acceptance | CategoryAcceptance | None) -> str:
     return f"{of.mean_acceptance_length:.2f} ({low:.2f}–{high:.2f})"
 
 
-def _relative(one: Comparison | None) -> str:
+def _relative(one: AcceptanceComparison | None) -> str:
     if one is None:
         return _NOTHING
     return f"{_signed(one.relative_percent, '.1f')} %" + (NOISE if _is_noise(one) else "")
 
 
-def _is_noise(one: Comparison) -> bool:
+def _is_noise(one: AcceptanceComparison) -> bool:
     return one.ci95 is None or one.ci95[0] <= 0 <= one.ci95[1]
 
 

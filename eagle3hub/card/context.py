@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.card import bibliography, imported, markdown, metadata, recipes, results, vocabulary
@@ -326,7 +325,7 @@ NOTHING_ELSE = Shown()
 
 def build(
     manifest: Manifest, reports: Sequence[Report], runs: Sequence[Run], head: Head | None, shown: Shown = NOTHING_ELSE
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Build the render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
     Without a head ``architecture`` is None, and ``described`` holds what the manifest says about it.
@@ -365,6 +364,7 @@ def build(
         "warning": headline(reports, views, faults),
         "has_head": 1 if head else 0,
         "imported": imported.tables(manifest.imported),
+        "reported": [] if any(v.run.passed for v in main) else imported.headlines(manifest.imported),
         "benchmarks": bench.views(benchmarks),
         "pictures": list(shown.pictures),
         "recipes": list(tested.recipes),

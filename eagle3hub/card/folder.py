@@ -59,7 +59,7 @@ _ROOT = "."
 
 
 def public_form(
-    path: str | Path, *, publish: Mapping[str, Any], benchmarks: int = 0, weights_digest: str | None = None
+    path: str | Path, *, publish: Mapping[str, object], benchmarks: int = 0, weights_digest: str | None = None
 ) -> dict[str, bytes]:
     """Return the public form of a manifest (``release.yaml`` or ``release.yaml#NAME``) and of the files it includes.
 
@@ -138,7 +138,7 @@ def _dumper() -> type[yaml.SafeDumper]:
     import yaml
 
     class CoreDumper(yaml.SafeDumper):
-        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+        yaml_implicit_resolvers: dict[str, object] = {}  # noqa: RUF012
 
         def ignore_aliases(self, data: Any) -> bool:
             return True
@@ -380,7 +380,7 @@ def _original(record: Mapping[str, Any]) -> set[str]:
     return {digest} if digest else set()
 
 
-def _tree(record: Mapping[str, Any]) -> SourceTree | None:
+def _tree(record: Mapping[str, object]) -> SourceTree | None:
     found = record.get("release")
     if not isinstance(found, dict) or not isinstance(found.get("commit"), str):
         return None

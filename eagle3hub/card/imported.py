@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from eagle3hub.errors import ManifestError
 from eagle3hub.system import resources
-from eagle3hub.system.documents import Document, Location, hold_to_schema, read_yaml
+from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
 
 # Files that a manifest includes by pattern.
 
@@ -104,17 +104,22 @@ LENGTH = "acceptance_length"
 Metric = Literal[
     "acceptance_length",
     "throughput",
+    "speedup",
+    "latency",
     "marginal_acceptance_rate",
     "conditional_acceptance_rate",
     "training_agreement",
 ]
 RATES = ("marginal_acceptance_rate", "conditional_acceptance_rate", "training_agreement")
 """Metrics whose values are percentages."""
-_CONDITIONS = (
-    "engine", "engine_version", "hardware", "dtype", "draft_tokens", "temperature", "prompts", "concurrency",
-    "max_new_tokens", "runs", "estimator", "baseline",
-)  # fmt: skip
-_OF_ROWS = ("draft_tokens", "temperature", "prompts")
+_LABELS = {
+    "engine": "Engine", "engine_version": "Version", "hardware": "Hardware", "dtype": "Format",
+    "tensor_parallel": "TP", "mode": "Mode", "draft_tokens": "K", "temperature": "T", "top_k": "Top-k",
+    "top_p": "Top-p", "prompts": "Prompts", "concurrency": "Requests at a time", "context": "Prompt tokens",
+    "max_new_tokens": "New tokens",
+}  # fmt: skip
+"""Conditions that may differ from row to row, and the heads of their columns."""
+_CONDITIONS = (*_LABELS, "runs", "estimator", "baseline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +159,25 @@ class Source:
 class Row:
     """One row: this head's value with its interval (None: not reported), and the others' values by name.
 
-    ``conditions`` are the table's, replaced by the row's own where it has some.
+    ``columns`` are further numbers of this head, by the table's columns. ``conditions`` are the table's, replaced by
+    the row's own where it has some.
     """
 
     name: str
     value: Value
     interval: tuple[Value, Value] | None
     others: Mapping[str, Value]
+    columns: Mapping[str, Value]
     conditions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Further numbers of this head: the heading, what they are, and the unit of a throughput or a latency."""
+
+    name: str
+    metric: Metric
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +194,20 @@ class ImportedTable:
     note: str
     source: Source
     conditions: Mapping[str, str]
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Conditions that differ between rows, in the order of their columns."""
+        return tuple(key for key in _LABELS if len({row.conditions.get(key) for row in self.rows}) > 1)
+
+    def of(self, metric: str) -> tuple[tuple[Row, Value], ...]:
+        """Return this head's numbers of a metric and their rows: the values, or the first column of them."""
+        if self.metric == metric:
+            return tuple((row, row.value) for row in self.rows)
+        named = next((column.name for column in self.columns if column.metric == metric), None)
+        return tuple((row, row.columns[named]) for row in self.rows if named in row.columns) if named else ()
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -224,7 +253,18 @@ def read_imported_document(path: Path) -> Document:
 
 def _measurement(document: Document, at: Location, data: Mapping[str, Any], source: Source) -> ImportedTable:
     shared = _conditions(document, at, data, _CONDITIONS)
-    rows = tuple(_row(document, (*at, "rows", i), data, row, shared) for i, row in enumerate(data["rows"]))
+    columns = tuple(Column(**column) for column in data.get("columns", ()))
+    for i, column in enumerate(columns):
+        if column.name in [earlier.name for earlier in columns[:i]]:
+            raise document.error((*at, "columns", i), f"two columns are called {column.name!r}", "name each once")
+    rows = tuple(_row(document, (*at, "rows", i), data, columns, shared) for i in range(len(data["rows"])))
+    for i, row in enumerate(rows):
+        if (row.name, row.conditions) in [(earlier.name, earlier.conditions) for earlier in rows[:i]]:
+            raise document.error(
+                (*at, "rows", i),
+                f"{f'two rows are called {row.name!r} and have' if row.name else 'two rows have'} the same conditions",
+                "say in each row what differs: mode, draft_tokens, temperature, concurrency …",
+            )
     made = ImportedTable(
         title=data["title"],
         metric=data["metric"],
@@ -236,6 +276,7 @@ def _measurement(document: Document, at: Location, data: Mapping[str, Any], sour
         note=data.get("note", ""),
         source=source,
         conditions=shared,
+        columns=columns,
         rows=rows,
     )
     if made.base and made.base not in made.others:
@@ -247,30 +288,48 @@ def _measurement(document: Document, at: Location, data: Mapping[str, Any], sour
 
 
 def _row(
-    document: Document, at: Location, table: Mapping[str, Any], data: Mapping[str, Any], shared: Mapping[str, str]
+    document: Document, at: Location, table: Mapping[str, Any], columns: Sequence[Column], shared: Mapping[str, str]
 ) -> Row:
+    data = table["rows"][at[-1]]
+
     def value(*place: str | int) -> Value:
         number: Any = data
         for key in place:
             number = number[key]
         return Value(float(number), document.texts[(*at, *place)])
 
-    own = _conditions(document, at, data, _OF_ROWS)
+    metrics = {column.name: column.metric for column in columns}
+    for name in data.get("columns", {}):
+        if name not in metrics:
+            meant = did_you_mean(name, list(metrics))
+            known = f"the table's columns: {', '.join(metrics)}" if metrics else "name it in the table's columns"
+            raise document.error((*at, "columns", name), f"the table has no column {name!r}{meant}", known, "imported")
+    if ("name" in data) == (table["rows_are"] == "conditions"):
+        if "name" in data:
+            raise document.error((*at, "name"), "rows that are conditions have no names", "leave it out", "imported")
+        hint = "name the row, or let `rows_are` be conditions"
+        raise document.error(at, "the field 'name' is missing", hint, "imported")
     row = Row(
-        name=data["name"],
+        name=data.get("name", ""),
         value=value("value"),
         interval=(value("interval", 0), value("interval", 1)) if "interval" in data else None,
         others={name: value("others", name) for name in data.get("others", {})},
-        conditions={**shared, **own},
+        columns={name: value("columns", name) for name in data.get("columns", {})},
+        conditions={**shared, **_conditions(document, at, data, tuple(_LABELS))},
     )
     most = data.get("draft_tokens", table.get("draft_tokens"))
-    for name, found in [("value", row.value), *row.others.items()]:
-        if fault := _fault(table["metric"], found.number, most):
-            place = (*at, "value") if name == "value" else (*at, "others", name)
-            raise document.error(place, f"{found.text} {fault}", "check the number and its metric", "imported")
+    found: list[tuple[Location, str, Value]] = [((*at, "value"), table["metric"], row.value)]
+    found += [((*at, "others", name), table["metric"], other) for name, other in row.others.items()]
+    found += [((*at, "columns", name), metrics[name], number) for name, number in row.columns.items()]
+    for place, metric, number in found:
+        if fault := _fault(metric, number.number, most):
+            raise document.error(place, f"{number.text} {fault}", "check the number and its metric", "imported")
     if row.interval and not row.interval[0].number <= row.value.number <= row.interval[1].number:
         raise document.error((*at, "interval"), "the interval does not hold the value", None, "imported")
     return row
+
+
+_ABOVE_ZERO = {"throughput": "is no throughput", "speedup": "is no speed-up", "latency": "is no latency"}
 
 
 def _fault(metric: str, number: float, draft_tokens: int | None) -> str:
@@ -280,10 +339,10 @@ def _fault(metric: str, number: float, draft_tokens: int | None) -> str:
         return f"is no acceptance length for K = {draft_tokens}: at most {draft_tokens + 1} tokens are emitted"
     if metric in RATES and not 0 <= number <= 100:
         return "is no percentage"
-    return "is no throughput" if metric == "throughput" and number <= 0 else ""
+    return _ABOVE_ZERO.get(metric, "") if number <= 0 else ""
 
 
-def _conditions(document: Document, at: Location, data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+def _conditions(document: Document, at: Location, data: Mapping[str, object], keys: Sequence[str]) -> dict[str, str]:
     return {key: document.texts[(*at, key)] for key in keys if key in data}
 
 
@@ -295,16 +354,26 @@ CHARTS = "charts"
 METRICS = {
     "acceptance_length": "Acceptance length τ",
     "throughput": "Throughput",
+    "speedup": "Speed-up",
+    "latency": "Latency",
     "marginal_acceptance_rate": "Marginal rate",
     "conditional_acceptance_rate": "Conditional rate",
     "training_agreement": "Agreement in training",
 }
 _ROWS_ARE = {"dataset": "Data set", "category": "Category", "position": "Position", "setting": "Setting"}
+_SHORT = {
+    "tensor_parallel": "TP {}", "draft_tokens": "K = {}", "temperature": "T = {}", "top_k": "top-k {}",
+    "top_p": "top-p {}", "prompts": "{} prompts", "concurrency": "{} at a time", "context": "prompts of {}",
+    "max_new_tokens": "{} new tokens",
+}  # fmt: skip
+"""Conditions beside a row's name; those that are not here are printed alone."""
 _WORDS = {
     "engine": "engine",
     "engine_version": "engine version",
     "hardware": "hardware",
     "dtype": "number format",
+    "tensor_parallel": "tensor parallelism",
+    "mode": "mode of the target",
     "draft_tokens": "K (drafted tokens per round)",
     "temperature": "temperature",
     "prompts": "number of prompts",
@@ -318,6 +387,13 @@ _NEEDED = {
     "throughput": (
         "engine", "engine_version", "hardware", "draft_tokens", "temperature", "prompts", "concurrency",
         "max_new_tokens",
+    ),
+    "speedup": (
+        "engine", "engine_version", "hardware", "draft_tokens", "temperature", "prompts", "concurrency",
+        "max_new_tokens", "baseline",
+    ),
+    "latency": (
+        "engine", "engine_version", "hardware", "draft_tokens", "temperature", "prompts", "concurrency",
     ),
     "marginal_acceptance_rate": ("engine", "engine_version", "temperature", "prompts"),
     "conditional_acceptance_rate": ("engine", "engine_version", "temperature", "prompts"),
@@ -348,6 +424,7 @@ class Table:
     accessed: str
     measured_by: str
     picture: str
+    this: str
 
 
 _MEANINGS = {
@@ -358,8 +435,9 @@ _MEANINGS = {
 }
 
 
-_COLUMN = {
-    LENGTH: "τ",
+_COLUMN: dict[Metric, str] = {
+    "acceptance_length": "τ",
+    "speedup": "speed-up",
     "marginal_acceptance_rate": "marginal rate",
     "conditional_acceptance_rate": "conditional rate",
     "training_agreement": "agreement",
@@ -376,25 +454,34 @@ def chart_name(number: int, m: ImportedTable) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"reported-{number}-{m.title}".lower()).strip("-")[:60].strip("-")
 
 
+def label(m: ImportedTable, row: Row) -> str:
+    """Name a row outside its table: its name, and the conditions in which it differs from other rows."""
+    own = [_SHORT.get(key, "{}").format(row.conditions[key]) for key in m.varying if key in row.conditions]
+    return ", ".join([*([row.name] if row.name else []), *own])
+
+
 def table(m: ImportedTable, picture: str = "") -> Table:
     """Format one measurement as a table; ``picture`` is the path, without ending, of its chart."""
-    columns = [key for key in ("draft_tokens", "temperature", "prompts") if _varies(m, key)]
-    label = {"draft_tokens": "K", "temperature": "T", "prompts": "Prompts"}
-    what = _COLUMN.get(m.metric) or f"throughput ({m.unit or 'unit not reported'})"
+    what = _what(m.metric, m.unit)
     with_interval = any(row.interval for row in m.rows)
-    header = [_ROWS_ARE[m.rows_are], *(label[key] for key in columns), f"{m.this}, {what}"]
+    header = [
+        *([_ROWS_ARE[m.rows_are]] if m.rows_are in _ROWS_ARE else []),
+        *(_LABELS[key] for key in m.varying),
+        f"{m.this}, {what}",
+    ]
     header += ["95% interval"] if with_interval else []
     header += [f"{name}, {what}" for name in m.others]
     header += ["Difference"] if m.base else []
+    header += [_headed(column) for column in m.columns]
     return Table(
         title=m.title,
         metric=METRICS[m.metric],
         meaning=_MEANINGS.get(m.metric, ""),
         dataset=m.dataset,
         header=tuple(header),
-        rows=tuple(_cells(m, row, columns, with_interval) for row in m.rows),
+        rows=tuple(_cells(m, row, with_interval) for row in m.rows),
         base=m.base,
-        given=tuple(_given(m, columns)),
+        given=tuple(_given(m)),
         missing=tuple(missing(m)),
         note=m.note,
         source=m.source.described,
@@ -402,21 +489,67 @@ def table(m: ImportedTable, picture: str = "") -> Table:
         accessed=m.source.accessed,
         measured_by=m.source.measured_by,
         picture=picture,
+        this=m.this,
     )
 
 
-def _varies(m: ImportedTable, key: str) -> bool:
-    return len({row.conditions.get(key) for row in m.rows}) > 1
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The lowest and the highest of a table's numbers in one line; ``high`` is empty where there is one number."""
+
+    what: str
+    by: str
+    low: str
+    at_low: str
+    high: str
+    at_high: str
 
 
-def _cells(m: ImportedTable, row: Row, columns: Sequence[str], with_interval: bool) -> tuple[str, ...]:
-    percent = "%" if m.metric in RATES else ""
-    cells = [row.name, *(row.conditions.get(key, "–") for key in columns), row.value.text + percent]
+def headlines(measurements: Sequence[ImportedTable]) -> list[Headline]:
+    """Return the first acceptance lengths and the first speed-ups of this head, for the start of the card."""
+    found = []
+    for metric, what in ((LENGTH, "Acceptance length τ"), ("speedup", "Speed-up")):
+        m = next((m for m in measurements if m.of(metric)), None)
+        if m is not None:
+            numbers = sorted(m.of(metric), key=lambda pair: pair[1].number)
+            (row, low), (other, high) = numbers[0], numbers[-1]
+            ends = [(_shown(metric, value), label(m, of)) for of, value in ((row, low), (other, high))]
+            several = len(numbers) > 1
+            found.append(Headline(what, m.source.measured_by, *ends[0], *(ends[1] if several else ("", ""))))
+    return found
+
+
+def _what(metric: Metric, unit: str) -> str:
+    """Say in the head of a column what its numbers are."""
+    if metric in ("throughput", "latency"):
+        return f"{metric} ({unit or 'unit not reported'})"
+    return _COLUMN[metric]
+
+
+def _headed(column: Column) -> str:
+    """Return the head of a further column: its name, and what its numbers are where the name does not say it."""
+    what = _what(column.metric, column.unit)
+    return column.name if what.casefold() in column.name.casefold() else f"{column.name}, {what}"
+
+
+def _shown(metric: str, value: Value | None) -> str:
+    if value is None:
+        return "–"
+    return value.text + ("%" if metric in RATES else "×" if metric == "speedup" else "")
+
+
+def _cells(m: ImportedTable, row: Row, with_interval: bool) -> tuple[str, ...]:
+    cells = [
+        *([row.name] if row.name else []),
+        *(row.conditions.get(key, "–") for key in m.varying),
+        _shown(m.metric, row.value),
+    ]
     if with_interval:
         cells.append(f"{row.interval[0].text} – {row.interval[1].text}" if row.interval else "–")
-    cells += [row.others[name].text + percent if name in row.others else "–" for name in m.others]
+    cells += [_shown(m.metric, row.others.get(name)) for name in m.others]
     if m.base:
         cells.append(difference(row.value, row.others.get(m.base)))
+    cells += [_shown(column.metric, row.columns.get(column.name)) for column in m.columns]
     return tuple(cells)
 
 
@@ -427,33 +560,30 @@ def difference(value: Value, base: Value | None) -> str:
     return f"{value.number / base.number - 1:+.1%}".replace("-", "−")
 
 
-def _given(m: ImportedTable, columns: Sequence[str]) -> list[tuple[str, str]]:
-    shown: list[tuple[str, str]] = []
-    conditions: Mapping[str, str] = m.rows[0].conditions
+_GIVEN = {
+    "hardware": "hardware:", "dtype": "number format:", "tensor_parallel": "tensor parallelism", "mode": "mode:",
+    "draft_tokens": "K =", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p",
+    "prompts": "number of prompts:", "concurrency": "batch size", "context": "prompt tokens:",
+    "max_new_tokens": "output length, at most", "runs": "runs averaged:", "estimator": "estimator:",
+    "baseline": "baseline:",
+}  # fmt: skip
+
+
+def _given(m: ImportedTable) -> list[tuple[str, str]]:
+    """List the conditions that hold for every row, as the source gives them."""
+    conditions = {key: text for key, text in m.rows[0].conditions.items() if key not in m.varying}
     engine = " ".join(filter(None, (conditions.get("engine"), conditions.get("engine_version"))))
-    shown += [("measured with", engine)] if engine else []
-    shown += [("K =", conditions["draft_tokens"])] if _shared(conditions, "draft_tokens", columns) else []
-    shown += [("temperature", conditions["temperature"])] if _shared(conditions, "temperature", columns) else []
-    shown += [("number of prompts:", conditions["prompts"])] if _shared(conditions, "prompts", columns) else []
-    words = {
-        "hardware": "hardware:", "dtype": "number format:", "concurrency": "batch size",
-        "max_new_tokens": "output length, at most", "runs": "runs averaged:", "estimator": "estimator:",
-        "baseline": "baseline:",
-    }  # fmt: skip
-    return shown + [(word, conditions[key]) for key, word in words.items() if key in conditions]
-
-
-def _shared(conditions: Mapping[str, str], key: str, columns: Sequence[str]) -> bool:
-    return key in conditions and key not in columns
+    shown = [("measured with", engine)] if engine else []
+    return shown + [(word, conditions[key]) for key, word in _GIVEN.items() if key in conditions]
 
 
 def missing(m: ImportedTable) -> list[str]:
     """List the conditions that a reader needs to compare the numbers, and that the source leaves out."""
     absent = [_WORDS[key] for key in _NEEDED[m.metric] if any(key not in row.conditions for row in m.rows)]
-    if m.metric == "throughput":
-        absent = ([] if m.unit else ["unit of throughput"]) + absent
-        if not m.others and "baseline" not in m.rows[0].conditions:
-            absent.append("baseline")
+    if m.metric in ("throughput", "latency") and not m.unit:
+        absent = [f"unit of {m.metric}", *absent]
+    if m.metric == "throughput" and not m.others and "baseline" not in m.rows[0].conditions:
+        absent.append("baseline")
     if m.metric == LENGTH and m.rows_are == "category":
         absent.append("overall τ")
     if not all(row.interval for row in m.rows):

@@ -62,7 +62,7 @@ def head_names(document: Document, schema: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def of_one_head(document: Document, name: str | None, schema: Mapping[str, Any]) -> Document:
+def of_one_head(document: Document, name: str | None, schema: Mapping[str, object]) -> Document:
     """Return the manifest of one head, with the line numbers of the whole.
 
     It is the document itself, or its entry ``name`` merged over what all heads share.
@@ -142,7 +142,7 @@ class Release:
     """The public repository, and what its card says about it.
 
     ``links`` are (title, address); ``headings`` are by the card's own heading; ``voice`` is who speaks in what the
-    card repeats.
+    card repeats. ``evaluated_on`` are Hub ids of data sets by the name that results have for them.
     """
 
     repo: str
@@ -158,6 +158,7 @@ class Release:
     links: Facts = ()
     voice: Voice = "makers"
     headings: Mapping[str, str] = field(default_factory=dict)
+    evaluated_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +253,8 @@ class Training:
 class EngineNote:
     """The makers' note on an engine that the head was not tested on here. Texts may be empty.
 
-    All but ``version``, ``requires``, ``requires_link``, ``note``, ``settings`` and ``install`` goes into the printed
-    recipe; ``install`` is shell lines of the makers.
+    ``version``, ``requires``, ``requires_link``, ``pull_requests``, ``note``, ``settings`` and ``install`` are printed
+    beside the recipe, all else goes into it; ``install`` is shell lines of the makers.
     """
 
     engine: str
@@ -271,6 +272,7 @@ class EngineNote:
     env: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     install: str = ""
+    pull_requests: tuple[str, ...] = ()
 
     def serving(self, target: str, head: str, draft_tokens: int) -> Serving:
         """Return what the printed recipe serves; ``draft_tokens`` is the release's K."""
@@ -410,7 +412,7 @@ _VALIDATE = (
 """Options of a validation that a manifest can set."""
 
 
-def validation_settings(manifest: Manifest) -> dict[str, Any]:
+def validation_settings(manifest: Manifest) -> dict[str, object]:
     """Return the options of ``eagle3hub validate`` that the manifest sets, by name, its target among them."""
     options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
     return {"target": manifest.measured_target, **options, **engine_options(manifest.validate.engine_settings)}
@@ -518,6 +520,7 @@ def _build(document: Document, path: Path) -> Manifest:
             links=tuple((one["title"], one["url"]) for one in release.get("links", ())),
             voice=release.get("voice", "makers"),
             headings=release.get("headings", {}),
+            evaluated_on=release.get("evaluated_on", {}),
             **{key: tuple(release.get(key, ())) for key in ("language", "tags", "datasets", "authors")},
         ),
         layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ())), tuple(layouts.get("engines", ()))),
@@ -593,6 +596,7 @@ def _engine(document: Document, index: int) -> EngineNote:
         data["aux_layers"] = tuple(data["aux_layers"])
     data["env"] = dict(_facts(document, ("engines", index, "env")))
     data["flags"] = tuple(data.get("flags", ()))
+    data["pull_requests"] = tuple(data.get("pull_requests", ()))
     data["install"] = data.get("install", "").strip("\n")
     note = EngineNote(**data)
     try:

@@ -6,6 +6,7 @@ forget to escape.
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,8 @@ _ACTIVE = str.maketrans({
 })  # fmt: skip
 _BLOCK_START = re.compile(r"^(#|\+(?=\s|$)|-(?=[\s-]|$)|=(?==|\s|$)|\d{1,9}(?=[.)](?:\s|$)))")
 _AUTOLINK = re.compile(r"(?i)(:)(?=//)|(?<=mailto)(:)|(?<=xmpp)(:)|(?<=www)(\.)")
+_CHART = 520
+"""Width of a chart in a page, in pixels."""
 _URL = re.compile(r"^https://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/|\Z)")
 
 
@@ -101,6 +104,12 @@ def link(text: str, url: str) -> Md:
     return Md(f"[{label}]({quote(visible(url), safe=':/?#@!&=+,;%~-._')})")
 
 
+def jump(text: str, heading: str) -> Md:
+    """Write a link to a heading of the same page, by the anchor that the Hub and GitHub give it."""
+    kept = "".join(c for c in visible(heading).lower() if c.isalnum() or c in " -_")
+    return Md(f"[{escape(text)}](#{quote(kept.strip().replace(' ', '-'))})")
+
+
 def file_link(text: str, path: str) -> Md:
     """Write a link to a file of the same repository; plain text for a path that leaves it."""
     if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:
@@ -115,7 +124,10 @@ def _quoted(path: str) -> str:
 def chart(alt: str, path: str) -> Md:
     """Show a chart of the same repository: its PNG with alt text, linked to its SVG for zooming.
 
-    ``path`` has no ending. If it leaves the repository, only the alt text is shown.
+    ``path`` has no ending. If it leaves the repository, only the alt text is shown. The picture is as wide as its text
+    is large, and narrower on a phone: only HTML can say so.
     """
-    shown = file_link(alt, f"{path}.png")
-    return Md(f"[!{shown}]({_quoted(path)}.svg)") if shown.startswith("[") else shown
+    if not file_link(alt, f"{path}.png").startswith("["):
+        return escape(alt)
+    said = html.escape(" ".join(visible(alt).split()))
+    return Md(f'<a href="{_quoted(path)}.svg"><img src="{_quoted(path)}.png" alt="{said}" width="{_CHART}"></a>')

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from eagle3hub.card import vocabulary
-from eagle3hub.card.imported import LENGTH, ImportedTable, Row
-from eagle3hub.card.manifest import Emissions, Manifest
+from eagle3hub.card.imported import LENGTH, ImportedTable, Row, Value, label
+from eagle3hub.card.manifest import Emissions, Manifest, Release
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import Benchmark
 from eagle3hub.metrics import Acceptance
@@ -41,7 +41,8 @@ def model_card_data(
     benchmark ran on, and those of ``serves``, which the card prints a command for.
 
     Evaluation results are our own runs of the main layout that passed, the benchmark cells of heads with one of the
-    release's ``digests``, and imported acceptance lengths with who measured them. Nothing is marked as verified.
+    release's ``digests``, and imported acceptance lengths with who measured them. Results of a data set without a Hub
+    id are left out (`Release.evaluated_on`). Nothing is marked as verified.
     """
     from huggingface_hub import ModelCardData
 
@@ -54,9 +55,10 @@ def model_card_data(
     engines = [
         name for name in dict.fromkeys([*ran, *serves]) if name in vocabulary.ENGINES and name != vocabulary.REFERENCE
     ]
-    repo = manifest.release.repo
-    results = [
+    repo = release.repo
+    found = [
         _result(
+            release,
             replace(run.report.settings, device=run.entry.device, dtype=run.entry.dtype),
             run.report.prompts,
             run.acceptance,
@@ -66,8 +68,9 @@ def model_card_data(
         for run in shown
         if run.acceptance is not None
     ]
-    results += [
+    found += [
         _result(
+            release,
             cell.settings,
             cell.prompts,
             cell.acceptance,
@@ -77,7 +80,8 @@ def model_card_data(
         for cell, file in cells
         if cell.acceptance is not None
     ]
-    results += [_imported(m, row) for m in manifest.imported if m.metric == LENGTH for row in m.rows]
+    found += [_imported(release, m, row, value) for m in manifest.imported for row, value in m.of(LENGTH)]
+    results = [result for result in found if result is not None]
     emissions = manifest.training.emissions
     more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
     return ModelCardData(
@@ -116,15 +120,23 @@ def _source(repo: str, file: str) -> str | None:
     return f"https://huggingface.co/{repo}/blob/main/{quote(file)}" if file else None
 
 
+def _data_set(release: Release, name: str) -> str | None:
+    return release.evaluated_on.get(name) or vocabulary.data_set(name)
+
+
 def _result(
+    release: Release,
     settings: Settings | CellSettings,
     prompts: MeasuredPrompts | CellPrompts,
     acceptance: Acceptance,
     engine: str,
     source: str | None,
-) -> EvalResult:
+) -> EvalResult | None:
     from huggingface_hub import EvalResult
 
+    data_set = _data_set(release, prompts.name)
+    if data_set is None:
+        return None
     args = {
         "engine": engine,
         "device": settings.device,
@@ -138,7 +150,7 @@ def _result(
     }
     return EvalResult(
         task_type=TASK,
-        dataset_type=visible(prompts.name),
+        dataset_type=data_set,
         dataset_name=visible(f"{prompts.name} ({prompts.count} prompts)"),
         metric_type="acceptance_length",
         metric_name="Acceptance length (tokens per verification step)",
@@ -149,31 +161,39 @@ def _result(
     )
 
 
-def _imported(m: ImportedTable, row: Row) -> EvalResult:
+_NUMBERS = {
+    "draft_tokens": "K", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "prompts": "n",
+    "concurrency": "concurrency", "tensor_parallel": "tensor_parallel", "max_new_tokens": "max_new_tokens",
+}  # fmt: skip
+_WORDS = ("hardware", "dtype", "mode", "context", "estimator")
+
+
+def _imported(release: Release, m: ImportedTable, row: Row, value: Value) -> EvalResult | None:
     from huggingface_hub import EvalResult
 
-    numbers = {"draft_tokens": "K", "temperature": "temperature", "prompts": "n"}
-    engine = " ".join(filter(None, (row.conditions.get("engine"), row.conditions.get("engine_version"))))
-    args: dict[str, Any] = {"engine": engine or None}
-    args |= {name: _number(row.conditions[key]) for key, name in numbers.items() if key in row.conditions}
+    name = row.name if m.rows_are == "dataset" else m.dataset
+    data_set = _data_set(release, name)
+    if data_set is None:
+        return None
+    config = "" if m.rows_are == "dataset" else label(m, row)
+    given = row.conditions
+    engine = " ".join(filter(None, (given.get("engine"), given.get("engine_version"))))
+    args: dict[str, object] = {"engine": engine or None}
+    args |= {name: _number(given[key]) for key, name in _NUMBERS.items() if key in given}
+    args |= {key: given[key] for key in _WORDS if key in given}
     args |= {
-        "estimator": row.conditions.get("estimator"),
-        "ci95": [end.number for end in row.interval] if row.interval else None,
+        "ci95": [end.number for end in row.interval] if row.interval and m.metric == LENGTH else None,
         "measured_by": m.source.measured_by,
         "imported": True,
     }
-    if m.rows_are == "dataset":
-        dataset, config = row.name, None
-    else:
-        dataset, config = m.dataset or "not reported", row.name
     return EvalResult(
         task_type=TASK,
-        dataset_type=visible(dataset),
-        dataset_name=visible(f"{dataset}, {config}" if config else dataset),
+        dataset_type=data_set,
+        dataset_name=visible(f"{name}, {config}" if config else name),
         dataset_config=visible(config) if config else None,
         metric_type=LENGTH,
         metric_name="Acceptance length (tokens per verification step), as reported",
-        metric_value=row.value.number,
+        metric_value=value.number,
         metric_args={k: visible(v) if isinstance(v, str) else v for k, v in args.items() if v is not None},
         source_name=visible(m.source.title) if m.source.url else None,
         source_url=m.source.url or None,
@@ -185,7 +205,7 @@ def _number(text: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _grams(emissions: Emissions) -> dict[str, Any]:
+def _grams(emissions: Emissions) -> dict[str, object]:
     """Write ``co2_eq_emissions`` as the Hub reads it: in grams."""
     grams = round(emissions.grams or 0.0, 3)
     return {"emissions": int(grams) if grams.is_integer() else grams} | {k: visible(v) for k, v in emissions.about}

@@ -133,8 +133,8 @@ def _matching(manifest: Manifest, kept: dict[Path, Report], folders: dict[str, P
 
 # A card as the Hub would show it: one local page, light and dark, that reloads when a file changes.
 #
-# Of the card's own HTML a few tags without attributes are kept, and the rest is shown as text, so a preview of
-# anybody's card runs nothing. Links and pictures keep their addresses. Nothing is fetched from another machine unless
+# Of the card's own HTML a few tags without attributes, links and pictures are kept, and the rest is shown as text, so
+# a preview of anybody's card runs nothing. Addresses stay as they are. Nothing is fetched from another machine unless
 # the card shows a picture from there.
 
 
@@ -165,7 +165,7 @@ def page(text: str, title: str, *, version: str = "") -> str:
     return visible(document, keep_lines=True)
 
 
-def _split(text: str) -> tuple[dict[str, Any], str]:
+def _split(text: str) -> tuple[dict[str, object], str]:
     lines = text.split("\n")
     if lines[0].strip() != "---" or "---" not in [line.strip() for line in lines[1:]]:
         return {}, text
@@ -206,8 +206,19 @@ def _markdown(body: str) -> str:
     return shown.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
 
 
+_ADDRESS = r"(?:https://[\w.-]+/)?[\w.%-]+(?:/[\w.%-]+)*"
+_PICTURE = re.compile(
+    rf"&lt;img src=&quot;({_ADDRESS})&quot; alt=&quot;((?:(?!&quot;|&lt;|&gt;).)*)&quot; "
+    r"width=&quot;(\d{1,4})&quot;\s*/?&gt;"
+)
+_LINK = re.compile(rf"&lt;a href=&quot;({_ADDRESS})&quot;&gt;")
+
+
 def _tame(text: str) -> str:
-    return _TAGS.sub(r"<\1>", html.escape(text))
+    """Show HTML as text, except for bare tags, and for links and pictures as our own cards have them."""
+    shown = _TAGS.sub(r"<\1>", html.escape(text))
+    shown = _PICTURE.sub(lambda m: f'<img src="{m[1]}" alt="{m[2].replace("&amp;", "&")}" width="{m[3]}">', shown)
+    return _LINK.sub(r'<a href="\1">', shown).replace("&lt;/a&gt;", "</a>")
 
 
 def card_text(source: Path) -> tuple[str, Path]:

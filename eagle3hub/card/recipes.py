@@ -271,7 +271,7 @@ class Noted:
     """One engine of the manifest's notes.
 
     Attributes:
-        install: shell lines of the makers, printed as code.
+        install: shell lines of the makers, printed as code. pull_requests: (owner/name#123, address).
         engine, name: the engine's name in print, and eagle3hub's. heading: the engine, and how its run ended here.
         remarks: sentences about the recipe, or about why there is none. lead: the line before the recipe.
         command, yaml, python: the recipe; empty where none is printed.
@@ -283,6 +283,7 @@ class Noted:
     version: str
     requires: str
     requires_link: str
+    pull_requests: tuple[tuple[str, str], ...]
     note: str
     install: str
     settings: tuple[tuple[str, str], ...]
@@ -369,6 +370,7 @@ def _noted(
         version=note.version,
         requires=note.requires,
         requires_link=note.requires_link,
+        pull_requests=tuple((_pull_request(url), url) for url in note.pull_requests),
         note=note.note,
         install=note.install,
         settings=note.settings,
@@ -378,6 +380,12 @@ def _noted(
         yaml=yaml,
         python=python,
     )
+
+
+def _pull_request(url: str) -> str:
+    """Write the address of a pull request as its hosts do: owner/name#123."""
+    owner, name, *_, number = url.removeprefix("https://").split("/")[1:]
+    return f"{owner}/{name}#{number}"
 
 
 def _parallel(one: Served) -> bool:

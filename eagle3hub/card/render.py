@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub.benchmarking.serving.table import any_charts
 from eagle3hub.card import context, markdown, results
 from eagle3hub.card.context import NOTHING_ELSE, Picture, Shown
-from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, Row, chart_name
+from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, chart_name, label
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
-from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
+from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
-from eagle3hub.system.templates import compiled
 from eagle3hub.validation.derive import check_derived
 from eagle3hub.validation.report import Report
 
@@ -39,7 +38,7 @@ def draw(
     """Draw the charts of a card; the files are keyed by path relative to the card."""
     charts: dict[str, tuple[str, Chart]] = {}
     for i, m in enumerate(manifest.imported, 1):
-        if m.metric == LENGTH and len(m.rows) > 1:
+        if len(m.of(LENGTH)) > 1:
             charts[chart_name(i, m)] = ("imported", reported(m))
     for i, benchmark in enumerate(benchmarks, 1):
         for name, found in any_charts(benchmark.results).items():
@@ -56,27 +55,18 @@ def draw(
 
 
 def reported(m: ImportedTable) -> Chart:
-    """Draw imported acceptance lengths, one row for each row of their table."""
-    labels = tuple(_label(m, row) for row in m.rows)
-    series = [Series(m.this, tuple(row.value.number for row in m.rows), _intervals(m))]
-    for name in m.others:
-        values = [row.others[name].number if name in row.others else None for row in m.rows]
+    """Draw imported acceptance lengths, one row for each row of their table that has one."""
+    found = m.of(LENGTH)
+    intervals = [row.interval for row, _ in found if m.metric == LENGTH]
+    ends = tuple((ends[0].number, ends[1].number) if ends else None for ends in intervals) if any(intervals) else ()
+    series = [Series(m.this, tuple(value.number for _, value in found), ends)]
+    for name in m.others if m.metric == LENGTH else ():
+        values = [row.others[name].number if name in row.others else None for row, _ in found]
         series.append(Series(name, tuple(values)))
-    conditions = m.rows[0].conditions
-    told = [f"{word} = {conditions[key]}" for key, word in _SHOWN if key in m.conditions]
+    told = [f"{word} = {m.conditions[key]}" for key, word in _SHOWN if key in m.conditions and key not in m.varying]
     note = " · ".join([*told, f"reported by {m.source.measured_by}, not measured with eagle3hub"])
-    return acceptance_by_dataset([Panel("", labels, tuple(series))], title=m.title, note=note)
-
-
-def _label(m: ImportedTable, row: Row) -> str:
-    own = [f"{word} = {row.conditions[key]}" for key, word in _SHOWN if key in row.conditions.keys() - m.conditions]
-    return ", ".join([row.name, *own])
-
-
-def _intervals(m: ImportedTable) -> tuple[tuple[float, float] | None, ...]:
-    if not any(row.interval for row in m.rows):
-        return ()
-    return tuple((row.interval[0].number, row.interval[1].number) if row.interval else None for row in m.rows)
+    labels = tuple(label(m, row) for row, _ in found)
+    return acceptance_by_dataset([Panel("", labels, tuple(series))], title=m.title, note=note, width=NARROW)
 
 
 def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
@@ -93,7 +83,9 @@ def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
         Series(name, tuple(r[i] if i < len(r) else None for i in range(longest)))
         for name, r in zip(names, rates, strict=True)
     )
-    return acceptance_by_position([Panel("", labels, series)], title="Acceptance by draft position", note=names[0])
+    return acceptance_by_position(
+        [Panel("", labels, series)], title="Acceptance by draft position", note=names[0], width=NARROW
+    )
 
 
 def _rates(run: Run) -> list[float]:
@@ -215,20 +207,21 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        bytecode_cache=compiled(),
+        bytecode_cache=resources.compiled(),
     )
     del env.globals["lipsum"]
     env.globals |= {
         "fence": markdown.fence,
         "link": markdown.link,
         "file_link": markdown.file_link,
+        "jump": markdown.jump,
         "chart": markdown.chart,
     }
     env.filters |= {"code": markdown.code}
     return env
 
 
-def _render(templates: str | Path | None, main: str, values: Mapping[str, Any]) -> str:
+def _render(templates: str | Path | None, main: str, values: Mapping[str, object]) -> str:
     from jinja2 import TemplateError, TemplateNotFound
 
     safe = {**values, "front_matter": markdown.Md(values["front_matter"])}

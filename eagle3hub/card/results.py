@@ -334,7 +334,7 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         options.append(("--min-acceptance-length", f"{settings.min_acceptance_length:g}"))
     for option, given in engine_options(settings.engine_settings.of_run([run.entry.engine])).items():
         values = given if isinstance(given, list) else [given]
-        options += [(f"--{option.replace('_', '-')}", value) for value in values if value is not None]
+        options += [(f"--{option.replace('_', '-')}", value) for value in values]
     lines = [f"eagle3hub validate {place}"]
     lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
     return f"{fetch}\n" + " \\\n  ".join(lines)

@@ -12,6 +12,7 @@ from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address, parse_hub_address
 from eagle3hub.card.manifest import Manifest
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.errors import Eagle3HubError, InputError, Refusal, SourceError, UsageError
@@ -123,19 +124,20 @@ def write_starter(source: str, target: str, repo: str | None, output: Path) -> N
     if output.exists():
         raise UsageError(f"{output} exists", hint="name another file with --output", code="usage-exists")
     _on_hub("--target", target)
-    head = open_head(source)
+    checkpoint = open_checkpoint(source, headers_only=True)
+    head = open_head(checkpoint)
     at = parse_address(source)
     local = None if isinstance(at, HubAddress) else at.path
     named = str(at) if local is None else os.path.relpath(local, output.absolute().parent)
     facts = training_facts(local) if local is not None else []
-    text = starter(head, named, target, repo, facts=facts, not_universal=_refused(source))
+    text = starter(head, named, target, repo, facts=facts, not_universal=_refused(checkpoint))
     replace_file(output, text.encode("utf-8"))
 
 
-def _refused(source: str) -> str | None:
+def _refused(head: Checkpoint) -> str | None:
     """Return why the head cannot be written as a universal folder, as far as its own files say; None if it can."""
     try:
-        plan_conversion(source, "universal", ConvertOptions())
+        plan_conversion(head, "universal", ConvertOptions())
     except Refusal as refusal:
         # what the target settles is no reason: a release reads the target
         settled = {need.code for need in get_layout("universal").contract.needs}
@@ -251,7 +253,7 @@ def _of_command(file: Path) -> Iterator[TrainingFact]:
         yield TrainingFact("hardware", f"{size[1]} devices", file.name)
 
 
-def _of_run(train: Mapping[str, Any], file: str) -> Iterator[TrainingFact]:
+def _of_run(train: Mapping[str, object], file: str) -> Iterator[TrainingFact]:
     def stated(section: str, name: str) -> str:
         own = train.get(section)
         value = own.get(name) if isinstance(own, Mapping) else None

@@ -98,6 +98,42 @@ def layout(name: str) -> LayoutName:
     return LayoutName(contract.card_title, ", ".join(readers))
 
 
+_DATA_SETS = {
+    "aime24": "HuggingFaceH4/aime_2024",
+    "aime2024": "HuggingFaceH4/aime_2024",
+    "aime25": "math-ai/aime25",
+    "aime2025": "math-ai/aime25",
+    "alpaca": "tatsu-lab/alpaca",
+    "ceval": "ceval/ceval-exam",
+    "cnndailymail": "abisee/cnn_dailymail",
+    "cnndm": "abisee/cnn_dailymail",
+    "gpqa": "Idavidrein/gpqa",
+    "gpqadiamond": "Idavidrein/gpqa",
+    "gsm8k": "openai/gsm8k",
+    "humaneval": "openai/openai_humaneval",
+    "livecodebench": "livecodebench/code_generation_lite",
+    "math500": "HuggingFaceH4/MATH-500",
+    "mbpp": "google-research-datasets/mbpp",
+    "mmlu": "cais/mmlu",
+    "mmmu": "MMMU/MMMU",
+    "mmstar": "Lin-Chen/MMStar",
+    "mtbench": "HuggingFaceH4/mt_bench_prompts",
+    "naturalquestions": "google-research-datasets/natural_questions",
+    "qa": "google-research-datasets/natural_questions",
+    "speedbench": "nvidia/SPEED-Bench",
+    "sum": "abisee/cnn_dailymail",
+}
+"""Hub ids of data sets that everybody calls by the same name: letters and digits of it, in lower case.
+
+``qa`` and ``sum`` are the names that our own prompt sets have from EAGLE's repository.
+"""
+
+
+def data_set(name: str) -> str | None:
+    """Return the Hub id of a data set that is known by its name; None for any other."""
+    return _DATA_SETS.get("".join(filter(str.isalnum, name.casefold())))
+
+
 # What the licenses of targets require of a model made from one, as data: only what can be looked up.
 #
 # A draft head is trained on its target's hidden states and tokens. Whether that makes it a derivative is a legal

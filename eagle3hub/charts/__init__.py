@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from eagle3hub.charts.data import Chart, Panel, Series
 from eagle3hub.charts.draw import (
+    NARROW,
+    TEXT,
+    WIDE,
     acceptance_by_context,
     acceptance_by_dataset,
     acceptance_by_draft_tokens,
@@ -13,6 +16,9 @@ from eagle3hub.charts.draw import (
 )
 
 __all__ = [
+    "NARROW",
+    "TEXT",
+    "WIDE",
     "Chart",
     "Panel",
     "Series",

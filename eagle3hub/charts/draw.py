@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 
 # One look for every chart; the bytes depend on nothing but the numbers.
 #
-# A README is read on white (#ffffff) and on GitHub's and the Hub's dark pages (#0d1117), and its pictures cannot know
-# which. So the background is transparent, and every colour has a contrast of at least 3:1 against both, which WCAG 2.2
-# requires of graphics (1.4.11) and of large text. Four colours are those of Okabe and Ito; orange and sky blue are
+# A README is read on white and on dark pages, and its pictures cannot know which. No grey has a contrast of 4.5:1
+# on both, which WCAG 2.2 requires of text (1.4.3). So the PNG, which cards show, has white paper, on which the text
+# has 6:1. The SVG has none, and a page that takes it in may give its text another colour. All other colours have 3:1
+# on white and on #0d1117, which graphics need (1.4.11). Four are those of Okabe and Ito; orange and sky blue are
 # darker than theirs, because those vanish on white. Shapes and dashes repeat what colours say, for readers who cannot
 # tell the colours apart.
 
 
-TEXT = "#797979"
+TEXT = "#59636e"
+PAPER = "#ffffff"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3a92c4")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2)))
 _PNG_DPI = 192
-_RC: dict[str, Any] = {
+_RC: dict[str, object] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "text.color": TEXT,
@@ -108,7 +110,7 @@ def saved(figure: Figure, title: str) -> tuple[bytes, bytes]:
     """Return the SVG and PNG bytes of a figure, without dates or versions in them."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Title": visible(title), "Creator": None, "Date": None})
-    figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=_PNG_DPI, facecolor=PAPER, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()
 
 
@@ -117,7 +119,8 @@ def saved(figure: Figure, title: str) -> tuple[bytes, bytes]:
 
 COLUMNS = 3
 """Largest number of panels side by side."""
-_WIDTH = 7.6
+WIDE, NARROW = 7.6, 3.7
+"""Widths of a chart in inches: for a page, and for a phone; the text of both has the same size."""
 _MARGIN = 0.09
 _TITLE = 0.27
 _LINE = 0.18
@@ -126,6 +129,7 @@ _GAP = 0.2
 _LONGEST_NAME = 92
 _LONGEST_TITLE = 78
 _LONGEST_NOTE = 124
+"""Characters that fit into a line of a wide chart."""
 
 
 def series_names(panels: Sequence[Panel]) -> list[str]:
@@ -135,12 +139,12 @@ def series_names(panels: Sequence[Panel]) -> list[str]:
 
 @contextmanager
 def framed(
-    panels: Sequence[Panel], height: float, title: str, note: str, **share: bool
+    panels: Sequence[Panel], height: float, title: str, note: str, width: float = WIDE, **share: bool
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Make a figure, and one set of axes for each panel, in a grid.
 
     Args:
-        height: of each row of axes, in inches.
+        height: of each row of axes, in inches. ``width``: of the whole figure.
         note: small print below the axes; lines end with a newline.
         share: which axes the panels share, as arguments of ``subplots``.
 
@@ -155,16 +159,23 @@ def framed(
     with styled():
         columns = min(len(panels), COLUMNS)
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(_WIDTH, 1))
+        figure = Figure(figsize=(width, 1))
         FigureCanvasAgg(figure)
         names = series_names(panels)
         legend = _legend_rows(figure, names) if len(names) > 1 else []
-        notes = [shortened(line, _LONGEST_NOTE) for line in note.split("\n") if line]
-        above = _MARGIN + _TITLE + _LINE * len(legend)
+        lines = 1 if width == WIDE else 2
+        titles = wrapped(title, _fitting(_LONGEST_TITLE, width), lines).split("\n")
+        notes = [
+            piece
+            for line in note.split("\n")
+            if line
+            for piece in wrapped(line, _fitting(_LONGEST_NOTE, width), lines).split("\n")
+        ]
+        above = _MARGIN + _TITLE + _LINE * (len(legend) + len(titles) - 1)
         below = _MARGIN + _LINE * len(notes)
         body = rows * (height + (0.22 if panels[0].title else 0.0)) + 0.35
-        figure.set_size_inches(_WIDTH, above + body + below)
-        _surround(figure, title, names, legend, notes)
+        figure.set_size_inches(width, above + body + below)
+        _surround(figure, titles, names, legend, notes)
         engine: Any = _constrained(below, body, above)
         figure.set_layout_engine(engine)
         grid = figure.subplots(rows, columns, squeeze=False, **share).flatten().tolist()  # type: ignore[call-overload]
@@ -173,8 +184,12 @@ def framed(
                 axis.set_visible(False)
             else:
                 axis.tick_params(labelbottom=True)
-                axis.set_title(shortened(panel.title, 96 // columns))
+                axis.set_title(shortened(panel.title, _fitting(96, width) // columns))
         yield figure, grid[: len(panels)]
+
+
+def _fitting(longest: int, width: float) -> int:
+    return int(longest * width / WIDE)
 
 
 def named(axes: Sequence[Axes], x: str, y: str) -> None:
@@ -200,10 +215,10 @@ def _legend_rows(figure: Figure, names: Sequence[str]) -> list[list[tuple[str, f
     rows: list[list[tuple[str, float]]] = [[]]
     x = _MARGIN
     for name in names:
-        text = figure.text(0, 0, shortened(name, _LONGEST_NAME))
+        text = figure.text(0, 0, shortened(name, _fitting(_LONGEST_NAME, figure.get_figwidth())))
         width = _KEY + 0.07 + text.get_window_extent().width / figure.dpi
         text.remove()
-        if rows[-1] and x + width > _WIDTH - _MARGIN:
+        if rows[-1] and x + width > figure.get_figwidth() - _MARGIN:
             rows.append([])
             x = _MARGIN
         rows[-1].append((name, x))
@@ -213,22 +228,24 @@ def _legend_rows(figure: Figure, names: Sequence[str]) -> list[list[tuple[str, f
 
 def _surround(
     figure: Figure,
-    title: str,
+    titles: Sequence[str],
     names: Sequence[str],
     legend: Sequence[Sequence[tuple[str, float]]],
     notes: Sequence[str],
 ) -> None:
     from matplotlib.lines import Line2D
 
-    height = figure.get_figheight()
+    width, height = figure.get_figwidth(), figure.get_figheight()
     y = height - _MARGIN
-    figure.text(_MARGIN / _WIDTH, y / height, shortened(title, _LONGEST_TITLE), fontsize=10.5, weight="bold", va="top")
-    y -= _TITLE + _LINE / 2
+    for line in titles:
+        figure.text(_MARGIN / width, y / height, line, fontsize=10.5, weight="bold", va="top")
+        y -= _LINE
+    y -= _TITLE - _LINE / 2
     for row in legend:
         for name, x in row:
             style = look(names.index(name))
             key = Line2D(
-                [x / _WIDTH, (x + _KEY / 2) / _WIDTH, (x + _KEY) / _WIDTH],
+                [x / width, (x + _KEY / 2) / width, (x + _KEY) / width],
                 [y / height] * 3,
                 color=style.color,
                 linestyle=style.dashes,
@@ -238,11 +255,11 @@ def _surround(
                 markevery=[1],
             )
             figure.add_artist(key)
-            label = shortened(name, _LONGEST_NAME)
-            figure.text((x + _KEY + 0.07) / _WIDTH, y / height, label, va="center_baseline")
+            label = shortened(name, _fitting(_LONGEST_NAME, width))
+            figure.text((x + _KEY + 0.07) / width, y / height, label, va="center_baseline")
         y -= _LINE
     for i, line in enumerate(reversed(notes)):
-        figure.text(_MARGIN / _WIDTH, (_MARGIN + i * _LINE) / height, line, fontsize=7.5, va="bottom")
+        figure.text(_MARGIN / width, (_MARGIN + i * _LINE) / height, line, fontsize=7.5, va="bottom")
 
 
 # The charts: tau by data set, acceptance by draft position, tau by number of draft tokens and by length of prompts.
@@ -263,23 +280,24 @@ def _once(draw: _Draw) -> _Draw:
     """Draw a chart only once in a process: a release draws it, checks it before it is sent, and checks it again."""
 
     @wraps(draw)
-    def drawn(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
-        shown = (draw, tuple(panels), title, note)
+    def drawn(panels: Sequence[Panel], *, title: str, note: str = "", **options: float) -> Chart:
+        shown = (draw, tuple(panels), title, note, *options.items())
         if shown not in _DRAWN:
             if len(_DRAWN) == _MOST_KEPT:
                 _DRAWN.clear()
-            _DRAWN[shown] = draw(panels, title=title, note=note)
+            _DRAWN[shown] = draw(panels, title=title, note=note, **options)
         return _DRAWN[shown]
 
     return cast(_Draw, drawn)
 
 
 @_once
-def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
+def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = "", width: float = WIDE) -> Chart:
     """Draw acceptance lengths with intervals, one row for each data set (the panels' labels) and series.
 
     Args:
         title: what is shown, in one line. ``note``: the conditions, in small print below.
+        width: in inches: `WIDE`, or `NARROW` for pages that a phone shows.
 
     Raises ValueError if there is no panel, or if the panels' labels differ.
     """
@@ -290,22 +308,22 @@ def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = ""
     names = series_names(panels)
     labels = panels[0].labels if panels else ()
     rows = len(labels) * (len(names) * 0.19 + 0.2)
-    with framed(panels, rows + 0.25, title, note, sharex=True, sharey=True) as (figure, axes):
+    with framed(panels, rows + 0.25, title, note, width, sharex=True, sharey=True) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
             for one in panel.series:
                 _rows_of(axis, one, names.index(one.name), len(names))
-            axis.set_yticks(range(len(labels)), [wrapped(label, 20) for label in labels])
+            axis.set_yticks(range(len(labels)), [wrapped(label, 20 if width == WIDE else 14) for label in labels])
             axis.set_ylim(len(labels) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
             axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             axis.grid(axis="x")
-            _room_on_the_right(axis, panels)
-        named(axes, TAU if len(panels) < COLUMNS else "τ, tokens per round", "")
+            _room_on_the_right(axis, panels, width)
+        named(axes, TAU if len(panels) < COLUMNS and width == WIDE else "τ, tokens per round", "")
         return _finished(figure, panels, title, _tau, "")
 
 
 @_once
-def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
+def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "", width: float = WIDE) -> Chart:
     """Draw marginal acceptance rates (fractions of 1) by draft position; the panels' labels are positions from 1.
 
     Arguments and errors as for `acceptance_by_dataset`.
@@ -313,7 +331,7 @@ def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "
     from matplotlib.ticker import PercentFormatter
 
     names = series_names(panels)
-    with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
+    with framed(panels, 2.1, title, note, width, sharey=True) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
             for one in panel.series:
                 _line_of(axis, one, [float(label) for label in panel.labels], names.index(one.name), 0.0)
@@ -435,7 +453,7 @@ def _line_of(axis: Axes, one: Series, x: Sequence[float], index: int, shift: flo
             axis.plot([at, at], interval, color=style.color, linewidth=1.8, solid_capstyle="butt")
 
 
-def _room_on_the_right(axis: Axes, panels: Sequence[Panel]) -> None:
+def _room_on_the_right(axis: Axes, panels: Sequence[Panel], width: float) -> None:
     """Give every panel the same scale from 1, with room for the number beside the longest row."""
     ends = [
         max((value, *(_interval(one, i) or ())))
@@ -445,7 +463,7 @@ def _room_on_the_right(axis: Axes, panels: Sequence[Panel]) -> None:
         if value is not None
     ]
     reach = max([*ends, 1.5]) - 1
-    axis.set_xlim(1, 1 + reach * (1.06 + 0.13 * min(len(panels), COLUMNS)))
+    axis.set_xlim(1, 1 + reach * (1.06 + 0.13 * min(len(panels), COLUMNS) * WIDE / width))
 
 
 def _interval(one: Series, index: int) -> tuple[float, float] | None:

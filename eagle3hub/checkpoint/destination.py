@@ -152,7 +152,7 @@ def _named(paths: Sequence[str]) -> str:
     return ", ".join(paths[:3]) + (" …" if len(paths) > 3 else "")
 
 
-def written(folder: Path, beside: Collection[str] = ()) -> dict[str, Mapping[str, Any]]:
+def written(folder: Path, beside: Collection[str] = ()) -> dict[str, Mapping[str, object]]:
     """The files this tool wrote into a folder, by path, with ``size`` and ``sha256`` where its records have them.
 
     The records are those of heads (`PROVENANCE`), in the folder and in those for other layouts, and the one of a whole
@@ -162,7 +162,7 @@ def written(folder: Path, beside: Collection[str] = ()) -> dict[str, Mapping[str
     ours = _recorded(folder / PROVENANCE)
     if not ours and not whole:
         return {}
-    unlisted: dict[str, Mapping[str, Any]] = {}
+    unlisted: dict[str, Mapping[str, object]] = {}
     for pattern in beside:
         if pattern.endswith("/"):
             inner = _recorded(folder / pattern / PROVENANCE) if not (folder / pattern.rstrip("/")).is_symlink() else {}
@@ -172,7 +172,7 @@ def written(folder: Path, beside: Collection[str] = ()) -> dict[str, Mapping[str
     return unlisted | ours | whole
 
 
-def _recorded(record: Path) -> dict[str, Mapping[str, Any]]:
+def _recorded(record: Path) -> dict[str, Mapping[str, object]]:
     """The files that a record lists, and itself; nothing where there is no such record."""
     try:
         document = parse_json_object(read_bytes(record), record)
@@ -190,7 +190,7 @@ def _is_entry(listed: Any) -> bool:
     return isinstance(listed, dict) and isinstance(listed.get("path"), str)
 
 
-def _not_ours(folder: Path, ours: Mapping[str, Mapping[str, Any]], *, look: bool) -> tuple[list[str], list[str]]:
+def _not_ours(folder: Path, ours: Mapping[str, Mapping[str, object]], *, look: bool) -> tuple[list[str], list[str]]:
     """Paths in a folder, at any depth, that are not ``ours``; with ``look`` also those of ours that were changed."""
     needed = {parent.as_posix() for path in ours for parent in PurePosixPath(path).parents}
     foreign, edited = [], []
@@ -220,7 +220,7 @@ def _not_ours(folder: Path, ours: Mapping[str, Mapping[str, Any]], *, look: bool
     return sorted(foreign), sorted(edited)
 
 
-def _is_edited(path: Path, known: Mapping[str, Any]) -> bool:
+def _is_edited(path: Path, known: Mapping[str, object]) -> bool:
     size, sha256 = known.get("size"), known.get("sha256")
     if size is not None and path.stat().st_size != size:
         return True

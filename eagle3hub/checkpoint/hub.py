@@ -22,7 +22,7 @@ from eagle3hub.errors import Eagle3HubError, HubError
 from eagle3hub.network import names
 from eagle3hub.network.bounds import TIMEOUT, Exceeded, Operation, current, operation
 from eagle3hub.network.transport import bound
-from eagle3hub.system.progress import Progress, silent, tell, tell_after
+from eagle3hub.system.progress import Progress, silent, tell, tell_after, tell_bytes
 
 # What the Hub's listing states about a file, and whether a file matches it.
 
@@ -396,6 +396,8 @@ _LARGEST_FILE = 1 << 40
 _LARGE = (".safetensors", ".bin", ".pt")
 _SILENCE = 2.0
 """Seconds without an answer after which the user is told."""
+_CHUNK = 1 << 20
+"""Most bytes of a download between two reports of it."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -633,7 +635,10 @@ def _wait_before_retry(e: Exception, attempt: int) -> float | None:
 
 def bar_option(function: Callable[..., Any], message: str, progress: Progress) -> dict[str, Any]:
     """The option that makes a function of the client report to ``progress``; none where its version has none."""
+    from huggingface_hub import constants
+
     known = "tqdm_class" in inspect.signature(function).parameters
+    constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, _CHUNK)  # it reports once for each
     return {"tqdm_class": _bar(message, progress)} if known else {}
 
 
@@ -645,11 +650,15 @@ def _bar(message: str, progress: Progress) -> type[Any]:
         def __init__(self, *args: Any, **options: Any) -> None:
             self._done, self._whole = options.get("initial") or 0, options.get("total")
             super().__init__(*args, **{**options, "disable": True})
-            progress(message, self._done / self._whole if self._whole else None)
+            self._say()
 
         def update(self, n: float | None = 1) -> bool | None:
             self._done += n or 0
-            progress(message, min(self._done / self._whole, 1.0) if self._whole else None)
+            self._say()
             return None
+
+        def _say(self) -> None:
+            tell_bytes(int(self._done), int(self._whole) if self._whole else None)
+            progress(message, min(self._done / self._whole, 1.0) if self._whole else None)
 
     return Bar

@@ -262,8 +262,8 @@ def parse_header(reader: ByteReader) -> Header:
     return Header(tensors, metadata, sha256(start[:8] + raw).hexdigest())
 
 
-def _parse(reader: ByteReader, raw: bytes) -> tuple[dict[str, Any], dict[str, str] | None]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _parse(reader: ByteReader, raw: bytes) -> tuple[dict[str, object], dict[str, str] | None]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, object]:
         out = dict(pairs)
         if len(out) != len(pairs):
             raise ValueError("a name occurs twice")

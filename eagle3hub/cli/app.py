@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, console, help_text, json_text, outlive_readers, shown_for, tell
+from eagle3hub.cli.output import Unwritable, console, forget, help_text, outlive_readers, print_json, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted
@@ -35,6 +36,7 @@ _COMMANDS = (
     ("validate", "validate"),
     ("states", "states"),
     ("bench", "bench"),
+    ("compare-reports", "diff"),
     ("recipe", "recipe"),
     ("profile", "profile"),
     ("publish", "publish"),
@@ -73,7 +75,7 @@ def build(wanted: str | None = None) -> typer.Typer:
 
     for name, module in _COMMANDS:
         if only in (None, name):
-            app.command(name)(getattr(import_module(f"eagle3hub.cli.{module}"), name))
+            app.command(name)(getattr(import_module(f"eagle3hub.cli.{module}"), name.replace("-", "_")))
     for name in _GROUPS:
         if only in (None, name):
             app.add_typer(import_module(f"eagle3hub.cli.{name}").app, name=name)
@@ -116,10 +118,9 @@ def run(argv: list[str]) -> int:
     debug = "--debug" in argv
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
+    forget()
     try:
-        command = typer.main.get_command(build(argv[0] if argv else None))
-        _style_help(command)
-        status = command.main(argv, prog_name="eagle3hub", standalone_mode=False)
+        status = _command(*argv[:1]).main(argv, prog_name="eagle3hub", standalone_mode=False)
         if status == EXIT_INTERRUPTED:  # Typer's result for KeyboardInterrupt
             return _interrupted(as_json)
         return status if isinstance(status, int) else 0
@@ -135,6 +136,14 @@ def run(argv: list[str]) -> int:
         return _fail(_usage_error(e), argv)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(as_json)
+
+
+@cache
+def _command(wanted: str | None = None) -> Any:
+    """The command line as Typer runs it; it is the same for every call."""
+    command = typer.main.get_command(build(wanted))
+    _style_help(command)
+    return command
 
 
 def _style_help(command: Any) -> None:
@@ -153,7 +162,7 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     if isinstance(hint, Hint):
         found["hint"] = shown_for(hint, _called(argv))
     if "--json" in argv:
-        print(json_text({"error": found}))
+        print_json("error", {"error": found})
     else:
         tell(f"error: {error.message}\n")
         if found["hint"]:
@@ -163,7 +172,7 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
 
 def _called(argv: Sequence[str]) -> Any:
     """Return the command that a command line calls, or the group if it calls none."""
-    command: Any = typer.main.get_command(build(*argv[:1]))
+    command = _command(*argv[:1])
     for word in argv:
         if word not in getattr(command, "commands", {}):
             break
@@ -174,7 +183,7 @@ def _called(argv: Sequence[str]) -> Any:
 def _interrupted(as_json: bool) -> int:
     if as_json:
         error = {"code": "interrupted", "message": "interrupted", "hint": None, "exit_code": EXIT_INTERRUPTED}
-        print(json_text({"error": error}))
+        print_json("error", {"error": error})
     else:
         tell("interrupted\n")
     return EXIT_INTERRUPTED

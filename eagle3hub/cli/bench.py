@@ -20,7 +20,7 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress, tell
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -177,6 +177,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
         as_json: JsonFlag = False,
         quiet: QuietFlag = False,
+        _progress: ProgressOption = "text",
+        _verbose: VerboseFlag = False,
     ) -> None:
         """Measure how many tokens heads get accepted: every head, data set, K and temperature.
 
@@ -191,7 +193,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         Example: eagle3hub bench ./head --target ./target --engine vllm --concurrency 1,4,16 --baseline none,mtp,ngram
         """
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
-        from eagle3hub.benchmarking.plan import listed, listing, name_and_source, refuse_uneven
+        from eagle3hub.benchmarking.plan import listing, name_and_source, parse_list, refuse_uneven
         from eagle3hub.charts import require_drawing
         from eagle3hub.engines import engine_pythons
         from eagle3hub.engines.options import endpoint_urls
@@ -199,7 +201,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.validation.options import engine_names
 
         if list_datasets:
-            emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
+            emit("datasets", {"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
             return
         if not heads:
             raise UsageError("bench needs a head", hint="eagle3hub bench ./head --target ./target", code="usage-bench")
@@ -210,7 +212,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         on_cluster = (device or profile.device) if elsewhere else None
         settings = engine_settings(
             ctx,
-            listed("--engine", engine, str, "names"),
+            parse_list("--engine", engine, str, "names"),
             tensor_parallel=tensor_parallel,
             engine_arg=engine_arg,
             engine_env=engine_env,
@@ -338,18 +340,19 @@ def _serve(
     """Measure servers, print the results, and end."""
     from eagle3hub.benchmarking.serving.measure import serving
     from eagle3hub.benchmarking.serving.table import conditions, tables, write_all
+    from eagle3hub.benchmarking.session import RESULTS
     from eagle3hub.benchmarking.terminal import render_tables
 
     with progress(quiet=quiet) as say:
         results = serving(heads, target, options, asked, folder=output, resume=resume, progress=say)
-    written = write_all(results, output) if output is not None else []
+    written = [output / RESULTS, *write_all(results, output)] if output is not None else []
 
     def human(out: Console) -> None:
         render_tables(tables(results), conditions(results), out)
         for path in written:
             out.print(f"written   {path}", markup=False)
 
-    emit(results.document, human, as_json=as_json)
+    emit("serving", results.document, human, as_json=as_json)
     raise typer.Exit(EXIT_OF[results.verdict])
 
 

@@ -37,9 +37,10 @@ _STYLE = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 @app.command("write")
 def card(
-    source: Annotated[
+    manifest: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="The release's manifest; with --check also Markdown, a folder, or owner/name on the Hub.",
             show_default=False,
         ),
@@ -96,9 +97,9 @@ def card(
             if report or head or output != "-":
                 hint = "leave them out: the folder holds its heads and reports, and its card is its README.md"
                 raise UsageError("--folder cannot be used with --report, --head or --output", hint=hint)
-            _complete(source, folder, templates, allow, as_json)
+            _complete(manifest, folder, templates, allow, as_json)
             return
-        _write(source, report, head, output, templates, allow, as_json)
+        _write(manifest, report, head, output, templates, allow, as_json)
         return
     if folder is not None:
         raise UsageError("--folder cannot be used with --check", hint="name the folder itself: card --check DIR")
@@ -110,13 +111,13 @@ def card(
         raise UsageError("--sarif and --json are two formats", hint="name one")
     from eagle3hub.lint.source import lint_card
 
-    found = lint_card(source, reports=report or (), heads=head or (), templates=templates)
+    found = lint_card(manifest, reports=report or (), heads=head or (), templates=templates)
     if sarif:
         from eagle3hub.lint.source import to_sarif
 
         write(json_text(to_sarif(found)) + "\n")
     else:
-        emit(found.to_json(), lambda out: _print(found, out), as_json=as_json)
+        emit("lint", found.to_json(), lambda out: _print(found, out), as_json=as_json)
     if found.failed(strict=strict):
         raise typer.Exit(1)
 
@@ -197,7 +198,7 @@ def import_(
             return
         out.print(f"{len(found.measurements)} tables of {found.tool}: {output}", markup=False, soft_wrap=True)
 
-    emit(found.to_json(measured_by), human, as_json=as_json)
+    emit("imported", found.to_json(measured_by), human, as_json=as_json)
 
 
 @app.command()
@@ -238,7 +239,12 @@ def _complete(manifest: str, folder: Path, templates: Path | None, allow: list[s
         "folder": str(folder),
         "charts": sorted(made.charts),
     }
-    emit(document, lambda out: out.print(f"made the release folder {folder}", markup=False), as_json=as_json)
+    emit(
+        "card-folder",
+        document,
+        lambda out: out.print(f"made the release folder {folder}", markup=False),
+        as_json=as_json,
+    )
 
 
 def _write(
@@ -268,7 +274,7 @@ def _write(
     def human(out: Console) -> None:
         out.print(f"wrote {made.output}", markup=False)
 
-    emit(made.to_json(), human, as_json=as_json)
+    emit("card", made.to_json(), human, as_json=as_json)
     for what, why in () if as_json else made.warnings:
         console(stderr=True).print(f"warning: {what}: {why}", markup=False)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, emit, progress
 from eagle3hub.cli.parameters import (
     HEAD,
     AnyTargetOption,
@@ -140,6 +140,7 @@ def convert(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Convert a draft head to another layout, byte for byte.
 
@@ -198,7 +199,7 @@ def convert(
     with progress(quiet=quiet or as_json) as report:
         done = run(source, destination, to, options, progress=report)
     document = done.to_json()
-    emit(document, lambda console: _print(document, console), as_json=as_json)
+    emit("convert", document, lambda console: _print(document, console), as_json=as_json)
 
 
 def _print(doc: dict[str, Any], console: Console) -> None:

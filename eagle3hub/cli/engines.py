@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress
 from eagle3hub.cli.parameters import EnginePythonOption, device_completed, engine_completed
 from eagle3hub.errors import UsageError
 
@@ -47,6 +47,8 @@ def install(
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is there.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Make an engine's environment (vLLM on CPU: about 2.5 GiB and one or two minutes).
 
@@ -60,6 +62,7 @@ def install(
     with progress(quiet=quiet) as report:
         made = environments.install_environment(engine.name, device, force=force, progress=report)
     emit(
+        "engine",
         _json(made),
         lambda out: out.print(f"{made.engine} {made.version} for {made.device}: {made.path}"),
         as_json=as_json,
@@ -69,6 +72,8 @@ def install(
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
     """List the engines, which of them are installed, and why the others cannot be.
+
+    Exit status: 0.
 
     Example: eagle3hub engines list
     """
@@ -99,7 +104,7 @@ def list_(as_json: JsonFlag = False) -> None:
             untried = " [yellow](not tried by us)[/]" if not one["tested"] and not one["unobtainable"] else ""
             out.print(f"{one['engine']:<10} {one['version']:<13} {one['device']:<5} {state:<15}  {where}{untried}")
 
-    emit({"engines": found}, human, as_json=as_json)
+    emit("engines", {"engines": found}, human, as_json=as_json)
 
 
 @app.command()
@@ -143,7 +148,7 @@ def doctor(
             if not one.tested and one.state != "unobtainable":
                 out.print("  [dim]this kind of environment was not tried by us[/]")
 
-    emit({"engines": [one.to_json() for one in found]}, human, as_json=as_json)
+    emit("doctor", {"engines": [one.to_json() for one in found]}, human, as_json=as_json)
     if name is not None and not any(one.state == "ready" for one in found):
         raise typer.Exit(4)
 
@@ -176,6 +181,7 @@ def remove(
     removed = environments.remove_environment(engine.name, device)
     what = "removed" if removed else "was not installed"
     emit(
+        "engine-removed",
         {"engine": engine.name, "device": device, "removed": removed},
         lambda out: out.print(f"{engine.name} for {device}: {what}"),
         as_json=as_json,
@@ -245,7 +251,7 @@ def check(
             out.print(f"{place(lines[0])}: not checked: {escape(what)}{also}")
         out.print(f"{escape(file.name)}: {escape(outcome.summary())}")
 
-    emit(document, human, as_json=as_json)
+    emit("check", document, human, as_json=as_json)
     if wanting:
         raise typer.Exit(1)
 
@@ -263,6 +269,8 @@ def probe(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Find out by experiment what an engine does with a head, on the very build you have (vLLM: a few minutes).
 
@@ -297,7 +305,7 @@ def probe(
             out.print(f"[yellow]{escape(line)}[/]")
         out.print(found.summary)
 
-    emit(found.to_json(), human, as_json=as_json)
+    emit("probe", found.to_json(), human, as_json=as_json)
 
 
 def _interpreters(pairs: list[str]) -> dict[str, Path]:

@@ -104,7 +104,7 @@ def inspect(
     versions = engine_versions(engine_version or [])
     probed = [read_probed(path) for path in contract or []]
     found = run(source, InspectOptions(layout, target, read, versions, probed))
-    emit(found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
+    emit("inspect", found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
     if not found.sound:
         raise typer.Exit(InputError.exit_code)
 
@@ -188,7 +188,7 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
         console.print(f"[yellow]{escape(said)}[/]")
 
 
-def _scaling(scaling: dict[str, Any] | None) -> str:
+def _scaling(scaling: dict[str, object] | None) -> str:
     if not scaling:
         return "no scaling"
     parts = [f"{key} {_value(value)}" for key, value in scaling.items() if key != "rope_type"]
@@ -201,7 +201,7 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _latent(sizes: Mapping[str, Any]) -> str:
+def _latent(sizes: Mapping[str, object]) -> str:
     queries = (
         "no latent of queries" if sizes["q_lora_rank"] is None else f"latents of {sizes['q_lora_rank']} (queries)"
     )

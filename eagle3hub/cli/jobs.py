@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
+from eagle3hub.cli.output import (
+    EXIT_OF,
+    Destinations,
+    JsonFlag,
+    ProgressOption,
+    QuietFlag,
+    console,
+    emit,
+    finish,
+    progress,
+    tell,
+)
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import held, stop_again
@@ -105,6 +116,7 @@ def collect_(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Wait for what --on started, show its logs, and take its report or its results.
 
@@ -143,7 +155,7 @@ def status_(job: JobArgument, as_json: JsonFlag = False) -> None:
     if not slurm.is_run(job):
         found = api.inspect(_job_name(job))
         document = {"job": {"name": found.name, "url": found.url, "stage": found.stage, "message": found.message}}
-        emit(document, lambda out: out.print(f"{found.name}: {found.stage}", markup=False), as_json=as_json)
+        emit("job", document, lambda out: out.print(f"{found.name}: {found.stage}", markup=False), as_json=as_json)
         return
     run = slurm.open_run(job)
     states, sealed = slurm.states(run), slurm.digests(run)
@@ -156,7 +168,7 @@ def status_(job: JobArgument, as_json: JsonFlag = False) -> None:
             out.print(f"{one.number:>4}  {one.state:<8} {one.label}  {detail}", markup=False, soft_wrap=True)
         out.print(slurm.summary(states), markup=False)
 
-    emit({"run": {"folder": run.folder, "kind": run.kind}, "tasks": tasks}, human, as_json=as_json)
+    emit("run-status", {"run": {"folder": run.folder, "kind": run.kind}, "tasks": tasks}, human, as_json=as_json)
 
 
 @app.command("cancel")
@@ -175,7 +187,7 @@ def cancel_(job: JobArgument, as_json: JsonFlag = False) -> None:
     else:
         api.cancel(_job_name(job))
         said = f"the job {job} is cancelled"
-    emit({"cancelled": job}, lambda out: out.print(said, markup=False, soft_wrap=True), as_json=as_json)
+    emit("cancelled", {"cancelled": job}, lambda out: out.print(said, markup=False, soft_wrap=True), as_json=as_json)
 
 
 @app.command("resume")
@@ -244,7 +256,7 @@ def words_of(ctx: typer.Context, without: Collection[str], engine: str | None = 
     return words
 
 
-ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet")
+ELSEWHERE = ("on", "slurm_profile", "run_folder", "detach", "as_json", "quiet", "_progress", "_verbose")
 """Parameters that say where a command runs and what it prints."""
 
 
@@ -327,7 +339,7 @@ def _show_run(run: Run, *, as_json: bool) -> None:
         for name, verb in (("follow", "collect"), ("look", "status"), ("stop", "cancel")):
             out.print(f"{name:<8} eagle3hub jobs {verb} {shlex.quote(run.folder)}", markup=False, soft_wrap=True)
 
-    emit({"run": document}, human, as_json=as_json)
+    emit("run", {"run": document}, human, as_json=as_json)
 
 
 def _finish_run(run: Run, to: Destinations, output: Path | None) -> NoReturn:
@@ -345,7 +357,8 @@ def _finish_run(run: Run, to: Destinations, output: Path | None) -> NoReturn:
             out.print(f"{document['verdict']}  {task.label}: {document['reason']}", markup=False, soft_wrap=True)
         out.print(f"go on with: {line}", markup=False, soft_wrap=True)
 
-    emit({"layouts": documents, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
+    layouts = [{key: value for key, value in one.items() if key != "schema"} for one in documents]
+    emit("measured-layouts", {"layouts": layouts, "then": ["eagle3hub", *run.then]}, human, as_json=to.as_json)
     raise typer.Exit(max(EXIT_OF[document["verdict"]] for document in documents))
 
 
@@ -357,14 +370,14 @@ def finish_benchmark(results: Results, output: Path | None, *, as_json: bool) ->
 
     if output is not None:
         results.save(output / RESULTS)
-    written = write_all(results, output) if output is not None else []
+    written = [output / RESULTS, *write_all(results, output)] if output is not None else []
 
     def human(out: Console) -> None:
         render(results, out)
-        for path in written[:2]:
+        for path in written:
             out.print(f"written   {path}", markup=False)
 
-    emit(results.document, human, as_json=as_json)
+    emit("bench", results.document, human, as_json=as_json)
     raise typer.Exit(EXIT_OF[results.verdict])
 
 
@@ -413,7 +426,7 @@ def validate_on(
         for number in signals:
             signal.raise_signal(number)
         if wanted.detach:
-            emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=to.as_json)
+            emit("job-started", _started(plan, job), lambda out: _show_started(plan, job, out), as_json=to.as_json)
             raise typer.Exit
         tell(f"job {job.name}: {job.url}\n")
         result = collect(job, plan.expected, _log(to.quiet))

@@ -73,4 +73,4 @@ def profile(
         if output is not None:
             out.print(f"written     {output}", markup=False, soft_wrap=True)
 
-    emit(document, human, as_json=as_json)
+    emit("profile" if to == "modelopt" else "profile-dynamo", document, human, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, ProgressOption, QuietFlag, emit, progress
 from eagle3hub.errors import FoundWanting, UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def publish(
     allow: AllowOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Publish a release folder to the Hub in one commit, and check that the Hub has it.
 
@@ -106,7 +107,7 @@ def publish(
     with progress(quiet=quiet) as report:
         done = run(folder, repo, options, manifest=manifest, dry_run=dry_run, progress=report)
     document = done.to_json()
-    emit(document, lambda console: show(document, console), as_json=as_json)
+    emit("publish", document, lambda console: show(document, console), as_json=as_json)
     if isinstance(done, PublishPlan) and done.problems:
         raise typer.Exit(FoundWanting.exit_code)
 
@@ -139,6 +140,7 @@ def verify(
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
 ) -> None:
     """Check a published repository: digests, signature, heads, and everything that follows from its files.
 
@@ -172,12 +174,17 @@ def verify(
             raise UsageError("--print-whole-digest checks nothing", hint="leave --digest and --whole-digest out")
         with progress(quiet=quiet) as report:
             found = digest_of(at.path, report)
-        emit({"source": source, "whole_digest": found}, lambda console: console.print(found), as_json=as_json)
+        emit(
+            "whole-digest",
+            {"source": source, "whole_digest": found},
+            lambda console: console.print(found),
+            as_json=as_json,
+        )
         return
     options = VerifyOptions(digest, "" if print_whole_digest else whole_digest, by)
     with progress(quiet=quiet) as report:
         document = run(source, options, progress=report).to_json()
-    emit(document, lambda console: _show_verified(document, console), as_json=as_json)
+    emit("verify", document, lambda console: _show_verified(document, console), as_json=as_json)
     raise typer.Exit(EXIT_OF[document["verdict"]])
 
 

@@ -123,7 +123,7 @@ def recipe(
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     document |= {} if warning is None else {"warning": warning}
     document |= {} if nodes == 1 else {"nodes": [list(words) for words in commands]}
-    emit(document, lambda out: _print(made, commands, verdicts, warning, out), as_json=as_json)
+    emit("recipe", document, lambda out: _print(made, commands, verdicts, warning, out), as_json=as_json)
 
 
 def _aux_layers(head: Head) -> tuple[int, ...] | None:

@@ -25,7 +25,17 @@ from eagle3hub.cli.jobs import (
     wants_slurm,
     words_of,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.output import (
+    EXIT_OF,
+    JsonFlag,
+    ProgressOption,
+    QuietFlag,
+    VerboseFlag,
+    emit,
+    progress,
+    readable_time,
+    tell,
+)
 from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
 from eagle3hub.system.text import readable_size, visible
@@ -33,7 +43,7 @@ from eagle3hub.system.text import readable_size, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.releasing.release import ReleaseOptions
+    from eagle3hub.releasing.release import ReleaseOptions, ReleasePlan
 
 TAKES = {
     False: "three steps: the target (97 MB), vLLM (2.5 GB), the release; 5 to 20 minutes, by the machine",
@@ -44,7 +54,7 @@ _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailab
 
 
 _OF_THE_WHOLE = (
-    "manifest", "dry_run", "start", "until", "layout", "output", "templates", "force", "create_pr", "stage",
+    "manifest", "dry_run", "explain", "start", "until", "layout", "output", "templates", "force", "create_pr", "stage",
     "branch_per_layout", "tag", "gated", "collection", "sign", "allow", "summary", *ELSEWHERE,
 )  # fmt: skip
 """Parameters that measuring one layout on Slurm does not have."""
@@ -57,6 +67,9 @@ def release(
         typer.Argument(metavar="MANIFEST", help="release.yaml of the release, or one head of it: release.yaml#NAME."),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Make the folder, upload nothing: --until card.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the steps, what is kept, what each costs, and do nothing.")
+    ] = False,
     start: Annotated[
         str,
         typer.Option(
@@ -110,6 +123,8 @@ def release(
     detach: DetachFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Convert to every layout, validate each on the engine, write the card, publish: one commit, verified.
 
@@ -122,6 +137,8 @@ def release(
     Exit status: 0 released; 1 it did not pass, or a gate refused it; 3 manifest or head cannot be used; 4 engine or
     device unavailable; 5 the Hub failed.
 
+    Example: eagle3hub release release.yaml --explain
+
     Example: eagle3hub release release.yaml --dry-run
     """
     if dry_run and until not in (None, "card"):
@@ -133,7 +150,7 @@ def release(
     from eagle3hub.releasing.heads import release as run
     from eagle3hub.releasing.release import ReleaseOptions
 
-    place = _summary(summary)
+    place = None if explain else _summary(summary)
     if place is not None:  # check before the work whether it can be written
         check_place(place)
     try:
@@ -159,6 +176,9 @@ def release(
             force=force,
             layout=layout,
         )
+        if explain:
+            _explain(manifest, options, as_json=as_json, quiet=quiet)
+            return
         if wants_slurm(on, {"slurm_profile": slurm_profile, "run_folder": run_folder, "detach": detach}):
             refuse_endpoints(options.endpoints or {})
             options = _measured_on_slurm(
@@ -176,10 +196,64 @@ def release(
         for document in documents:
             show(document, console)
 
-    emit(documents[0] if len(documents) == 1 else {"heads": documents}, human, as_json=as_json)
-    _append(place, "".join(markdown(document) for document in documents))
+    if len(documents) == 1:
+        emit("released", documents[0], human, as_json=as_json)
+    else:
+        emit("released-heads", {"heads": documents}, human, as_json=as_json)
+    try:
+        _append(place, "".join(markdown(document) for document in documents))
+    except OutputError as e:  # the result is printed, and with --json it is the one document
+        tell(f"error: {e.message}\n")
+        raise typer.Exit(e.exit_code) from e
     statuses = [FoundWanting.exit_code if one.refused else EXIT_OF[one.verdict] for one in made]
     raise typer.Exit(next(filter(None, statuses), 0))
+
+
+def _explain(manifest: Path, options: ReleaseOptions, *, as_json: bool, quiet: bool) -> None:
+    """Print the plan of a release."""
+    from eagle3hub.releasing.heads import explain
+
+    with progress(quiet=quiet) as report:
+        plans = explain(manifest, options, progress=report)
+
+    def human(console: Console) -> None:
+        for plan in plans:
+            _draw(plan, console)
+
+    emit("release-plan", {"heads": [plan.to_json() for plan in plans]}, human, as_json=as_json)
+
+
+def _draw(plan: ReleasePlan, console: Console) -> None:
+    """Draw the plan: the head, a branch for each step, a leaf for each layout, and where it ends."""
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    doc = plan.to_json()
+    name = f" ({escape(doc['name'])})" if doc["name"] else ""
+    tree = Tree(f"[bold]{escape(doc['source'])}[/]{name}, measured against {escape(doc['target'])}")
+    branches: dict[str, Tree] = {}
+    for step in plan.steps:
+        branch = branches.get(step.step) or tree.add(f"[bold]{step.step}[/]")
+        branches[step.step] = branch
+        said = [escape(step.what)]
+        said += [f"{step.layout}:"] * (step.layout is not None and step.step == "validate")
+        said.reverse()
+        size = [] if step.size is None else [readable_size(step.size)]
+        if step.state in ("kept", "made earlier", "not known"):
+            cost = {"kept": "kept from earlier", "made earlier": "made earlier"}.get(
+                step.state, "kept or not: not known"
+            )
+        elif step.seconds is None:
+            cost = "time not known"
+        else:
+            cost = f"{readable_time(step.seconds)}, from {step.known_from}"
+        branch.add(f"{' '.join(said)}  [dim]{'; '.join([*size, cost])}[/]")
+    console.print(tree)
+    console.print(f"into {doc['output']}", markup=False, soft_wrap=True)
+    known = [step.seconds for step in plan.steps if step.seconds is not None]
+    left = sum(step.seconds is None and step.state != "made earlier" for step in plan.steps)
+    more = f", and {left} steps whose time is not known" if left else ""
+    console.print(f"in all {readable_time(sum(known))}{more}" if known else "no step's time is known", markup=False)
 
 
 def _measured_on_slurm(
@@ -276,6 +350,8 @@ def demo(
     force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier demo.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Release the example head of SmolLM2-135M-Instruct, for real, on this machine's CPU.
 
@@ -301,5 +377,5 @@ def demo(
             seen = shlex.join(["eagle3hub", "card", "preview", str(card)])
             console.print(f"the card: {card}\n  see it with: {seen}", markup=False, soft_wrap=True)
 
-    emit(document, human, as_json=as_json)
+    emit("released", document, human, as_json=as_json)
     raise typer.Exit(EXIT_OF[made.verdict])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, ProgressOption, QuietFlag, VerboseFlag, emit, progress
 from eagle3hub.cli.parameters import (
     TARGET,
     AuxConventionOption,
@@ -52,6 +52,8 @@ def states(
     timeout: TimeoutOption = 1800.0,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Compute a target's hidden states with vLLM, so that heads can be judged without it.
 
@@ -94,7 +96,7 @@ def states(
     with progress(quiet=quiet) as say:
         made = make_states(target, output, options, progress=say)
     document = made.to_json()
-    emit(document, lambda console: _show(document, console), as_json=as_json)
+    emit("states", document, lambda console: _show(document, console), as_json=as_json)
 
 
 def _show(document: dict[str, Any], console: Console) -> None:

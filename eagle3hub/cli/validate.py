@@ -25,7 +25,7 @@ from eagle3hub.cli.jobs import (
     validate_on,
     words_of,
 )
-from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, finish, progress
+from eagle3hub.cli.output import Destinations, JsonFlag, ProgressOption, QuietFlag, VerboseFlag, finish, progress
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -236,6 +236,8 @@ def validate(
     yes: YesFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    _progress: ProgressOption = "text",
+    _verbose: VerboseFlag = False,
 ) -> None:
     """Does the head work? Replay it on its target's texts, and run it on engines that must count the same.
 
@@ -328,7 +330,8 @@ def validate(
         "engine_settings": settings,
     }
     target = target_of(head, target, quiet=quiet)
-    to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
+    kept = {"responses": save_responses, "states": save_hidden_states}
+    to = Destinations(report, html, write_acceptance_reference, as_json, quiet, kept)
     if on == "slurm":
         from eagle3hub.jobs import slurm
 

@@ -218,14 +218,17 @@ class ConversionPlan:
 DEFAULTS = ConvertOptions()
 
 
-def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAULTS) -> ConversionPlan:
+def plan_conversion(source: str | Path | Checkpoint, to: str, options: ConvertOptions = DEFAULTS) -> ConversionPlan:
     """Read the source and work out its files in layout ``to``, without writing anything.
+
+    ``source`` is an address, or what `open_checkpoint` opened.
 
     Raises InputError if the source is unreadable or wrong, and Refusal if the layout cannot keep what the source has,
     or (``strict``) if something would have to be assumed.
     """
     read, transforms, target = options.read, options.transforms, options.target
-    checkpoint = open_checkpoint(source, headers_only=True)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source, headers_only=True)
+    named = checkpoint.source if isinstance(source, Checkpoint) else source
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
     head = open_head(checkpoint, layout=options.layout, target=facts, target_name=options.target_name, options=read)
     engines = _made_for(head, to, options.engines, facts)
@@ -237,7 +240,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         changes += [] if equal is None else [equal]
     head.raise_for_errors()
     return _for_engines(
-        head, engines, lambda made, serving: _planned(source, checkpoint, made, to, options, changes, serving)
+        head, engines, lambda made, serving: _planned(named, checkpoint, made, to, options, changes, serving)
     )
 
 

@@ -219,7 +219,7 @@ def _record(
     came_from: Sequence[FileSize],
     *,
     verified: bool,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Make the provenance file (schema ``provenance``): the same inputs and file system give the same bytes."""
     head = plan.head
     return {

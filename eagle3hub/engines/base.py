@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # a conversion asks what engines there are, and fetches and m
 
 Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Scalar = str | int | float | bool | None
+"""What an environment says of one thing: a version, a number of threads."""
 
 Method = Literal["none", "eagle3", "mtp", "ngram"]
 """How an engine drafts: not at all, with a head, with the target's own MTP layers, or from the text so far."""
@@ -28,7 +30,7 @@ DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst_verdict of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
+    """The worst of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
     return max(verdicts, key=_severity, default="unavailable")
 
 
@@ -71,7 +73,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``recipe`` object of a report."""
-        document: dict[str, Any] = {
+        document: dict[str, object] = {
             "engine": self.engine,
             "version": self.version,
             "server_command": self.server_command,
@@ -102,9 +104,9 @@ class EngineSettings:
     """
 
     tensor_parallel: int = 1
-    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    chat_template: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: Mapping[str, object] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether anything is set."""
@@ -137,7 +139,7 @@ class EngineSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The ``engine_settings`` object of a report, a manifest or a benchmark: only what is set."""
-        found: dict[str, Any] = {} if self.tensor_parallel == 1 else {"tensor_parallel": self.tensor_parallel}
+        found: dict[str, object] = {} if self.tensor_parallel == 1 else {"tensor_parallel": self.tensor_parallel}
         for name in ("arguments", "environment"):
             by_engine = {engine: dict(given) for engine, given in getattr(self, name).items() if given}
             found |= {name: by_engine} if by_engine else {}
@@ -279,7 +281,7 @@ class EngineRun:
     prompts: tuple[PromptResult, ...]
     load: LoadReport | None
     version: str
-    environment: Mapping[str, Any]
+    environment: Mapping[str, Scalar]
     start_seconds: float
     generate_seconds: float
     unchecked: tuple[str, ...] = ()
@@ -333,7 +335,7 @@ class Engine(Protocol):
     def unable(self, spec: RunSpec) -> str | None:
         """Return one sentence on why this engine cannot measure the head with ``spec``, or None if it can."""
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return the arguments and environment variables that a run of ``spec`` uses."""
 
     def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:

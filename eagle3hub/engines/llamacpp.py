@@ -51,7 +51,7 @@ class LlamaCpp:
             return "llama.cpp's converter reads the target from a folder, not from the Hub"
         return None
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to the converter, to the server and in the environment."""
         return {**_arguments(spec), "env": _environment(spec)}
 
@@ -73,7 +73,7 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     return spec.engine_settings.environment_of("llamacpp", base_environment(spec))
 
 
-def _arguments(spec: RunSpec) -> dict[str, Any]:
+def _arguments(spec: RunSpec) -> dict[str, object]:
     dtype = version_data("llamacpp").dtypes[spec.dtype]
     return {
         "target": spec.target,

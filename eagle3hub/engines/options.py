@@ -150,7 +150,7 @@ def read_engine_settings(
     Raises UsageError for text that cannot be read, and as `check_engine_settings` does.
     """
     known = versions or {}
-    arguments: dict[str, dict[str, Any]] = {}
+    arguments: dict[str, dict[str, object]] = {}
     for pair in engine_arg:
         engine, name, text = _addressed("--engine-arg", pair, started)
         outer, _, inner = name.removeprefix("--").replace("-", "_").partition(".")
@@ -214,10 +214,9 @@ def check_engine_settings(settings: EngineSettings, versions: Mapping[str, str] 
             )
 
 
-def engine_options(settings: EngineSettings) -> dict[str, Any]:
-    """Return the settings as options of the command line, by parameter: what `read_engine_settings` reads back."""
-    return {
-        "tensor_parallel": settings.tensor_parallel if settings.tensor_parallel > 1 else None,
+def engine_options(settings: EngineSettings) -> dict[str, int | list[str]]:
+    """Return what the settings set as options of the command line, by parameter: `read_engine_settings` reads it."""
+    lists = {
         "engine_arg": [
             f"{engine}.{name}={_text(value, _kinds(engine, name, Against()))}"
             for engine, arguments in settings.arguments.items()
@@ -230,9 +229,11 @@ def engine_options(settings: EngineSettings) -> dict[str, Any]:
         ],
         "chat_template_arg": [f"{name}={_text(value, ())}" for name, value in settings.chat_template.items()],
     }
+    parallel = {"tensor_parallel": settings.tensor_parallel} if settings.tensor_parallel > 1 else {}
+    return {**parallel, **{name: given for name, given in lists.items() if given}}
 
 
-def template_in_words(arguments: Mapping[str, Any]) -> str:
+def template_in_words(arguments: Mapping[str, object]) -> str:
     """Name the chat template that prompts are rendered with: the target's own, with these ``arguments``."""
     given = _in_words(arguments)
     return f"the target's own{' with ' if given else ''}{given}"
@@ -251,7 +252,7 @@ def settings_in_words(settings: EngineSettings) -> str:
     return "; ".join(parts)
 
 
-def _in_words(values: Mapping[str, Any]) -> str:
+def _in_words(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={_text(value, ())}" for name, value in sorted(values.items()))
 
 

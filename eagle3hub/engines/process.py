@@ -22,7 +22,7 @@ from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, RunSpec
 from eagle3hub.errors import InputError, UnavailableError
 from eagle3hub.metrics import Counts
-from eagle3hub.system.progress import Progress
+from eagle3hub.system.progress import Progress, tell_log
 from eagle3hub.system.signals import held
 
 # Run a program that ends, with everything it started, when this process ends for any reason
@@ -47,12 +47,20 @@ os._exit(code if code >= 0 else 128 - code)
 """A small parent for the program: it kills the process group as soon as its own standard input closes."""
 
 
-def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callable[[bytes], object]) -> int:
+def run_leashed(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    on_line: Callable[[bytes], object],
+    *,
+    seconds: float | None = None,
+) -> int:
     """Run ``command``, call ``on_line`` with each line of its two output streams, and return its exit status.
 
     The status is 128 + the signal's number if a signal ended it. Its whole process group has ended when this function
-    returns or raises; if this process is killed, the group ends at once.
+    returns or raises; if this process is killed, the group ends at once. Raises TimeoutError if the command has not
+    ended after ``seconds``, also while it writes nothing.
     """
+    deadline = None if seconds is None else time.monotonic() + seconds
     process: subprocess.Popen[bytes] | None = None
     try:
         with held():
@@ -65,7 +73,7 @@ def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callabl
                 start_new_session=True,
             )
         assert process.stdout is not None
-        for line in process.stdout:
+        for line in process.stdout if deadline is None else read_lines(process.stdout, deadline):
             on_line(line)
         return process.wait()
     finally:
@@ -128,6 +136,7 @@ _READ_BYTES = 1 << 20
 _TAIL_LINES = 40
 _TAIL_BYTES = 64 * 1024
 _GRACE_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 Event = dict[str, Any]
@@ -187,7 +196,8 @@ def run_worker(
                 )
             finished = False
             try:
-                status, detail = _converse(process, request, time.monotonic() + timeout, on_event)
+                with _passed_on(scratch / "log"):
+                    status, detail = _converse(process, request, time.monotonic() + timeout, on_event)
                 finished = status in ("done", "error")
             finally:
                 end_group(process, grace=0.0 if finished else _GRACE_SECONDS)
@@ -196,6 +206,49 @@ def run_worker(
         elif status == "timeout":
             detail = {"message": f"it did not finish within {timeout:g} seconds"}
         return WorkerOutcome(status, detail, _tail(log))
+
+
+@contextlib.contextmanager
+def _passed_on(log: Path) -> Iterator[None]:
+    """While the block runs, pass on every line that is written to the log, to whoever shows it."""
+    follower = LogFollower(log)
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(_LOOK_SECONDS):
+            follower.look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        follower.look()
+
+
+class LogFollower:
+    """Passes on (`tell_log`) what a program has written to its log since the last look, whole lines only."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._read = 0
+
+    def look(self) -> None:
+        """Pass on the new lines; of a line that a bar was drawn in again and again, the last."""
+        try:
+            with self._log.open("rb") as f:
+                f.seek(self._read)
+                new = f.read(_TAIL_BYTES)
+        except OSError:
+            return
+        whole = new[: max(new.rfind(b"\n"), new.rfind(b"\r")) + 1] or (new if len(new) == _TAIL_BYTES else b"")
+        self._read += len(whole)
+        for line in _ANSI.sub("", whole.decode("utf-8", "replace")).split("\n"):
+            last = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+            if last:
+                tell_log(last.rstrip())
 
 
 def _converse(

@@ -61,9 +61,9 @@ class Serving:
     context: int | None = None
     parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    chat_template: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: Mapping[str, object] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     on_hub: frozenset[str] = frozenset()
 
@@ -177,7 +177,7 @@ def _check(engine: str, serving: Serving) -> None:
 _Built = tuple[list[str], str | None, str]
 
 
-def vllm_config(head: str, draft_tokens: int, parallel_drafting: bool) -> dict[str, Any]:
+def vllm_config(head: str, draft_tokens: int, parallel_drafting: bool) -> dict[str, object]:
     """Return vLLM's speculative_config for a head. Nothing in the head's files makes vLLM draft in parallel."""
     config = {"method": "eagle3", "model": head, "num_speculative_tokens": draft_tokens}
     return config | ({PARALLEL_DRAFTING: True} if parallel_drafting else {})
@@ -224,8 +224,8 @@ def _sglang_script(imports: str, call: str) -> str:
     return f'{imports}\n\nif __name__ == "__main__":\n{indented}'
 
 
-def _sglang_options(serving: Serving, flags: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {
+def _sglang_options(serving: Serving, flags: Mapping[Setting, str], *, numbers: bool) -> dict[str, object]:
+    options: dict[str, object] = {
         flags["target"]: serving.target,
         flags["algorithm"]: "EAGLE3",
         flags["head"]: serving.head,
@@ -324,7 +324,7 @@ def _base_names(serving: Serving) -> tuple[str, str]:
     return target, f"{head}-draft" if head == target else head
 
 
-def _common(serving: Serving, flags: Mapping[Setting, str]) -> dict[str, Any]:
+def _common(serving: Serving, flags: Mapping[Setting, str]) -> dict[str, object]:
     """Map the flags that most engines share to their values, where a value was given."""
     asked: dict[Setting, Any] = {
         "tensor_parallel": serving.tensor_parallel,
@@ -360,15 +360,15 @@ def _given(engine: str, serving: Serving, own: Interface | None) -> list[str]:
     return words
 
 
-def _words(options: Mapping[str, Any]) -> list[str]:
+def _words(options: Mapping[str, object]) -> list[str]:
     return [word for flag, value in options.items() for word in (flag, str(value))]
 
 
-def _keywords(options: Mapping[str, Any]) -> dict[str, Any]:
+def _keywords(options: Mapping[str, object]) -> dict[str, object]:
     return {flag.lstrip("-").replace("-", "_"): value for flag, value in options.items()}
 
 
-def _call(result: str, name: str, keywords: Mapping[str, Any]) -> str:
+def _call(result: str, name: str, keywords: Mapping[str, object]) -> str:
     return f"{result} = {name}(\n" + "".join(f"    {k}={v!r},\n" for k, v in keywords.items()) + ")\n"
 
 

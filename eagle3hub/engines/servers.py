@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.base import RunSpec
 from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
-from eagle3hub.engines.process import LEASH, bare_environment, end_group
+from eagle3hub.engines.process import LEASH, LogFollower, bare_environment, end_group
 from eagle3hub.errors import UnavailableError
 from eagle3hub.system.progress import Progress
 from eagle3hub.system.signals import held
@@ -39,7 +39,7 @@ class Serves(Protocol):
         """Return the command of a server of ``spec`` on this machine, and its environment variables."""
 
 
-def options(arguments: Mapping[str, Any], negated: Collection[str] = ()) -> list[str]:
+def options(arguments: Mapping[str, object], negated: Collection[str] = ()) -> list[str]:
     """Return arguments of an engine's constructor as options of its server's command.
 
     A switch that is off is left out, unless it is one of ``negated``, which are on by default. Objects are JSON.
@@ -63,7 +63,7 @@ class Server:
         self.url = url
         self._title = title
         self._process = process
-        self._log = log
+        self.log = log
 
     def fault(self) -> str | None:
         """Return why the server is no longer there, in one sentence with its last words; None while it runs."""
@@ -72,7 +72,7 @@ class Server:
 
     def last_words(self) -> str:
         """Return the last line of its log that states an error's cause, with the next one, or else the last one."""
-        text = self._log.read_bytes()[-_LAST_BYTES:].decode("utf-8", "replace")
+        text = self.log.read_bytes()[-_LAST_BYTES:].decode("utf-8", "replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         told = [i for i, line in enumerate(lines) if _CAUSE.search(line) and "root cause" not in line]
         if not told:
@@ -112,7 +112,8 @@ def started(
 
 
 def _wait(server: Server, title: str, seconds: float, progress: Progress) -> None:
-    client, begun = HttpClient(server.url), time.monotonic()
+    client, begun, log = HttpClient(server.url), time.monotonic(), LogFollower(server.log)
+    progress(f"{title}'s server: starting")
     while True:
         fault = server.fault()
         if fault is not None:
@@ -120,7 +121,7 @@ def _wait(server: Server, title: str, seconds: float, progress: Progress) -> Non
         spent = time.monotonic() - begun
         if spent > seconds:
             raise _not_started(f"{title}'s server did not answer within {seconds:g} seconds: {server.last_words()}")
-        progress(f"{title}'s server: starting", min(spent / seconds, 0.99))
+        log.look()
         with contextlib.suppress(HttpFault):
             client.text("/health", deadline=time.monotonic() + _ASK_SECONDS)
             return

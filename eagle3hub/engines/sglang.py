@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
@@ -45,7 +44,7 @@ class SGLang:
             return f"SGLang {self.version} on {spec.device} verifies drafts greedily whatever the temperature"
         return None
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to ``sglang.Engine``, to each request and in the environment."""
         return {"engine": _engine_arguments(spec), "sampling": _sampling(spec), "env": _environment(spec)}
 
@@ -70,8 +69,8 @@ class SGLang:
         )
 
 
-def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _engine_arguments(spec: RunSpec) -> dict[str, object]:
+    arguments: dict[str, object] = {
         "model_path": spec.target,
         "device": spec.device,
         "dtype": spec.dtype,
@@ -128,7 +127,7 @@ def _draft_room(spec: RunSpec) -> int:
     return 2 * (spec.verified_tokens + spec.topk * spec.draft_tokens) + 64
 
 
-def _sampling(spec: RunSpec) -> dict[str, Any]:
+def _sampling(spec: RunSpec) -> dict[str, object]:
     return {"temperature": spec.temperature, "max_new_tokens": spec.max_new_tokens}
 
 

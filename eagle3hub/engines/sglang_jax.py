@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
@@ -47,7 +46,7 @@ class SGLangJAX:
             return f"sglang-jax {self.version} was not tried above temperature 0 on {spec.device}"
         return None
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to the engine, to each request and in the environment."""
         return {"engine": _engine_arguments(spec), "sampling": _sampling(spec), "env": _environment(spec)}
 
@@ -66,8 +65,8 @@ class SGLangJAX:
         )
 
 
-def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _engine_arguments(spec: RunSpec) -> dict[str, object]:
+    arguments: dict[str, object] = {
         "model_path": spec.target,
         "device": spec.device,
         "dtype": spec.dtype,
@@ -100,7 +99,7 @@ def _draft_room(spec: RunSpec) -> int:
     return 4 * spec.verified_tokens + 64
 
 
-def _sampling(spec: RunSpec) -> dict[str, Any]:
+def _sampling(spec: RunSpec) -> dict[str, object]:
     return {"temperature": spec.temperature, "max_new_tokens": spec.max_new_tokens}
 
 

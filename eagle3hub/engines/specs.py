@@ -372,8 +372,11 @@ def _plain(version: str) -> str:
 
 
 def version_document(
-    engine: str, version: str, file: str, over: Callable[[str, str, dict[str, Any]], dict[str, Any]] | None = None
-) -> dict[str, Any]:
+    engine: str,
+    version: str,
+    file: str,
+    over: Callable[[str, str, dict[str, object]], dict[str, object]] | None = None,
+) -> dict[str, object]:
     """Read a ``.toml`` file of one version, merged over the file of the version it builds on.
 
     Tables are merged key by key, except ``aux``, ``architectures`` and ``rope``; other values replace the older ones.

@@ -57,7 +57,7 @@ class TensorRTLLM:
             )
         return None
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to ``tensorrt_llm.LLM``, the draft's config and the environment."""
         return {**_arguments(spec), "env": _environment(spec)}
 

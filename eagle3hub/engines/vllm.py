@@ -54,7 +54,7 @@ class VLLM:
             )
         return None
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to ``vllm.LLM``, to ``SamplingParams`` and in the environment."""
         return {"llm": _llm_arguments(spec), "sampling": _sampling(spec), "env": _environment(spec)}
 
@@ -118,8 +118,8 @@ def states_environment(spec: RunSpec) -> dict[str, str]:
     return {**_environment(spec), "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
 
 
-def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _llm_arguments(spec: RunSpec) -> dict[str, object]:
+    arguments: dict[str, object] = {
         "model": spec.target,
         "dtype": spec.dtype,
         "seed": spec.seed,
@@ -142,8 +142,8 @@ def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
     return spec.engine_settings.arguments_of("vllm", arguments, drafts=spec.head is not None)
 
 
-def _sampling(spec: RunSpec) -> dict[str, Any]:
-    sampling: dict[str, Any] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
+def _sampling(spec: RunSpec) -> dict[str, object]:
+    sampling: dict[str, object] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
     if spec.temperature > 0:
         sampling["seed"] = spec.seed
     return sampling

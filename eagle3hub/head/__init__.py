@@ -151,7 +151,7 @@ class Rope:
     """
 
     theta: float
-    scaling: Mapping[str, Any] | None = None
+    scaling: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Semantics:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
-        out: dict[str, Any] = asdict(self)
+        out: dict[str, object] = asdict(self)
         out["sliding_layers"] = list(self.sliding_layers)
         out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
         return out
@@ -271,7 +271,7 @@ class Carried:
     each tensor (by canonical name) whose name is not the one that layout uses today.
     """
 
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     buffers: Mapping[str, str]
     metadata: Mapping[str, str] | None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -323,7 +323,7 @@ class Head:
     tensors: dict[str, TensorRef]
     buffers: dict[str, str]
     metadata: dict[str, str] | None
-    config: dict[str, Any]
+    config: dict[str, object]
     max_position_embeddings: int | None = None
     token_ids: dict[str, int | list[int]] = field(default_factory=dict)
     target_name: str | None = None
@@ -356,7 +356,7 @@ class Head:
         """Whether the source's norm_output has two meanings; ``semantics.feedback`` is then a guess."""
         return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
-    def semantics_to_json(self) -> dict[str, Any]:
+    def semantics_to_json(self) -> dict[str, object]:
         """What it computes, as plain data; the feedback is ``open`` if the source leaves it open."""
         if not self.feedback_is_open:
             return self.semantics.to_json()

@@ -57,7 +57,7 @@ class Scheme:
 
     method: str
     place: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
 
     @property
     def known(self) -> bool:
@@ -127,7 +127,7 @@ class Scheme:
 _DTYPE_BITS = re.compile(r"(?:int|fp)(\d+)")
 
 
-def scheme_in(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> Scheme | None:
+def scheme_in(config: Mapping[str, object], beside: Mapping[str, object] | None = None) -> Scheme | None:
     """The scheme that config.json states, else the one of QUANT_CONFIG ``beside`` it; None if neither has one."""
     for place in QUANT_KEYS:
         found = config.get(place)
@@ -136,7 +136,7 @@ def scheme_in(config: Mapping[str, Any], beside: Mapping[str, Any] | None = None
     return _scheme(beside, QUANT_CONFIG) if beside else None
 
 
-def _scheme(found: Mapping[str, Any], place: str) -> Scheme:
+def _scheme(found: Mapping[str, object], place: str) -> Scheme:
     inner = found.get("quantization")
     fields = {**found, **inner} if isinstance(inner, dict) else dict(found)
     stated = str(found.get("quant_method") or "").lower()
@@ -146,24 +146,24 @@ def _scheme(found: Mapping[str, Any], place: str) -> Scheme:
     return Scheme(_SPELLINGS.get(stated, stated or UNSTATED), place, fields)
 
 
-def _object(fields: Any, key: str) -> Mapping[str, Any]:
+def _object(fields: Any, key: str) -> Mapping[str, object]:
     found = fields.get(key) if isinstance(fields, Mapping) else None
     return found if isinstance(found, dict) else {}
 
 
-def _groups(fields: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _groups(fields: Mapping[str, object]) -> list[Mapping[str, object]]:
     """The config groups of compressed-tensors."""
     groups = _object(fields, "config_groups").values()
     return [group for group in groups if isinstance(group, dict)]
 
 
-def _modelopt_forms(fields: Mapping[str, Any]) -> Iterator[str]:
+def _modelopt_forms(fields: Mapping[str, object]) -> Iterator[str]:
     algorithm = str(fields.get("quant_algo") or "").upper()
     if algorithm:
         yield "mixed" if algorithm == "MIXED_PRECISION" else algorithm
 
 
-def _compressed_forms(fields: Mapping[str, Any]) -> Iterator[str]:
+def _compressed_forms(fields: Mapping[str, object]) -> Iterator[str]:
     for group in _groups(fields):
         weights, inputs = _object(group, "weights"), _object(group, "input_activations")
         yield _form(
@@ -174,7 +174,7 @@ def _compressed_forms(fields: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _quark_forms(fields: Mapping[str, Any]) -> Iterator[str]:
+def _quark_forms(fields: Mapping[str, object]) -> Iterator[str]:
     whole = _object(fields, "global_quant_config")
     weights, inputs = whole.get("weight"), whole.get("input_tensors")
     if isinstance(weights, list) and len(weights) > 1:
@@ -193,11 +193,11 @@ def _quark_forms(fields: Mapping[str, Any]) -> Iterator[str]:
         yield "mixed"
 
 
-def _fp8_forms(fields: Mapping[str, Any]) -> Iterator[str]:
+def _fp8_forms(fields: Mapping[str, object]) -> Iterator[str]:
     yield "FP8 in blocks" if fields.get("weight_block_size") else "FP8"
 
 
-def _integer_forms(fields: Mapping[str, Any]) -> Iterator[str]:
+def _integer_forms(fields: Mapping[str, object]) -> Iterator[str]:
     bits = fields.get("bits", fields.get("w_bit"))
     yield _form("int", bits, fields.get("group_size"), None)
     dynamic = _object(fields, "dynamic")
@@ -293,7 +293,7 @@ _MATCHES: Mapping[str, tuple[Callable[[str, str], bool], ...]] = {
 MATCHINGS = frozenset(_MATCHES)
 
 
-def left_out_of(fields: Mapping[str, Any]) -> list[str]:
+def left_out_of(fields: Mapping[str, object]) -> list[str]:
     """The expressions of GPTQ's ``dynamic`` that name modules left out, as entries for `matches`."""
     return [f"re:{key.removeprefix(LEFT_OUT)}" for key in _object(fields, "dynamic") if key.startswith(LEFT_OUT)]
 

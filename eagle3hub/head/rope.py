@@ -66,25 +66,25 @@ _OF_DEFAULT = (_SECTION, "mrope_interleaved", PARTIAL)
 """Keys that change a rotation of type ``default``; it ignores all others."""
 
 
-def type_of(stated: Mapping[str, Any]) -> str:
+def type_of(stated: Mapping[str, object]) -> str:
     """The type that a ``rope_scaling`` or ``rope_parameters`` names: ``rope_type``, ``type`` or ``default``."""
     kind = stated.get("rope_type", stated.get("type"))
     return kind if isinstance(kind, str) else "default"
 
 
-def untyped(stated: Mapping[str, Any]) -> bool:
+def untyped(stated: Mapping[str, object]) -> bool:
     """Whether it states a factor to scale by, and no type that would say how."""
     return stated.get("factor") is not None and "type" not in stated and "rope_type" not in stated
 
 
-def lacking(stated: Mapping[str, Any]) -> tuple[str, ...]:
+def lacking(stated: Mapping[str, object]) -> tuple[str, ...]:
     """The keys that its type needs and that it does not state (a null is no value); `ORIGINAL` is never among them."""
     kind = type_of(stated)
     needs = ROPE_TYPES.get(ALIASES.get(kind, kind), RopeType()).needs
     return tuple(key for key in ((_SECTION,) if kind == "mrope" else needs) if stated.get(key) is None)
 
 
-def plain_scaling(stated: Mapping[str, Any]) -> Scaling | None:
+def plain_scaling(stated: Mapping[str, object]) -> Scaling | None:
     """The scaling parameters under today's names of keys and types, or None for plain RoPE."""
     kind = type_of(stated)
     kind = ALIASES.get(kind, kind)
@@ -96,32 +96,32 @@ def plain_scaling(stated: Mapping[str, Any]) -> Scaling | None:
     return {"rope_type": kind, **rest} if rest or kind != "default" else None
 
 
-def of_whole_heads(stated: Mapping[str, Any]) -> Scaling | None:
+def of_whole_heads(stated: Mapping[str, object]) -> Scaling | None:
     """`plain_scaling` without `PARTIAL`: every trainer of EAGLE-3 heads rotates whole attention heads."""
     return plain_scaling({k: v for k, v in stated.items() if k != PARTIAL})
 
 
-def by_layer_type(stated: Mapping[str, Any]) -> bool:
+def by_layer_type(stated: Mapping[str, object]) -> bool:
     """Whether it has an object for each kind of layer (``full_attention``, ``sliding_attention``)."""
     return any(isinstance(value, dict) for value in stated.values())
 
 
-def bound_by_context(scaling: Mapping[str, Any] | None) -> bool:
+def bound_by_context(scaling: Mapping[str, object] | None) -> bool:
     """Whether the scaling depends on ``max_position_embeddings``, so that it must not be changed."""
     return scaling is not None and ROPE_TYPES.get(type_of(scaling), RopeType()).follows_context
 
 
-def needs_context(scaling: Mapping[str, Any] | None) -> bool:
+def needs_context(scaling: Mapping[str, object] | None) -> bool:
     """Whether the scaling cannot be computed without ``max_position_embeddings``."""
     return bound_by_context(scaling) or (from_original(scaling) and scaling.get(ORIGINAL) is None)
 
 
-def from_original(scaling: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+def from_original(scaling: Mapping[str, object] | None) -> TypeGuard[Mapping[str, object]]:
     """Whether the scaling is computed from `ORIGINAL`."""
     return scaling is not None and ROPE_TYPES.get(type_of(scaling), RopeType()).from_original
 
 
-def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Scaling | None:
+def with_original(scaling: Mapping[str, object] | None, *lengths: int | None) -> Scaling | None:
     """The scaling; if it is computed from the trained length, with a length in it (the first of ``lengths`` there is).
 
     Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang
@@ -133,17 +133,17 @@ def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Sc
     return None if scaling is None else dict(scaling)
 
 
-def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def unscaled(parameters: Mapping[str, object]) -> dict[str, object]:
     """``rope_parameters`` without the scaling."""
     return {k: v for k, v in parameters.items() if k == "rope_theta"}
 
 
-def in_words(theta: float, scaling: Mapping[str, Any] | None) -> str:
+def in_words(theta: float, scaling: Mapping[str, object] | None) -> str:
     """Base and scaling in the middle of a sentence: ``base 500000, yarn, factor 8``."""
     return f"base {theta:.15g}" if not scaling else f"base {theta:.15g}, {scaling_in_words(scaling)}"
 
 
-def scaling_in_words(scaling: Mapping[str, Any]) -> str:
+def scaling_in_words(scaling: Mapping[str, object]) -> str:
     """Scaling in the middle of a sentence: ``yarn, factor 8``; a list as its length: ``short_factor[48]``."""
     facts = [
         f"{key}[{len(value)}]" if isinstance(value, list) else f"{key} {value:.15g}"
@@ -184,7 +184,11 @@ class StatedRope:
 
 
 def read_rope(
-    fields: Mapping[str, Any], reader: Reader = "standard", *, context: int | None = None, original: int | None = None
+    fields: Mapping[str, object],
+    reader: Reader = "standard",
+    *,
+    context: int | None = None,
+    original: int | None = None,
 ) -> StatedRope:
     """RoPE as a program of this kind reads it from the fields of a flat config.
 
@@ -229,7 +233,7 @@ def read_rope(
     )
 
 
-def settled_base(fields: Mapping[str, Any], theta: float) -> dict[str, Any]:
+def settled_base(fields: Mapping[str, object], theta: float) -> dict[str, object]:
     """The fields with one base in every place; where they differ by kind of layer, with it alone and no scaling."""
     out = dict(fields) | {"rope_theta": theta}
     for key in ("rope_scaling", "rope_parameters"):

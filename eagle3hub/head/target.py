@@ -163,7 +163,7 @@ def _tokenizer_class(path: Path) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def _text_part(config: dict[str, Any]) -> dict[str, Any]:
+def _text_part(config: dict[str, object]) -> dict[str, object]:
     """The config of the language model in a model's config, which may lie in parts of parts (Qwen-Omni's thinker)."""
     nested = next((part for key in _TEXT_PARTS if isinstance(part := config.get(key), dict)), None)
     return config if nested is None else _text_part(nested)

@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, head_address
-from eagle3hub.benchmarking.plan import BenchPlan, CellSettings, listed, measurement_key
+from eagle3hub.benchmarking.plan import BenchPlan, CellSettings, measurement_key, parse_list
 from eagle3hub.benchmarking.results import BenchedHead, CellRecord, Results, comparisons
 from eagle3hub.card.manifest import load_manifests
 from eagle3hub.checkpoint.digest import folder_digest
@@ -274,7 +274,7 @@ def validate_tasks(
 
 def bench_tasks(
     plan: BenchPlan, datasets: str, context: str | None, words: Callable[[str], Sequence[str]]
-) -> tuple[list[Task], dict[str, Any]]:
+) -> tuple[list[Task], dict[str, object]]:
     """Return the tasks of a benchmark: one for each head, data set, K, temperature and engine.
 
     Args:
@@ -282,7 +282,7 @@ def bench_tasks(
         words: gives for an engine the options that all its tasks share.
     """
     lengths = [[]] if context is None else [["--context", str(n)] for n in contexts_of(context)]
-    names = listed("--datasets", datasets, str, "names or files")
+    names = parse_list("--datasets", datasets, str, "names or files")
     typed = [["--datasets", name, *length] for name in names for length in lengths]
     words_for = dict(zip((one.name for one in plan.datasets), typed, strict=True))
     target = plan.target.identity.to_json()

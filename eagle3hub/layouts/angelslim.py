@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint
@@ -73,7 +72,7 @@ class AngelSlim(FlatLayout):
             return Match(1.0, ("midlayer.* names", f"{_TARGET} of a text target"), certain=True)
         return None
 
-    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+    def interpret(self, config: Mapping[str, object], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; a RoPE base that the trainer ignores is an assumption."""
         meaning = super().interpret(config, names=names)
         rope = meaning.semantics.rope
@@ -98,7 +97,7 @@ class AngelSlim(FlatLayout):
         files = super().write(head, options)
         return files if _trains_with(head.semantics.rope) else self.noting_base(files, head)
 
-    def new_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, object]:
         """A flat config under AngelSlim's architecture name, which vLLM knows too."""
         return common_config(head, "Eagle3LlamaForCausalLM")
 

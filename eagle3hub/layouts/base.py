@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
@@ -347,7 +347,7 @@ class LayoutFiles:
         side_files: small files besides config and weights, by name.
     """
 
-    config: dict[str, Any]
+    config: dict[str, object]
     tensors: list[OutTensor]
     metadata: dict[str, str] | None
     origin: dict[str, str | None]

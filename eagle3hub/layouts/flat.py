@@ -424,7 +424,7 @@ class UnknownTrainer(FlatReader):
         taps, others = super().read_taps(config), config.layer_ids(AUX_LAYERS)
         return taps if taps.aux or others is None else taps_from(others, "after", "config", where=config.where)
 
-    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+    def interpret(self, config: Mapping[str, object], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; what depends on the trainer is an assumption."""
         meaning = super().interpret(config, names=names)
         c = Fields(config)
@@ -439,7 +439,7 @@ class UnknownTrainer(FlatReader):
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
 
-def common_config(head: Head, architecture: str) -> dict[str, Any]:
+def common_config(head: Head, architecture: str) -> dict[str, object]:
     """The fields that all flat configs share; every engine can read them.
 
     Layer ids are written twice on purpose: boundary ids at top level, which vLLM looks at first, and after-layer

@@ -35,7 +35,7 @@ from eagle3hub.head.rope import (
 
 LAYERS, CONTEXT = 32, 2048
 """num_hidden_layers and max_position_embeddings of ``LlamaConfig``."""
-_LLAMA: dict[str, Any] = {
+_LLAMA: dict[str, object] = {
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": LAYERS,
@@ -46,16 +46,16 @@ _LLAMA: dict[str, Any] = {
     "attention_bias": False,
 }
 _QWEN3 = {**_LLAMA, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 151936}
-_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"llama": _LLAMA, "qwen3": _QWEN3}
+_DEFAULTS: Mapping[str, Mapping[str, object]] = {"llama": _LLAMA, "qwen3": _QWEN3}
 _CONTEXT = {"qwen3": 32768, "deepseek_v3": 4096, "kimi_k2": 4096}
 
 
-def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+def with_defaults(layer: Mapping[str, object], model_type: str) -> dict[str, object]:
     """The config with the default of every field it leaves out; a null counts as left out."""
     return {**_DEFAULTS[model_type], **{k: v for k, v in layer.items() if v is not None}}
 
 
-def context_of(fields: Mapping[str, Any]) -> int:
+def context_of(fields: Mapping[str, object]) -> int:
     """``max_position_embeddings`` in tokens, or the default of the class where a config states none."""
     stated = fields.get("max_position_embeddings")
     return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), CONTEXT)
@@ -124,7 +124,7 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
     return top, max(stated, key=lambda scaling: ORIGINAL in (scaling or {}), default=None)
 
 
-def _refuse_two_types(config: Fields, key: str, given: Mapping[str, Any]) -> None:
+def _refuse_two_types(config: Fields, key: str, given: Mapping[str, object]) -> None:
     old, new = given.get("type"), given.get("rope_type")
     if isinstance(old, str) and isinstance(new, str) and ALIASES.get(old, old) != ALIASES.get(new, new):
         raise ConfigError(
@@ -162,7 +162,7 @@ def _rope_problems(config: Fields, scaling: Scaling | None) -> list[Problem]:
     return problems
 
 
-def rope_fields(rope: Rope) -> dict[str, Any]:
+def rope_fields(rope: Rope) -> dict[str, object]:
     """The fields of RoPE in both forms: engines before transformers 5 read the first two keys only."""
     scaling = dict(rope.scaling) if rope.scaling else None
     return {
@@ -386,7 +386,7 @@ MLA_TYPES = ("kimi_k2", "deepseek_v2")
 """model_types of an MLA head: vLLM takes a deepseek_v3 for multi-token prediction (``config/speculative.py:680``)."""
 
 
-def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
+def attention_fields(s: Semantics, d: Dims) -> dict[str, object]:
     """The fields of a flat config that every engine reads alike: `llama_fields`, or DeepSeek's for an MLA head.
 
     ``first_k_dense_replace`` and ``num_nextn_predict_layers`` say that no layer has experts and none predicts further
@@ -404,7 +404,7 @@ def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
     }
 
 
-def llama_fields(s: Semantics, d: Dims) -> dict[str, Any]:
+def llama_fields(s: Semantics, d: Dims) -> dict[str, object]:
     """The Llama fields every flat config and every ``transformer_layer_config`` has in common."""
     return {
         "model_type": "qwen3" if s.qk_norm else "llama",
@@ -423,7 +423,7 @@ def llama_fields(s: Semantics, d: Dims) -> dict[str, Any]:
     }
 
 
-def windowed_alike(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def windowed_alike(source: Mapping[str, object], fresh: Mapping[str, object]) -> dict[str, object]:
     """The Llama fields of ``source``, with the window of ``fresh`` if ``layer_types``, which vLLM obeys, differ."""
     if _limited(source) == _limited(fresh):
         return dict(source)
@@ -431,12 +431,12 @@ def windowed_alike(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[
     return kept | {k: v for k, v in fresh.items() if k in SLIDING}
 
 
-def _limited(fields: Mapping[str, Any]) -> list[int]:
+def _limited(fields: Mapping[str, object]) -> list[int]:
     kinds = fields.get("layer_types")
     return [i for i, kind in enumerate(kinds) if kind == "sliding_attention"] if isinstance(kinds, list) else []
 
 
-def _sliding_fields(s: Semantics) -> Mapping[str, Any]:
+def _sliding_fields(s: Semantics) -> Mapping[str, object]:
     if s.sliding_window is None:
         return {}
     kinds = ["sliding_attention" if i in s.sliding_layers else "full_attention" for i in range(s.num_layers)]

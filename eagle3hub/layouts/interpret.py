@@ -36,7 +36,7 @@ __all__ = [
     "torch_dtype",
 ]
 
-Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
+Interpret = Callable[[Mapping[str, object]], "Interpretation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Interpretation:
 
 def plain_semantics(llama: LlamaConfig, **changes: Any) -> Semantics:
     """The semantics of a Llama head with the given fields changed from EAGLE-3's defaults."""
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "rope": llama.rope,
         "rms_norm_eps": llama.rms_norm_eps,
         "hidden_act": llama.hidden_act,
@@ -91,7 +91,7 @@ def overridden(options: ReadOptions) -> set[str]:
     return {field for field, value in given.items() if value is not None}
 
 
-def interpreted(interpret: Interpret, config: Mapping[str, Any], options: ReadOptions) -> Interpretation:
+def interpreted(interpret: Interpret, config: Mapping[str, object], options: ReadOptions) -> Interpretation:
     """The meaning of a config; where its fields of RoPE contradict each other, with the base that the user gives."""
     try:
         return interpret(config)
@@ -373,7 +373,7 @@ _MEANINGFUL = frozenset(
 _NESTED = ("eagle_config", "transformer_layer_config")
 
 
-def rewritten(head: Head, fresh: Mapping[str, Any], interpret: Interpret) -> dict[str, Any]:
+def rewritten(head: Head, fresh: Mapping[str, object], interpret: Interpret) -> dict[str, Any]:
     """A config of the head's own layout: every field of the source unchanged, plus the fields it lacks.
 
     If an override or an edit has changed the head, so that the source's fields no longer describe it, the fields that
@@ -388,7 +388,7 @@ def rewritten(head: Head, fresh: Mapping[str, Any], interpret: Interpret) -> dic
     return _overlaid(head.config, fresh)
 
 
-def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(source: Mapping[str, object], fresh: Mapping[str, object]) -> dict[str, object]:
     out = dict(source)
     for key, value in _without_twins(source, fresh).items():
         have = out.get(key)
@@ -401,7 +401,7 @@ def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
     return out | _agreeing_dtypes(source, fresh)
 
 
-def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def _overlaid(source: Mapping[str, object], fresh: Mapping[str, object]) -> dict[str, object]:
     out = {k: v for k, v in source.items() if k in fresh or k not in _MEANINGFUL}
     for key, value in _without_twins(source, fresh).items():
         have = out.get(key)
@@ -419,7 +419,7 @@ def _agreeing_dtypes(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dic
     return {} if right is None else {key: right for key, dtype in stated.items() if _plain(dtype) != right}
 
 
-def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def _without_twins(source: Mapping[str, object], fresh: Mapping[str, object]) -> dict[str, object]:
     """The fresh fields without the dtype under the key (old or new) that the source does not use."""
     twin = {"torch_dtype": "dtype", "dtype": "torch_dtype"}
     stated = {key for key in twin if source.get(key) is not None}

@@ -11,7 +11,6 @@ hidden_norm, and never a d2t (a misspelled attribute), so the map must be given.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Problem, Refusal
@@ -119,7 +118,7 @@ class ModelOpt(FlatLayout):
             )
         return super().write(head, options)
 
-    def new_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, object]:
         """A flat config with ModelOpt's eagle_config."""
         if head.aux is None:
             raise Refusal(

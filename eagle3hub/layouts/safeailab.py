@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Refusal
@@ -68,7 +67,7 @@ class SafeAILab(FlatLayout):
             evidence.append("max_position_embeddings")
         return Match((len(evidence) - 1) / 4, tuple(evidence))
 
-    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+    def interpret(self, config: Mapping[str, object], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; a RoPE base other than the trained one is an assumption."""
         meaning = super().interpret(config, names=names)
         theta = meaning.semantics.rope.theta
@@ -104,7 +103,7 @@ class SafeAILab(FlatLayout):
         files = super().write(head, options)
         return files if head.semantics.rope.theta == TRAINED_THETA else self.noting_base(files, head)
 
-    def new_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, object]:
         """The fields of the trainer's config.json, plus those it leaves out where their value is not its default."""
         d, s = head.dims, head.semantics
         return {

@@ -142,7 +142,7 @@ class SpecForge(FlatLayout):
             evidence.append("int64 d2t with t2d")
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
-    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+    def interpret(self, config: Mapping[str, object], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; norm_output has two meanings, and beside fc_norm (EAGLE-3.1) one is likelier."""
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, names=names)
         stated = Fields(config).flag("norm_output", default=None)
@@ -161,7 +161,7 @@ class SpecForge(FlatLayout):
         note = f"no engine has the class {_MLA} of SpecForge's MLA drafts: --to universal writes what engines serve"
         return replace(files, notes=[*files.notes, note])
 
-    def new_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, object]:
         """A flat config that SpecForge and every engine read alike."""
         s = head.semantics
         own = PARALLEL if s.parallel_drafting else _LLAMA if s.attention == "gqa" else _MLA

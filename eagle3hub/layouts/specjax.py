@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Refusal
@@ -113,7 +112,7 @@ class SpecJax(FlatLayout):
         )
         return replace(files, notes=[*files.notes, note])
 
-    def new_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, object]:
         """The fifteen fields SpecJAX writes, in its order."""
         d = head.dims
         return {

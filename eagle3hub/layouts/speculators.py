@@ -116,7 +116,7 @@ def _taps(config: Fields) -> Taps:
     return Taps() if ids is None else taps_from(ids, "boundary", "config", where=config.where)
 
 
-def version_of(config: Mapping[str, Any]) -> tuple[int, int] | None:
+def version_of(config: Mapping[str, object]) -> tuple[int, int] | None:
     """Major and minor of ``speculators_version``, or None."""
     match = re.match(r"(\d+)\.(\d+)", str(config.get("speculators_version") or ""))
     return (int(match[1]), int(match[2])) if match else None
@@ -213,7 +213,7 @@ def with_given(config: Mapping[str, Any], head: Head, options: WriteOptions) -> 
     return {**config, "speculators_config": {**stated, **changes}} if changes else dict(config)
 
 
-def _proposal(tokens: int) -> dict[str, Any]:
+def _proposal(tokens: int) -> dict[str, object]:
     return {
         "proposal_type": "greedy",
         "speculative_tokens": tokens,
@@ -291,11 +291,11 @@ class Speculators:
         kind = checkpoint.config.get("speculators_model_type")
         return None if kind is None else Match(1.0, (f"speculators_model_type: {kind}",), certain=True)
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+    def interpret(self, config: Mapping[str, object]) -> Interpretation:
         """The meaning of a config. Raises ConfigError."""
         return interpret_config(config)
 
-    def _meaning(self, config: Mapping[str, Any], names: Collection[str]) -> Interpretation:
+    def _meaning(self, config: Mapping[str, object], names: Collection[str]) -> Interpretation:
         """The meaning of a config; research code, known by its names of tensors, has another norm_before_residual."""
         meaning = self.interpret(config)
         if config.get("norm_before_residual") is not None or not by_research_code(names):
@@ -356,7 +356,7 @@ class Speculators:
         return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
 
-def _filled(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(source: Mapping[str, object], fresh: Mapping[str, object]) -> dict[str, object]:
     """An object of the source, completed at any depth; null and an empty list count as missing."""
     out = dict(source)
     for key, value in fresh.items():

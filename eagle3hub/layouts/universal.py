@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, Refusal
@@ -350,7 +349,7 @@ class Universal(FlatLayout):
         tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
         return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
-    def new_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, object]:
         """The flat config without what depends on the target."""
         own = "LlamaForCausalLMEagle3" if head.semantics.attention == "gqa" else MLA_CLASS
         return {MARK: self.name, **common_config(head, own)}

@@ -146,6 +146,8 @@ def _by_title(text: str) -> Reference | None:
     if (exact := _titles().get(normal)) is not None:
         return exact
     for title, work in _titles().items():
+        if re.findall(r"\d+", normal) != re.findall(r"\d+", title):
+            continue  # Qwen2.5's report is not Qwen3's
         both = SequenceMatcher(None, normal, title)
         # the first two are upper bounds of the third, and cheap
         if abs(len(normal) - len(title)) < 12 and all(
@@ -218,14 +220,30 @@ def _name_words(first: str, last: str) -> set[str]:
     heads=True,
 )
 def missing_citation(card: Card) -> Iterator[Violation]:
-    """Report a card that names EAGLE-3 and shows no sign of its paper."""
-    known = bibliography.references()["2503.01840"]
-    named = card.search(r"\beagle[- ]?3\b") or card.search(r"\beagle\b")
+    """Report a card that cites its method nowhere: the one that its title names, else EAGLE-3.
+
+    A copied page lost its links, so it is an info there.
+    """
+    title = next((s.path[-1].text for s in card.sections if s.path), "")
+    of_title = [work for pattern, work in _METHODS if re.search(pattern, title, re.I)]
+    name, arxiv = of_title[0] if len(of_title) == 1 else ("EAGLE-3", "2503.01840")
+    known = bibliography.references()[arxiv]
+    patterns = [pattern for pattern, work in _METHODS if work[0] == name] or [r"\beagle[- ]?3\b", r"\beagle\b"]
+    named = next((hits for pattern in patterns if (hits := card.search(pattern))), [])
     if named and known.arxiv not in card.text and _normal(known.title) not in _normal(card.text):
         cited = ", ".join(e.key for e in card.bibtex)
         end = f"; it cites {cited}" if cited else ""
-        message = f"the card is about EAGLE-3 and does not cite it (arXiv {known.arxiv}){end}"
-        yield Violation(named[0].line, message)
+        message = f"the card is about {name} and does not cite it (arXiv {known.arxiv}){end}"
+        yield Violation(named[0].line, message, severity="info" if card.is_page_text else None)
+
+
+_METHODS = (
+    (r"(?<![A-Za-z])p-?eagle(?![A-Za-z0-9])", ("P-EAGLE", "2602.01469")),
+    (r"(?<![A-Za-z])dflash(?![A-Za-z0-9]| 2)", ("DFlash", "2602.06036")),
+    (r"(?<![A-Za-z])dspark(?![A-Za-z0-9])", ("DSpark", "2607.05147")),
+    (r"(?<![A-Za-z])medusa(?![A-Za-z0-9])", ("Medusa", "2401.10774")),
+)
+"""The methods other than EAGLE-3 that a head's title may name: a pattern of the name, the name, the paper."""
 
 
 @rule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -25,11 +26,14 @@ HARDWARE = (
 _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward)"
 _LENGTH = re.compile(
     rf"acc(?:ept\w*)?[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
-    rf"|average accepted|tokens? (?:per|/) ?{_STEP}|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
+    rf"|average accepted|tokens? (?:per|/) ?{_STEP}"
+    rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,6}}(?:token|词元)"
+    r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
     re.I,
 )
 _ACCEPTED_ALONE = re.compile(
     r"(?:mean|average|avg\.?|num\w*(?: of)?) accepted|accepted (?:draft\w*|tokens?|(?:\w+ )?(?:per|/))"
+    r"|\baccept(?:s|ed)? ?(?:/|per\b)"
     r"|接[受收](?:的)?(?:token|词元)",
     re.I,
 )
@@ -85,7 +89,8 @@ _POSITION = re.compile(r"^(?:position|pos|#)?[ .#]*\d+$|\bacc_?\d|\bpos(?:ition)
 _K_IN_HEAD = re.compile(
     r"\(?\bk\s*=\s*(\d{1,3})\b\)?|\(?(?:num[_ ])?(?:spec\w*|draft\w*)[_ ](?:tokens?|len\w*|steps?"
     r"|depth)\s*[=:]?\s*(\d{1,3})\b\)?"
-    r"|\b(\d{1,3}) (?:spec\w*|draft\w*) tokens?|^(?:depth|steps?|γ|gamma)\s*[=:]?\s*(\d{1,3})$",
+    r"|\b(\d{1,3}) (?:spec\w*|draft\w*) tokens?|^(?:depth|steps?|γ|gamma)\s*[=:]?\s*(\d{1,3})$"
+    r"|\b(?:steps|block)(?:[ _-]size)?(?:\s*=\s*| )(\d{1,3})\b",
     re.I,
 )
 """The K of a column, in its own head."""
@@ -97,15 +102,19 @@ MEASURED_K = re.compile(
     r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b|\bspec\w* tokens(?: per step)?\s*[:=]\s*(\d{1,3})\b"
     r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
     r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
-    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})",
+    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})"
+    r"|每(?:步|轮|次)(?:草稿|起草|投机|推测) ?(\d{1,3}) ?个? ?(?:token|词元)",
     re.I,
 )
+_BLOCK = re.compile(r"\bblock[ _-]?size\W{1,6}(\d{1,2})\b", re.I)
+"""A block of drafted tokens: some count the target's own among them."""
 EXAMPLE_K = re.compile(
     r"num_speculative_tokens[\"']?\s*[:=]\s*(\d+)|speculative[_-]num[_-]steps[\"']?\s*[ =:]\s*(\d+)"
     r"|max_draft_len\s*[:=]\s*(\d+)"
 )
 _STEPS_TOPK_TOKENS = re.compile(r"(?<![\d.-])(?:\d{1,3}-)?(\d{1,2})-(\d{1,2})-(\d{1,3})(?![\d.-])")
 """How SGLang's users name a configuration: steps, top-k and draft tokens, with the batch size before them or not."""
+_ANY_K = re.compile(f"{MEASURED_K.pattern}|{_STEPS_TOPK_TOKENS.pattern}|{_BLOCK.pattern}", re.I)
 _OF_SGLANG = re.compile(r"num_steps|spec\w* steps|top-?k|config|steps", re.I)
 _DRAFT_TOKENS = re.compile(r"num[_ -]draft[_ -]tokens\W+(\d{1,3})\b", re.I)
 """Not K: in SGLang's counting a chain of K steps has K + 1 of them. As a bound it will do."""
@@ -156,6 +165,11 @@ class RateSeries:
     section: Section
     is_training_accuracy: bool
 
+    @property
+    def is_called_so(self) -> bool:
+        """Whether this is the accuracy of a training, and its name says so."""
+        return self.is_training_accuracy and bool(re.search(r"accuracy|training|validation", self.name, re.I))
+
 
 def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
     @wraps(function)
@@ -168,6 +182,12 @@ def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
 
     return cached
 
+
+FORMATS = frozenset((
+    "instruct", "it", "chat", "bf16", "fp8", "hf", "nvfp4", "fp4",
+    "int4", "int8", "awq", "gptq", "dynamic", "mxfp4",
+))  # fmt: skip
+"""The words of a model's name that say how it is stored or tuned, and not which model it is."""
 
 # Tables: what each column holds
 
@@ -225,17 +245,27 @@ def _by_header(header: str) -> Column:
     return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
 
 
+_OF_THE_TABLE = re.compile(r"\b(?:this|the following|next) table\b|\btable below|下表", re.I)
+"""What a paragraph says that is about a table further down."""
+
+
 def _by_caption(table: Table, taken: set[str]) -> str:
-    """Return the measurement that the heading or the paragraph before a table names last, or an empty text.
+    """Return the measurement that the heading or a paragraph before a table names last, or an empty text.
 
     The words around a table of settings and their values are not about its numbers.
     """
     if any(_KEY_VALUE.match(header.strip(" *`")) for header in (table.header[0], table.header[-1])):
         return ""
-    said = f"{table.heading}\n{_caption(table.before)}"
+    *far, near = table.before.split("\n\n")
     # a measurement that has a column of its own is not another column's
-    matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
-    return max(matches)[1] if matches else ""
+    for said, chosen in (
+        (f"{table.heading}\n{_caption(near)}", max),
+        *((text, min) for text in far if _OF_THE_TABLE.search(text)),
+    ):
+        matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
+        if matches:
+            return chosen(matches)[1]
+    return ""
 
 
 def _caption(paragraph: str) -> str:
@@ -384,17 +414,19 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         return
     plain = prose.text.replace("\n", " ")
     line, seen = prose.line, 0
+    named = [m.start() for m in _ANY_K.finditer(plain)]
     for m in _IN_SENTENCE.finditer(plain):
         if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
             continue
-        sentence = plain[max(0, m.start() - 200) : m.end() + 200]
         if _OF_OTHERS.search(re.split(r"[.!?。]\s", plain[max(0, m.start() - 200) : m.start()])[-1] + m[0]):
             continue
         line, seen = line + prose.text.count("\n", seen, m.start()), m.start()
         number = numbers(m["a"] or m["b"] or m["c"])[0]
         header = m[0].strip()
         alone = bool(m["c"])
-        ks = frozenset(_ks_of(sentence))
+        begin, end = max(0, m.start() - 200), m.end() + 200
+        near = bisect_left(named, end) > bisect_left(named, begin)
+        ks = frozenset(_ks_of(plain[begin:end])) if near else frozenset()
         yield AcceptanceLength(line, number, "in a sentence", header, prose.line, section, ks, accepted_alone=alone)
 
 
@@ -445,8 +477,9 @@ def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
 def _ks_of(text: str) -> set[int]:
     """Return every K that a text names."""
     named_so = bool(_OF_SGLANG.search(text))
+    blocks = {k for n in found_numbers(_BLOCK, text) for k in (n - 1, n)}
     steps = {int(m[1]) for m in _STEPS_TOPK_TOKENS.finditer(text) if _is_configuration(m, named_so)}
-    named = set(found_numbers(MEASURED_K, text))
+    named = set(found_numbers(MEASURED_K, text)) or blocks
     if re.search(r"\bsteps\b|num[_-]steps", text, re.I):  # then the draft tokens are SGLang's, one more than K
         named -= {int(n) for n in re.findall(r"\b(\d{1,3}) draft(?:ed)? tokens", text)} - steps
         named |= {int(n) for n in re.findall(r"\b(\d{1,3}) spec\w*(?: decoding)? steps", text)}
@@ -463,15 +496,19 @@ def _is_configuration(m: re.Match[str], named_so: bool) -> bool:
     return chain or (named_so and 1 <= steps <= 16 and 1 < topk <= 16 and steps < tokens)
 
 
-_SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*)\b|用法|部署"
+_OF_BLOCKS = re.compile(r"algorithm[ =\"':]+(?:DFLASH|DSPARK)", re.I)
+"""These draft a whole block in one step."""
+_RECOMMENDED = re.compile(r"\b(?:recommend|suggest)\w*[^.\n]{0,50}$", re.I)
+SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*)\b|用法|部署"
 
 
 @_once
 def measured_ks(card: Card) -> dict[int, int]:
     """Return every K in the card's text, outside code, with the first line that names it."""
     out: dict[int, int] = {}
-    any_k = f"{MEASURED_K.pattern}|{_STEPS_TOPK_TOKENS.pattern}"
-    for hit in card.search(any_k, outside=_SERVING):
+    for hit in card.search(_ANY_K.pattern, outside=SERVING):
+        if _RECOMMENDED.search(hit.match.string[max(0, hit.match.start() - 60) : hit.match.start()]):
+            continue
         around = hit.match.string[max(0, hit.match.start() - 120) : hit.match.end() + 120]
         for k in _ks_of(around):
             out.setdefault(k, hit.line)
@@ -484,14 +521,21 @@ def measured_ks(card: Card) -> dict[int, int]:
 @_once
 def most_drafted(card: Card) -> int | None:
     """Return the largest number of draft tokens that the text names beside its measurements, or None."""
-    named = [*measured_ks(card), *(int(h.match[1]) for h in card.search(_DRAFT_TOKENS.pattern, outside=_SERVING))]
+    named = [*measured_ks(card), *(int(h.match[1]) for h in card.search(_DRAFT_TOKENS.pattern, outside=SERVING))]
     return max(named, default=None)
 
 
 @_once
 def example_ks(card: Card) -> list[tuple[int, int]]:
-    """Return every K that an example sets, as (K, line)."""
-    return [(int(found_numbers(EXAMPLE_K, m[0])[0]), line) for line, m in code_matches(card, EXAMPLE_K)]
+    """Return every K that an example sets or a sentence recommends, as (K, line)."""
+    found = [
+        (int(found_numbers(EXAMPLE_K, m[0])[0]), line)
+        for line, m in code_matches(card, EXAMPLE_K)
+        if not ("steps" in m[0] and _OF_BLOCKS.search(m.string))
+    ]
+    for hit in card.search(rf"{_RECOMMENDED.pattern[:-1]}(?:num_speculative_tokens|\bK)\W{{1,4}}(?P<k>\d{{1,2}})\b"):
+        found.append((int(hit.match["k"]), hit.line))
+    return found
 
 
 def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re.Match[str]]]:
@@ -552,7 +596,10 @@ def rate_series(card: Card) -> list[RateSeries]:
 
 def _down(table: Table, section: Section) -> Iterator[RateSeries]:
     rows = [row for row in table.rows if _POSITION.search(row.label)]
-    if not 2 <= len(rows) <= 64 or len(rows) != len(table.rows):
+    if not 2 <= len(rows) <= 64:
+        return
+    if len(rows) != len(table.rows):
+        yield from _among_others(table, rows, section)
         return
     for i, header in enumerate(table.header[1:], 1):
         values = [n for row in rows if (n := row.cells[i].number) is not None]
@@ -564,6 +611,17 @@ def _down(table: Table, section: Section) -> Iterator[RateSeries]:
                 table.line, tuple(values), tuple(row.line for row in rows), name, _named(header, table),
                 section, accuracy,
             )  # fmt: skip
+
+
+def _among_others(table: Table, rows: Sequence[Row], section: Section) -> Iterator[RateSeries]:
+    """Yield the rates whose rows say so by themselves, in a table of names and values: ``Position 1 acc``."""
+    of_rates = all(re.search(r"\bpos(?:ition)?[ _-]?\d+ (?:acc\w*|rate)", row.label, re.I) for row in rows)
+    values = [n for row in rows if (n := row.cells[-1].number) is not None]
+    if of_rates and len(values) == len(rows) and all(n.share <= 1 + n.slack for n in values):
+        lines = tuple(row.line for row in rows)
+        name = f"{table.heading} {rows[0].label}".strip()
+        of_training = any(re.search(r"\bloss\b", row.label, re.I) for row in table.rows)
+        yield RateSeries(rows[0].line, tuple(values), lines, name, _named(name, table), section, of_training)
 
 
 def _along(table: Table, section: Section) -> Iterator[RateSeries]:

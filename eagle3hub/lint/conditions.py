@@ -25,6 +25,7 @@ _BATCH = (
 _COUNT = (
     r"\b\d[\d,]* (?:\w+ ){0,2}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
     r"|instances)\b"
+    r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|个)(?:样本|题|提示|问题|请求|对话)"
 )
 _COUNT_HEADER = re.compile(
@@ -50,18 +51,26 @@ _SERVERS = (
 )
 _LAUNCHED = re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-(?:server|cli|speculative))\b", re.I)
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
-_RELEASE = r"\s*(?:\(?v(?:ersion)? ?)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
+_RELEASE = r"\s*(?:\(?v(?:ersion)?[ :]*)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
 _STEP = r"(?:\w+ )?step"
 _LENGTH_SAID = (
     rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d|\d\.\d+\W{{0,4}}tokens per {_STEP}"
     r"|\baccepted (?:drafts |tokens )?per (?:round|step)"
 )
-_RUNS = r"\b(?:averaged?|means?) (?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+_RUNS = (
+    r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+    r"|\b(?:[2-9]|\d\d|two|three|five|ten) (?:independent |repeated )?(?:runs|trials|repeats|repetitions) "
+    r"(?:per|for each)\b"
+)
 _ESTIMATOR = (
     r"\bpooled|\bestimator|mean (?:of|over) (?:the )?(?:requests|prompts|rounds|steps)|per[- ]request|"
     r"ratio of (?:sums|totals)"
 )
 _NOISE = 0.05
+_CALLED_EQUAL = (
+    r"\bnot (?:statistically )?(?:distinguishable|significant)|indistinguishable|within (?:the )?(?:noise|drift|error)"
+    r"|no significant difference|无显著差异"
+)
 _DATA_SETS = re.compile(
     r"bench|eval|gsm|math|mmstar|alpaca|cnn|mbpp|aime|gpqa|mmlu|\bqa\b|writing|roleplay|reasoning|coding"
     r"|extraction|stem|"
@@ -73,7 +82,9 @@ _CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 def _acceptance_line(card: Card) -> int | None:
     """Return the line of the first acceptance length or series of rates, or None if the card has neither."""
-    lines = [x.place for x in claims.acceptance_lengths(card)] + [s.line for s in claims.rate_series(card)]
+    lines = [x.place for x in claims.acceptance_lengths(card)] + [
+        s.line for s in claims.rate_series(card) if not s.is_called_so
+    ]
     return min(lines, default=None)
 
 
@@ -87,7 +98,7 @@ def _absent(card: Card, line: int, message: str, what: str) -> Violation:
 
 
 def _throughput_line(card: Card) -> int | None:
-    lines = [table.line for _, table, _ in claims.columns_of_kind(card, "throughput")]
+    lines = [table.line for kind in ("throughput", "speedup") for _, table, _ in claims.columns_of_kind(card, kind)]
     lines += claims.printed_throughput(card)
     # a rate of the training is no measurement of the head
     lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False, outside=TRAINING)]
@@ -149,6 +160,14 @@ def missing_hardware(card: Card) -> Iterator[Violation]:
         yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
 
 
+def _has_batch_column(card: Card) -> bool:
+    """Return whether a table has a column of batch sizes or of numbers of requests."""
+    named = re.compile(r"\bconc|\bbs\b|batch|streams|并发|批", re.I)
+    return any(
+        named.search(name) and table.column(i) for _, table in card.tables for i, name in enumerate(table.header)
+    )
+
+
 @rule(
     "C403",
     "warning",
@@ -161,7 +180,7 @@ def missing_hardware(card: Card) -> Iterator[Violation]:
 def missing_batch(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names neither batch size nor concurrency."""
     line = _throughput_line(card)
-    if line and not card.says(_BATCH, outside=TRAINING):
+    if line and not card.says(_BATCH, outside=TRAINING) and not _has_batch_column(card):
         yield _absent(
             card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
         )
@@ -226,12 +245,14 @@ def _engine_hits(card: Card) -> bool:
     """Return whether the text says which engine measured, in a results section or in a sentence of its own."""
     lengths = claims.acceptance_lengths(card)
     places = {id(x.section): x.section for x in lengths} | {id(s.section): s.section for s in claims.rate_series(card)}
-    places |= {id(section): section for section, _, _ in claims.columns_of_kind(card, "throughput")}
+    for kind in ("throughput", "speedup"):
+        places |= {id(section): section for section, _, _ in claims.columns_of_kind(card, kind)}
     above = {id(h) for section in places.values() for h in section.path}
     engine = rf"{_ENGINE}|{own}" if (own := _own_engine(card)) else _ENGINE
     for hit in card.search(engine):
         path = hit.section.path
-        if id(hit.section) in places or (len(path) > 1 and id(path[-1]) in above):
+        beside = len(path) > 1 and (id(path[-1]) in above or (path[-2].level > 1 and id(path[-2]) in above))
+        if id(hit.section) in places or beside:
             return True
     return card.says(rf"{_MEASURED}[^.\n]{{0,80}}(?:{engine})|(?:{engine})[^\n]{{0,60}}\bwas measured")
 
@@ -263,8 +284,12 @@ def missing_engine(card: Card) -> Iterator[Violation]:
         return
     named = {hit.match[0].lower() for hit in card.search(_ENGINE)}
     used = {m[0].lower() for _, m in claims.code_matches(card, _LAUNCHED)}
+    servers = {hit.match[0].lower() for hit in card.search(_SERVERS, outside=claims.SERVING)}
     if len(used) == 1 and (not named - used or (next(iter(used)).startswith("llama") and named == {"llama.cpp"})):
         message = f"no engine is named beside the measurement; only the example's is ({next(iter(used))})"
+        yield Violation(line, message, severity="info")
+    elif len(servers) == 1 and servers == named and not used:
+        message = f"no engine is named beside the measurement; elsewhere only {next(iter(servers))} is"
         yield Violation(line, message, severity="info")
     else:
         yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
@@ -281,7 +306,7 @@ def missing_engine(card: Card) -> Iterator[Violation]:
 )
 def missing_version(card: Card) -> Iterator[Violation]:
     """Report engines if the card gives no version for any of them."""
-    named = card.search(_SERVERS, tables=False)
+    named = [hit for hit in card.search(_SERVERS, tables=False) if not _is_to_come(hit)]
     used = rf"\b(?:serv|run|us|start|launch|load|test|measur|train|evaluat)\w*\b[^.\n]{{0,60}}{_SERVERS}"
     in_code = next(
         claims.code_matches(card, re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-\w+)\b")), None
@@ -296,10 +321,27 @@ def missing_version(card: Card) -> Iterator[Violation]:
         )
         for c in card.code
     )
-    released = rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:nightly|main|commit|branch|PR|>=|≥)"
+    released = (
+        rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:nightly|main|commit|branch|PR|>=|≥)"
+        rf"|\bbuild of {_ENGINE}[^.\n]{{0,100}}(?:PR|pull|commit)\b"
+    )
     if named and not pinned and not card.says(released):
         engines = ", ".join({hit.match[0].lower(): hit.match[0] for hit in reversed(named)}.values())
         yield Violation(named[0].line, f"no version of {engines} is given")
+
+
+def _is_to_come(hit: Hit) -> bool:
+    """Return whether a sentence names an engine that will support the head, or could once somebody changes it."""
+    text, at = hit.match.string, hit.match.start()
+    before = re.split(r"[.!?。;]\s", text[max(0, at - 160) : at])[-1]
+    sentence = before + re.split(r"[.!?。;]\s", text[at : at + 160])[0]
+    return bool(
+        re.search(
+            r"in progress|upcoming|coming soon|not yet|planned|will (?:be|support|add)|needs? a custom|once merged",
+            sentence,
+            re.I,
+        )
+    )
 
 
 @rule(
@@ -345,10 +387,10 @@ def missing_estimator(card: Card) -> Iterator[Violation]:
 )
 def difference_within_noise(card: Card) -> Iterator[Violation]:
     """Report compared methods that are less than 5 % apart if the card gives no sign of spread."""
-    if card.says(_SPREAD):
+    if card.says(rf"{_SPREAD}|{_CALLED_EQUAL}"):
         return
     for table, pairs in _comparisons(card):
-        close = [(what, a, b) for what, a, b in pairs if abs(a.value - b.value) < _NOISE * min(a.value, b.value)]
+        close = [(what, a, b) for what, a, b in pairs if 0 < abs(a.value - b.value) < _NOISE * min(a.value, b.value)]
         if close:
             shown = "; ".join(f"{what} {a.value:g} and {b.value:g}" for what, a, b in close[:4])
             more = f" and {len(close) - 4} more" if len(close) > 4 else ""
@@ -461,7 +503,7 @@ def pre_release(card: Card) -> Iterator[Violation]:
 )
 def open_requirement(card: Card) -> Iterator[Violation]:
     """Report lower bounds such as ``PyTorch 2.0+``."""
-    hits = card.search(r"\b(?:CUDA|PyTorch|torch|Python|Transformers|vLLM|SGLang) ?(?:>= ?)?v?\d+(?:\.\d+)*\+")
+    hits = card.search(r"\b(?:CUDA|PyTorch|torch|Python|Transformers|vLLM|SGLang) ?(?:>= ?)?v?\d+(?:\.\d+)*\+(?!\w)")
     if hits:
         named = ", ".join(hit.match[0] for hit in hits)
         yield Violation(hits[0].line, f"{named}: the versions that were used are not named")
@@ -525,6 +567,7 @@ def missing_length(card: Card) -> Iterator[Violation]:
     )
     admitted = card.says(
         r"(?:nothing|not|never)\b[^.]{0,40}\bmeasured|\bwill be (?:added|released|published)|coming soon"
+        r"|\bsee\b[^\n]{0,160}\bfor\b[^\n]{0,80}\b(?:acceptance|benchmarks?)\b"
     )
     yield Violation(line, "no acceptance length measured on an engine is given", severity="info" if admitted else None)
 

@@ -82,8 +82,9 @@ def deduced_license(card: Card) -> Iterator[Violation]:
         r"(?:consistent with|same (?:license )?as|inherit\w*(?: \w+){0,3}(?: from)?|follows|identical to|in line with)"
     )
     base = r"(?:the |its )?(?:base|target|original|underlying|verifier) model"
-    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?"):
-        if re.search("licen", hit.match[0] + hit.section.title, re.I):
+    chinese = r"(?:沿用|继承|遵循|同)[^。\n]{0,8}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)"
+    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{chinese}"):
+        if re.search("licen|许可|协议", hit.match[0] + hit.section.title, re.I):
             yield Violation(hit.line, f"“{hit.match[0]}”")
 
 
@@ -172,11 +173,12 @@ _FACTOR = (0.002, 1.5)
     fix="Start the file with a YAML block between two lines of three dashes.",
 )
 def missing_metadata(card: Card) -> Iterator[Violation]:
-    """Report files without a metadata block, or with a block that is not a YAML mapping."""
+    """Report files without a metadata block, an info if they are no head's, or with one that is no YAML mapping."""
     if card.front_error is not None:
         yield Violation(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
     elif card.front is None and not card.is_page_text:
-        yield Violation(1, "the file has no metadata block")
+        # a project's README or a page of a manual is shown by other sites too, which need no metadata
+        yield Violation(1, "the file has no metadata block", severity=None if card.is_of_a_head else "info")
 
 
 @rule(
@@ -301,16 +303,34 @@ def missing_language(card: Card) -> Iterator[Violation]:
 )
 def missing_training_data(card: Card) -> Iterator[Violation]:
     """Report a card that names no training data in text or metadata."""
-    known = (
-        r"\bdata(?:[- ]?sets?)?\b|数据|语料|ultrachat|magpie|sharegpt|perfectblend|corpus|synthetic|\d[kKM] samples"
-    )
-    if not card.listed("datasets") and not card.says(known):
+    if not card.listed("datasets") and not _names_training_data(card):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
         elsewhere = card.says(
-            r"\bsee the .{0,120}\b(?:card|page|repo\w*)\b|\bconver(?:sion of|ted from)|\bquantiz\w+ (?:of|from)"
+            r"\bsee the .{0,120}\b(?:card|page|repo\w*)\b|\bconver(?:sion of|ted (?:\w+ ){0,6}from)"
+            r"|\bquantiz\w+ (?:of|from)|\bGGUF (?:build|version) of"
         )
         severity: Severity | None = "info" if elsewhere else None
         yield Violation(line, "neither text nor metadata names the training data", severity=severity)
+
+
+_DATA_NAMES = r"ultrachat|magpie|sharegpt|perfectblend|open-?hermes|nemotron[- ]post|slimpajama|dolly|tulu"
+_DATA_WORDS = r"\bdata(?:[- ]?sets?)?\b|数据|语料|corpus|synthetic|\d[kKM] (?:samples|conversations|prompts)"
+_ONLY_A_NUMBER = re.compile(r"^\W*training data\W{1,6}\d[\d.,]*\s?[kKM]? ?(?:\w+)?\W*$", re.I)
+
+
+def _names_training_data(card: Card) -> bool:
+    """Return whether a card says what the head was trained on. A heading over results is “Dataset” as well."""
+    if card.says(_DATA_NAMES):
+        return True
+    for hit in card.search(_DATA_WORDS):
+        of_training = re.search(
+            claims.TRAINING + r"|\bdata", hit.section.path[-1].text if hit.section.path else "", re.I
+        )
+        around = hit.match.string[max(0, hit.match.start() - 150) : hit.match.end() + 150]
+        said = re.search(r"\btrain|distill|regenerat|fine-?tun|训练|蒸馏|self-generated|completions?", around, re.I)
+        if (of_training or said) and not _ONLY_A_NUMBER.match(hit.match.string):
+            return True
+    return False
 
 
 @rule(

@@ -109,7 +109,7 @@ class Table:
 
     Attributes:
         heading: the nearest heading above the table.
-        before: the end of the paragraph before the table, in the same section.
+        before: the ends of the two paragraphs before the table, in the same section, with an empty line between them.
         after: the start of the paragraph after the table, in the same section.
         cache: what rules found out about the table.
     """
@@ -169,7 +169,9 @@ class Code:
     @property
     def is_data(self) -> bool:
         """Whether the block prints data as JSON."""
-        return self.language in {"json", "jsonc", ""} and self.text.lstrip()[:1] in {"{", "["}
+        if self.language in {"json", "jsonc"}:
+            return self.text.lstrip()[:1] in {"{", "["}
+        return not self.language and re.match(r"\s*[{\[]\s*[\"'{\[\d-]", self.text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +357,7 @@ class Card:
     @property
     def _texts(self) -> list[tuple[Section, list[_Text]]]:
         if "texts" not in self.cache:
-            self.cache["texts"] = [(section, list(_texts(section))) for section in self.sections]
+            self.cache["texts"] = _with_new_texts([(section, list(_texts(section))) for section in self.sections])
         found: list[tuple[Section, list[_Text]]] = self.cache["texts"]
         return found
 
@@ -390,11 +392,19 @@ class _Text:
 
 _NUMBER_ALONE = re.compile(r"(?<![\w.])[-+−]?\d[\d,.]*(?!\w)")
 _SEARCHED_ROWS = 200
+_SEARCHED_TEXTS = 500
+"""Whoever prints more texts than this repeats them, as a log does."""
+_LONG_PROSE = 20_000
+_PART = 400
 
 
 def _with_new_words(table: Table) -> list[tuple[int, str]]:
-    """Return the lines of a table that are searched: of a long one not those that repeat a row with other numbers."""
-    lines = list(zip([table.line, *(row.line for row in table.rows)], table.text.split("\n"), strict=True))
+    """Return the lines of a table that are searched."""
+    return _new_words(list(zip([table.line, *(row.line for row in table.rows)], table.text.split("\n"), strict=True)))
+
+
+def _new_words(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return the lines that are searched: of many not those that repeat one with other numbers."""
     seen: set[str] = set()
     out = lines[:_SEARCHED_ROWS]
     for line, text in lines[_SEARCHED_ROWS:]:
@@ -405,6 +415,39 @@ def _with_new_words(table: Table) -> list[tuple[int, str]]:
     return out
 
 
+def _with_new_texts(found: list[tuple[Section, list[_Text]]]) -> list[tuple[Section, list[_Text]]]:
+    """Return the texts that are searched: of many not those that repeat an earlier one with other numbers."""
+    count = sum(len(texts) for _, texts in found)
+    if count <= _SEARCHED_TEXTS:
+        return found
+    seen: set[str] = set()
+    out, kept = [], 0
+    for section, texts in found:
+        new = []
+        for text in texts:
+            words = _NUMBER_ALONE.sub("", text.text)
+            if words not in seen or kept < _SEARCHED_TEXTS:
+                new.append(text)
+                kept += 1
+            seen.add(words)
+        if new:
+            out.append((section, new))
+    return out
+
+
+def _parts(prose: Prose) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a paragraph that are searched, each with its line: one, unless it is as long as a book."""
+    if len(prose.text) <= _LONG_PROSE:
+        yield prose.line, prose.text
+        return
+    at, line = 0, prose.line
+    while at < len(prose.text):
+        end = prose.text.find("\n", at + _PART)
+        end = len(prose.text) if end < 0 else end
+        yield line, prose.text[at:end]
+        line, at = line + prose.text.count("\n", at, end) + 1, end + 1
+
+
 def _texts(section: Section) -> Iterator[_Text]:
     if section.path:
         heading = section.path[-1]
@@ -412,13 +455,15 @@ def _texts(section: Section) -> Iterator[_Text]:
         yield _Text(plain, [(heading.line, plain)], heading.text, False)
     for block in section.blocks:
         if isinstance(block, Prose):
-            plain = block.text.replace("\n", " ")
-            yield _Text(plain, [(block.line, plain)], block.text, False)
+            for line, part in _parts(block):
+                plain = part.replace("\n", " ")
+                yield _Text(plain, [(line, plain)], part, False)
         elif isinstance(block, Table):
             lines = _with_new_words(block)
             yield _Text("\n".join(text for _, text in lines), lines, "", True)
         elif isinstance(block, Code) and block.is_data:
-            yield _Text(block.text, list(enumerate(block.text.split("\n"), block.line)), "", True)
+            lines = _new_words(list(enumerate(block.text.split("\n"), block.line)))
+            yield _Text("\n".join(text for _, text in lines), lines, "", True)
 
 
 # Rules and findings
@@ -547,6 +592,7 @@ _OTHER_WORDS = re.compile(
     r"|framework))\b",
     re.I,
 )
+_RECIPE = re.compile(r"^\W*(?:\w+ ){0,2}(?:recipes?|guide|runbook) for\b", re.I | re.M)
 _TITLE = re.compile(r"eagle|draft|speculator|dflash|mtp|head|草稿", re.I)
 
 
@@ -561,7 +607,7 @@ def is_of_a_head(card: Card) -> bool:
     titles = [s.path[-1].text for s in card.sections if s.path][:1]
     opening = [b.text for s in card.sections[:4] for b in s.blocks if isinstance(b, Prose)][:5]
     first = "\n".join([*titles, *(text[:800] for text in opening)])
-    if not _HEAD_WORDS.search(first):
+    if not _HEAD_WORDS.search(first) or _RECIPE.search(first):
         return False
     if card.front is not None:
         return not titles or bool(_TITLE.search(titles[0]) or _OWN_WORDS.search(first))

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from eagle3hub.engines.check.commands import parse_flags
-from eagle3hub.engines.check.snippets import extract_snippets
+from eagle3hub.engines.check.snippets import Extracted, extract_snippets
 from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import Severity
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -30,18 +30,52 @@ _SAID = {
 """Findings that a card settles by saying so, each with the pattern of such a sentence."""
 
 
-def engine_names(card: Card) -> Iterator[Violation]:
-    """Report what `check_markdown` finds in the examples of the card.
+def _snippets(card: Card) -> Extracted:
+    """Return the commands, Python and YAML of a card. The lines are those of the file: the metadata is blanked out."""
+    if "snippets" not in card.cache:
+        above = "\n" * (card.text.count("\n") - card.body.count("\n"))
+        card.cache["snippets"] = extract_snippets(above + card.body)
+    found: Extracted = card.cache["snippets"]
+    return found
 
-    The metadata block is blanked out, so that line numbers stay those of the file.
-    """
-    above = "\n" * (card.text.count("\n") - card.body.count("\n"))
-    outcome: Any = import_module(_CHECKS).check_markdown(above + card.body)
+
+def engine_names(card: Card) -> Iterator[Violation]:
+    """Report what `check_snippets` finds in the examples of the card."""
+    outcome: Any = import_module(_CHECKS).check_snippets(_snippets(card))
     for f in outcome.findings:
         said = f.code in _SAID and card.says(_SAID[f.code])
-        yield Violation(
-            f.line, f"{f.what.rstrip('.')} ({f.engine}: {f.code})", f.instead, "info" if said else f.severity
-        )
+        what = f"{f.what.rstrip('.')} ({f.engine}: {f.code})"
+        if build := _other_build(card, f.engine, f.code):
+            what, said = f"{what}; the card speaks of {build}, whose names are not known", True
+        yield Violation(f.line, what, f.instead, "info" if said else f.severity)
+
+
+_NEWER = {"flag-unknown", "flag-value", "vllm-config-key", "vllm-config-value", "python-keyword", "env-unknown"}
+"""What a build that is newer than every release may take."""
+_PINNED = ("vllm", "sglang")
+"""The engines that an index of packages has by the name of their command."""
+_CHANGED = _NEWER | {"flag-removed", "python-name", "yaml-unknown"}
+
+
+def _other_build(card: Card, engine: str, code: str) -> str:
+    """Return the build of an engine that a card installs or needs and that may take other names, or an empty text."""
+    name = {"trtllm": "TensorRT-LLM", "sglang_jax": "sglang-jax", "vllm": "vLLM", "sglang": "SGLang"}.get(
+        engine, engine
+    )
+    built = r"(?:fork|plug-?in|patch(?:ed|es)|custom (?:build|version)|own build)"
+    own = rf"{built}\b[^.\n]{{0,40}}?\b{re.escape(name)}(?![\w-])"
+    after = rf"(?<![\w-]){re.escape(name)}\b[^.\n]{{0,20}}?(?:plug-?in|fork)\b"
+    if code in _CHANGED and card.says(rf"{own}|{after}"):
+        return "a fork or plug-in"
+    source = re.compile(rf"git\+https?://\S*/{re.escape(name)}(?:\.git)?\b", re.I)
+    if code in _NEWER and next(claims.code_matches(card, source), None) is not None:
+        return "a build from its sources"
+    pinned = re.compile(rf"\b{re.escape(name)}(?:\[\w+\])?==v?(\d[\w.+]*)", re.I)
+    versions = {m[1] for _, m in claims.code_matches(card, pinned)}
+    if code in _NEWER | {"flag-removed"} and len(versions) == 1 and engine in _PINNED:
+        (version,) = versions
+        return "" if version == default_version(engine) else f"version {version}"
+    return ""
 
 
 if find_spec(_CHECKS) is not None:
@@ -280,30 +314,47 @@ def _of_formula(text: str, depth: int) -> list[int] | None:
     heads=True,
 )
 def other_target(card: Card) -> Iterator[Violation]:
-    """Report commands that draft for a model of the Hub which base_model does not name; its quantized forms are it."""
-    named = [name for name in card.listed("base_model") if "/" in name]
-    found = extract_snippets("\n" * (card.text.count("\n") - card.body.count("\n")) + card.body)
+    """Report commands that draft for a model of the Hub which base_model does not name; its quantized forms are it.
+
+    The same for the model that the text lists as the target.
+    """
+    listed = {hit.match["id"]: hit.line for hit in card.search(_TARGET_NAMED)}
+    named = [name for name in card.listed("base_model") if "/" in name and not _OF_A_DRAFT.search(name)]
+    found = _snippets(card)
     seen: set[str] = set()
-    for command in found.commands if named else ():
+    for command in found.commands if named or listed else ():
         given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
         if not any(name.startswith("--spec") for name in given):
             continue
         target = given.get("--model-path") or given.get("--model")
         if not target and command.words and not command.words[0].startswith("-"):
             target = command.words[0]
-        if target and _HUB_ID.fullmatch(target) and target not in seen and not any(_same(target, n) for n in named):
-            seen.add(target)
-            yield Violation(
-                command.where.line_of(target), f"{target} is served here; base_model is {', '.join(named)}"
-            )
+        if not target or not _HUB_ID.fullmatch(target) or target in seen:
+            continue
+        seen.add(target)
+        line = command.where.line_of(target)
+        if named and not any(_same(target, name) for name in named):
+            yield Violation(line, f"{target} is served here; base_model is {', '.join(named)}")
+        elif listed and not any(_same(target, name) for name in listed):
+            shown = ", ".join(f"{name} (line {at})" for name, at in listed.items())
+            yield Violation(line, f"{target} is served here; the text lists {shown} as the target")
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
+_OF_A_DRAFT = re.compile(r"/.*(?:eagle|draft|speculator|dflash|dspark|medusa)", re.I)
+"""A base model that is itself a draft: this card is of another form of it."""
+_TARGET_NAMED = (
+    r"^\W*(?:verifier|target(?: model)?|base model)\W{1,6}"
+    r"(?P<id>[A-Za-z0-9][\w-]{1,60}/[A-Za-z0-9][\w.-]{2,90}?)(?=[\s)`*,]|$)"
+)
 
 
 def _same(a: str, b: str) -> bool:
     """Return whether two ids are of one model, in whatever format and under whoever's name."""
-    first, second = ({w for w in re.split(r"[-_./]+", name.rpartition("/")[2].lower()) if w} for name in (a, b))
+    first, second = (
+        {w for w in re.split(r"[-_./]+", name.rpartition("/")[2].lower()) if w and w not in claims.FORMATS}
+        for name in (a, b)
+    )
     return first <= second or second <= first
 
 
@@ -328,7 +379,7 @@ def other_engine(card: Card) -> Iterator[Violation]:
         for hit in card.search(pattern)
         if id(hit.section) in sections or re.search(r"measured|evaluated|benchmarked", hit.match.string, re.I)
     }
-    commands = extract_snippets("\n" * (card.text.count("\n") - card.body.count("\n")) + card.body).commands
+    commands = _snippets(card).commands
     used = {command.engine: command for command in reversed(commands) if command.engine in _SERVERS}
     if beside and used and not beside & set(used):
         first = min(used.values(), key=lambda command: command.where.start)

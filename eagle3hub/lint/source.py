@@ -169,7 +169,7 @@ MOST_RESULTS = 5_000
 """GitHub shows no more results of one run; the worst are kept."""
 
 
-def to_sarif(checked: LintResult) -> dict[str, Any]:
+def to_sarif(checked: LintResult) -> dict[str, object]:
     """Return a SARIF document: one run with every rule and the findings.
 
     The address of a file is relative to the working folder and percent-encoded, that of a card on the Hub is its page.
@@ -199,7 +199,7 @@ def _uri(address: str) -> str:
     return quote(Path(os.path.relpath(address)).as_posix())
 
 
-def _rule(rule: Rule) -> dict[str, Any]:
+def _rule(rule: Rule) -> dict[str, object]:
     return {
         "id": rule.code,
         "shortDescription": {"text": f"{rule.title}."},

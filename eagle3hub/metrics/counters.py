@@ -151,7 +151,7 @@ class PromptRow:
         return cls(data["question_id"], data["category"], data["prompt_tokens"], data["new_tokens"], row_counts(data))
 
 
-def row_counts(data: Mapping[str, Any]) -> Counts:
+def row_counts(data: Mapping[str, object]) -> Counts:
     """Read the counters in one row of ``per_prompt``. Raises InputError (``metrics-counters``), naming the prompt."""
     try:
         return Counts.from_json(data)

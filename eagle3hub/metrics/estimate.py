@@ -297,14 +297,14 @@ class Acceptance:
             "accepted": self.accepted,
             "accepted_per_position": list(self.accepted_per_position),
             "mean_acceptance_length": self.mean_acceptance_length,
-            "ci95": listed(self.ci95),
+            "ci95": interval_to_json(self.ci95),
             "standard_error": self.standard_error,
             "estimator": self.estimator,
             "mean_acceptance_length_per_request": self.mean_acceptance_length_per_request,
             "marginal_acceptance_rates": list(self.marginal_rates),
-            "marginal_ci95": [listed(ends) for ends in self.marginal_ci95],
+            "marginal_ci95": [interval_to_json(ends) for ends in self.marginal_ci95],
             "conditional_acceptance_rates": list(self.conditional_rates),
-            "conditional_ci95": [listed(ends) for ends in self.conditional_ci95],
+            "conditional_ci95": [interval_to_json(ends) for ends in self.conditional_ci95],
             "draft_acceptance_rate": self.draft_acceptance_rate,
         }
 
@@ -318,13 +318,13 @@ class Acceptance:
             accepted=data["accepted"],
             accepted_per_position=tuple(data["accepted_per_position"]),
             mean_acceptance_length=data["mean_acceptance_length"],
-            ci95=interval(data["ci95"]),
+            ci95=interval_from_json(data["ci95"]),
             standard_error=data["standard_error"],
             mean_acceptance_length_per_request=data["mean_acceptance_length_per_request"],
             marginal_rates=tuple(data["marginal_acceptance_rates"]),
-            marginal_ci95=tuple(map(interval, data.get("marginal_ci95", ()))),
+            marginal_ci95=tuple(map(interval_from_json, data.get("marginal_ci95", ()))),
             conditional_rates=tuple(data["conditional_acceptance_rates"]),
-            conditional_ci95=tuple(map(interval, data.get("conditional_ci95", ()))),
+            conditional_ci95=tuple(map(interval_from_json, data.get("conditional_ci95", ()))),
             draft_acceptance_rate=data["draft_acceptance_rate"],
             estimator=data["estimator"],
         )
@@ -347,7 +347,7 @@ class CategoryAcceptance:
             "rounds": self.rounds,
             "accepted": self.accepted,
             "mean_acceptance_length": self.mean_acceptance_length,
-            "ci95": listed(self.ci95),
+            "ci95": interval_to_json(self.ci95),
         }
 
     @classmethod
@@ -358,7 +358,7 @@ class CategoryAcceptance:
             data["rounds"],
             data["accepted"],
             data["mean_acceptance_length"],
-            interval(data.get("ci95")),
+            interval_from_json(data.get("ci95")),
         )
 
 
@@ -442,12 +442,12 @@ def _conditional(prompts: Sequence[Counts], position: int) -> Estimate | None:
     return rate((after, before) for before, after in steps)
 
 
-def listed(ends: Interval | None) -> list[float] | None:
+def interval_to_json(ends: Interval | None) -> list[float] | None:
     """Write an interval as JSON has it."""
     return None if ends is None else list(ends)
 
 
-def interval(ends: Sequence[float] | None) -> Interval | None:
+def interval_from_json(ends: Sequence[float] | None) -> Interval | None:
     """Read an interval from JSON."""
     return None if ends is None else (ends[0], ends[1])
 

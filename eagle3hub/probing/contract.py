@@ -138,7 +138,7 @@ def _with_truth(seen: ExaminedHead, made: Head) -> ExaminedHead:
     return ExaminedHead(seen.files, truth)
 
 
-def _same(scaling: Mapping[str, Any], seen: ExaminedHead) -> bool:
+def _same(scaling: Mapping[str, object], seen: ExaminedHead) -> bool:
     """Whether the files state this scaling, perhaps with what transformers adds to it."""
     read = seen.truth.rope_scaling
     return read is not None and all(read.get(key) == value for key, value in scaling.items())
@@ -187,7 +187,7 @@ def _reader(asked: Asked) -> str:
     return "standard" if _flag(asked) else "top_level"
 
 
-def _merged(asked: Asked) -> dict[str, Any]:
+def _merged(asked: Asked) -> dict[str, object]:
     return {key: value for found in _right(asked) for key, value in found.items()}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.probing.heads import HIDDEN, LAYERS, TAPS, target_config
@@ -19,7 +18,7 @@ _YARN |= {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _DENSE_FIRST = {**_EXPERTS, "n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": LAYERS}
 _DENSE_FIRST |= {"n_group": 1, "topk_group": 1, "moe_layer_freq": 1}
-_LATENT: dict[str, Any] = {
+_LATENT: dict[str, object] = {
     **_DENSE_FIRST,
     "q_lora_rank": 48,
     "kv_lora_rank": 64,
@@ -27,7 +26,7 @@ _LATENT: dict[str, Any] = {
     "qk_rope_head_dim": 16,
 }
 _LATENT |= {"v_head_dim": 32, "num_key_value_heads": 4, "head_dim": None, "rope_scaling": _YARN}
-FAMILIES: Mapping[str, Mapping[str, Any]] = {
+FAMILIES: Mapping[str, Mapping[str, object]] = {
     "qwen2": {"architectures": ["Qwen2ForCausalLM"]},
     "qwen3": {"architectures": ["Qwen3ForCausalLM"]},
     "phi3": {"architectures": ["Phi3ForCausalLM"]},
@@ -77,7 +76,7 @@ LISTINGS: Mapping[str, tuple[int, ...] | None] = {
 """Lists of aux layers in ``eagle_config``, with which each family is asked."""
 
 
-def family_reading(captured: Mapping[str, Sequence[int | str]]) -> dict[str, Any] | None:
+def family_reading(captured: Mapping[str, Sequence[int | str]]) -> dict[str, object] | None:
     """Return how a class of targets reads aux layers, as an entry of ``aux_of`` in ``contract.toml``.
 
     ``captured``: by the names of `LISTINGS`, the boundary ids that were captured, ``?`` for what is no state; none

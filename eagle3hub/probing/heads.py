@@ -87,7 +87,7 @@ def target_lm_head(hidden: int = HIDDEN) -> torch.Tensor:
     return values.div(hidden**0.5)
 
 
-def target_config(hidden: int = HIDDEN, **changes: Any) -> dict[str, Any]:
+def target_config(hidden: int = HIDDEN, **changes: Any) -> dict[str, object]:
     """The config.json of a probe's target; None removes a key."""
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -464,7 +464,7 @@ def _interleaved(values: torch.Tensor) -> torch.Tensor:
     return values.reshape(*values.shape[:-1], -1, 8)[..., list(_AWQ_ORDER)].flatten(-2)
 
 
-def _int8(targets: list[str]) -> dict[str, Any]:
+def _int8(targets: list[str]) -> dict[str, object]:
     values = {"num_bits": 8, "type": "int", "symmetric": True}
     group = {
         "targets": targets,
@@ -570,7 +570,9 @@ def weighing(**tensors: torch.Tensor | float) -> Change:
         new = dict(made.truth.weights)
         for name, value in tensors.items():
             key = name.replace("__", ".")
-            new[key] = value if isinstance(value, torch.Tensor) else torch.full_like(new[key], value)
+            new[key] = (
+                value if isinstance(value, torch.Tensor) else torch.full(new[key].shape, value, dtype=new[key].dtype)
+            )
         return replace(made, truth=replace(made.truth, weights=new))
 
     return change

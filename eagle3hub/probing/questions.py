@@ -44,6 +44,7 @@ from eagle3hub.probing.heads import (
     renames,
     states,
     states_eagle,
+    target_embeddings,
     target_lm_head,
     trained,
     unchanged,
@@ -119,14 +120,14 @@ _MSCALES = {"mscale": 1.0, "mscale_all_dim": 1.0}
 _PARALLEL = {"parallel_drafting": True}
 
 
-def _roped(scaling: Mapping[str, Any] | None, theta: float = 1e4) -> Rope:
+def _roped(scaling: Mapping[str, object] | None, theta: float = 1e4) -> Rope:
     plain = None if scaling is None else {k: v for k, v in scaling.items() if k not in ("type", "rope_theta")}
     if scaling is not None and "type" in scaling:
         plain = {"rope_type": scaling["type"], **(plain or {})}
     return Rope(theta, plain)
 
 
-def _scaled(scaling: Mapping[str, Any], theta: float = 1e4) -> Change:
+def _scaled(scaling: Mapping[str, object], theta: float = 1e4) -> Change:
     """State and train a scaled RoPE."""
     return both(states(rope_scaling=dict(scaling)), trained(rope=_roped(scaling, theta)))
 
@@ -199,7 +200,7 @@ BASES: Mapping[str, _Base] = {
     "own-embeddings": _Base(
         make=lambda: head(own_embeddings=True),
         asks=("rules.embedding-differs",),
-        instead={"embeds with the target's": lambda made: _embedding(made, head().truth.embeddings)},
+        instead={"embeds with the target's": lambda made: _embedding(made, target_embeddings())},
     ),
     "wide-target": _Base(
         make=lambda: head(own_embeddings=True, target_hidden=WIDE),
@@ -475,7 +476,7 @@ def _vocabulary() -> Iterator[Question]:
     yield _ask(
         "embeddings-of-the-target", "own-embeddings",
         change=lambda made: _embedding(
-            holds(embed_tokens__weight=head().truth.embeddings)(made), head().truth.embeddings
+            holds(embed_tokens__weight=target_embeddings())(made), target_embeddings()
         ),
     )  # fmt: skip
 
@@ -591,7 +592,7 @@ def _nested() -> Iterator[Question]:
         ("peagle", "nested-p-eagle", {k: v for k, v in _FLAGS.items() if k != "norm_output"}),
     ):
         for flag, (flat, _) in flags.items():
-            meaning: dict[str, Any] = {"feedback": "post_norm"} if flag == "norm_output" else {flag: True}
+            meaning: dict[str, object] = {"feedback": "post_norm"} if flag == "norm_output" else {flag: True}
             slug = f"{kind}-{flag.replace('_', '-')}"
             yield _ask(
                 f"nested-{slug}", base, f"terms.nested_norms.{kind}", value=flag,
@@ -773,7 +774,7 @@ def _rope() -> Iterator[Question]:
         ), instead=plain,
     )  # fmt: skip
     long = {"short_factor": [1.0] * (SIZE // 2), "long_factor": [4.0] * (SIZE // 2)}
-    uncompared: Mapping[str, Mapping[str, Any]] = {
+    uncompared: Mapping[str, Mapping[str, object]] = {
         "dynamic": {"factor": 2.0},
         "longrope": {**long, "original_max_position_embeddings": 64},
         "su": {**long, "original_max_position_embeddings": 64},

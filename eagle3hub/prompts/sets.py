@@ -445,7 +445,7 @@ def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
-def _rows_of(raw: bytes, rows: Rows) -> Iterator[Mapping[str, Any]]:
+def _rows_of(raw: bytes, rows: Rows) -> Iterator[Mapping[str, object]]:
     if rows.members is None:
         for line in raw.decode("utf-8").split("\n"):
             if line.strip():
@@ -469,7 +469,7 @@ def _rows_of(raw: bytes, rows: Rows) -> Iterator[Mapping[str, Any]]:
                 yield {**row, "member": match["name"]}
 
 
-def _filled(template: str, row: Mapping[str, Any]) -> str:
+def _filled(template: str, row: Mapping[str, object]) -> str:
     def value(match: re.Match[str]) -> str:
         found = row[match[1]]
         return "\n".join(map(str, found)) if isinstance(found, list) else str(found)

@@ -35,7 +35,7 @@ class _Renderer:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def render(self, request: Mapping[str, Any]) -> str:
+    def render(self, request: Mapping[str, object]) -> str:
         with self._lock:
             try:
                 return self._ask(request)
@@ -44,7 +44,7 @@ class _Renderer:
                     self.end()
                 raise
 
-    def _ask(self, request: Mapping[str, Any]) -> str:
+    def _ask(self, request: Mapping[str, object]) -> str:
         process = self._started()
         answer = _exchange(process, request, SECONDS)
         if answer is None:
@@ -80,7 +80,9 @@ class _Renderer:
                         pipe.close()
 
 
-def _exchange(process: subprocess.Popen[bytes], request: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
+def _exchange(
+    process: subprocess.Popen[bytes], request: Mapping[str, object], seconds: float
+) -> dict[str, object] | None:
     """Send one request and return its answer; None if no answer comes in time or the process ends."""
     assert process.stdin is not None and process.stdout is not None
     message = json.dumps(request).encode() + b"\n"
@@ -98,7 +100,7 @@ _renderer = _Renderer()
 atexit.register(_renderer.end)
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+def render(template: str, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object]) -> str:
     """Render a conversation up to where the assistant begins, as transformers does.
 
     Raises TemplateFault if the template fails, takes longer than `SECONDS`, or needs more memory than allowed.
@@ -138,7 +140,7 @@ class ChatTokenizer:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def chat(
-        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, object] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn: the chat template's, up to where the assistant begins.
 
@@ -166,7 +168,7 @@ class ChatTokenizer:
             raise InputError(f"a prompt is empty once {self._name} has tokenised it", code="reference-empty-prompt")
         return ids
 
-    def _rendered(self, text: str, before: Sequence[Message], options: Mapping[str, Any]) -> str:
+    def _rendered(self, text: str, before: Sequence[Message], options: Mapping[str, object]) -> str:
         turns = [*before, {"role": "user", "content": text}]
         try:
             template = self._tokenizer.get_chat_template()
@@ -186,7 +188,7 @@ def as_ids(value: int | list[int] | tuple[int, ...] | None) -> frozenset[int]:
 class PromptLengths:
     """Measures prompts for `eagle3hub.prompts.lengthened`: a target's tokenizer, and arguments of its template."""
 
-    def __init__(self, tokenizer: ChatTokenizer, template_options: Mapping[str, Any]) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, template_options: Mapping[str, object]) -> None:
         self._tokenizer, self._options = tokenizer, template_options
 
     def encode(self, text: str) -> list[int]:

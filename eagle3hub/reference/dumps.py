@@ -108,7 +108,7 @@ class StatesIndex:
 
     def to_json(self) -> dict[str, Any]:
         """Return the index as the document states.json."""
-        document: dict[str, Any] = {
+        document: dict[str, object] = {
             "schema": SCHEMA,
             "target": {
                 "name": self.target_name,

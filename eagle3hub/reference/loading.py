@@ -90,7 +90,7 @@ def enough_memory(doing: str) -> Iterator[None]:
     ) from cause
 
 
-def target_config(at: Address) -> tuple[Path | None, dict[str, Any], bytes]:
+def target_config(at: Address) -> tuple[Path | None, dict[str, object], bytes]:
     """Return a target's folder (None on the Hub), its parsed config.json, and the bytes of that file.
 
     Raises SourceError, ConfigError or HubError.
@@ -111,7 +111,7 @@ def target_config(at: Address) -> tuple[Path | None, dict[str, Any], bytes]:
 
 
 def load_model(
-    source: str, folder: Path | None, config: dict[str, Any], revision: str | None, **options: Any
+    source: str, folder: Path | None, config: dict[str, object], revision: str | None, **options: Any
 ) -> transformers.PreTrainedModel:
     """Load the model in evaluation mode, without gradients. All its tensors come from the checkpoint.
 
@@ -160,7 +160,7 @@ def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> An
         )
 
 
-def _auto_class(source: str, config: dict[str, Any]) -> Any:
+def _auto_class(source: str, config: dict[str, object]) -> Any:
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from eagle3hub._version import __version__
+from eagle3hub.engines.base import Scalar
 from eagle3hub.errors import InputError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds
@@ -29,7 +30,7 @@ from eagle3hub.system.resources import cache_dir
 # The reference's environment, as a report states it.
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Scalar]:
     """Return the versions of Python, torch and transformers, the processor's model, and torch's thread count."""
     cuda = device.type == "cuda"
     return {
@@ -135,6 +136,10 @@ def speak(
     return [texts[n] for n in range(len(prompts))]
 
 
+_ROOM = 256 << 20
+"""Most bytes of a head's matrices in memory where the target's states are read from files, on a CPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayedHead:
     """A head to replay, the device it runs on, and the dtype it computes in.
@@ -177,7 +182,8 @@ def replay_texts(
                 code="reference-lookahead",
             )
     borrowed = None if "lm_head.weight" in head.tensors else source.lm_head
-    model = load_draft(head, source.embeddings, borrowed, device=replayed.device, dtype=dtype)
+    room = None if isinstance(source, TargetModel) else _ROOM  # beside a target in memory, its head is small
+    model = load_draft(head, source.embeddings, borrowed, device=replayed.device, dtype=dtype, room=room)
     ledger = Ledger(
         "depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(replayed.dtype)
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from eagle3hub.checkpoint.folder import read_tensor
-from eagle3hub.checkpoint.safetensors import TORCH_NAME
+from eagle3hub.checkpoint.pickles import StridedRef
+from eagle3hub.checkpoint.safetensors import BITS, TORCH_NAME
 from eagle3hub.errors import Refusal, TensorError
 from eagle3hub.head.rope import ORIGINAL, from_original, lacking, with_original
 
@@ -307,6 +308,76 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | Non
 # another, and drafting at all positions of a text at once, use the same head with a different memory.
 
 
+_PART = 32 << 20
+"""Most bytes of a stored matrix in memory at a time, as stored and as computed with."""
+_STATES = 1 << 24
+"""Most aux hidden states that are normed and projected at a time, in elements: 64 MiB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A matrix that stays in its file, for weights larger than memory should hold: its rows are read when used.
+
+    Attributes:
+        ref: where its rows lie, one after the other. dtype: what they are brought to.
+    """
+
+    ref: TensorRef
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        assert self.may_hold(self.ref), "rows that follow one another in a local file"
+
+    @staticmethod
+    def may_hold(ref: TensorRef) -> bool:
+        """Whether rows of a tensor can be read one by one: not over the network, nor from a view of another tensor."""
+        return len(ref.shape) == 2 and ref.remote is None and not isinstance(ref, StridedRef)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.ref.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are computed with."""
+        return torch.device("cpu")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def first(self, rows: int) -> StoredMatrix:
+        """The matrix of the first so many rows."""
+        return replace(self, ref=self._ref(0, min(rows, len(self))))
+
+    def parts(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield all rows in parts of limited size, each with the number of its first row."""
+        width = max(BITS[self.ref.dtype] // 8, self.dtype.itemsize)
+        step = max(1, _PART // (width * self.shape[1]))
+        for begin in range(0, len(self), step):
+            yield begin, self._read(begin, min(begin + step, len(self)))
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the rows with numbers ``index`` [...] -> [..., columns]."""
+        wanted, place = torch.unique(index, return_inverse=True)
+        return torch.cat([self._read(row, row + 1) for row in wanted.tolist()])[place]
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` [..., columns] times the transposed matrix -> [..., rows]."""
+        out = x.new_empty(*x.shape[:-1], len(self))
+        for begin, rows in self.parts():
+            out[..., begin : begin + len(rows)] = F.linear(x, rows)
+        return out
+
+    def _ref(self, begin: int, end: int) -> TensorRef:
+        row = self.ref.nbytes // self.shape[0]
+        offset, nbytes = self.ref.offset + begin * row, (end - begin) * row
+        return replace(self.ref, shape=(end - begin, self.shape[1]), offset=offset, nbytes=nbytes)
+
+    def _read(self, begin: int, end: int) -> torch.Tensor:
+        return _load(self._ref(begin, end), self.dtype)
+
+
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer, queries [..., heads, d], keys [..., kv heads, d], values [..., kv heads, e]) -> mixed values.
 
@@ -327,7 +398,7 @@ class DraftModel:
     """A draft head's weights and arithmetic.
 
     Attributes:
-        weights: tensors by canonical name, all of one floating dtype on one device.
+        weights: tensors by canonical name, all of one floating dtype on one device; some may stay in their files.
         embeddings: [target vocabulary, hidden size], the head's own or the target's, of any floating dtype: only the
             rows of the tokens at hand are brought to that of the weights.
         target_ids: int64 [draft vocabulary], the target token behind each draft id; None for a full vocabulary.
@@ -338,8 +409,8 @@ class DraftModel:
 
     dims: Dims
     semantics: Semantics
-    weights: Mapping[str, torch.Tensor]
-    embeddings: torch.Tensor
+    weights: Mapping[str, torch.Tensor | StoredMatrix]
+    embeddings: torch.Tensor | StoredMatrix
     target_ids: torch.Tensor | None = None
     max_position_embeddings: int | None = None
     mask_token_id: int | None = None
@@ -365,10 +436,15 @@ class DraftModel:
 
         The states may have another dtype than the head and be on another device, as a target may be.
         """
+        if not self.semantics.uses_aux:  # the features are the target's final hidden state
+            return aux.to(self.device, self.dtype)
+        flat = aux.reshape(-1, aux.shape[-1])
+        parts = [self._projected(part) for part in torch.split(flat, max(1, _STATES // aux.shape[-1]))]
+        return torch.cat(parts).reshape(*aux.shape[:-1], -1)
+
+    def _projected(self, aux: torch.Tensor) -> torch.Tensor:
         s = self.semantics
         aux = aux.to(self.device, self.dtype)
-        if not s.uses_aux:  # the features are the target's final hidden state
-            return aux
         if s.norm_before_fc:  # one norm over the concatenation
             aux = self._norm("input_norm", aux)
         if s.fc_norm:  # one norm per tap
@@ -383,7 +459,9 @@ class DraftModel:
 
         ``token_ids`` and ``positions`` are int64 [...]. The result is before the final norm.
         """
-        embeds = F.embedding(token_ids, self.embeddings).to(self.dtype)
+        table = self.embeddings
+        embeds = table.take(token_ids) if isinstance(table, StoredMatrix) else F.embedding(token_ids, table)
+        embeds = embeds.to(self.dtype)
         mla = self.dims.mla
         size = self.dims.head_dim if mla is None else mla.qk_rope_head_dim
         rope, context = self.semantics.rope, self.max_position_embeddings
@@ -409,7 +487,7 @@ class DraftModel:
                 hint="give it with --mask-token-id when converting the head",
                 code="reference-mask-token",
             )
-        return self.features(self.weights["mask_hidden"].flatten()), self.mask_token_id
+        return self.features(self._held("mask_hidden").flatten()), self.mask_token_id
 
     def to_target(self, draft_ids: torch.Tensor) -> torch.Tensor:
         """Return the target token ids of draft ids."""
@@ -479,10 +557,19 @@ class DraftModel:
         """Apply RMSNorm, computed in float32 and scaled in the weights' dtype, as trainers and engines do."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.semantics.rms_norm_eps)
-        return self.weights[f"{name}.weight"] * wide.to(x.dtype)
+        return self._held(f"{name}.weight") * wide.to(x.dtype)
 
     def _linear(self, name: str, x: torch.Tensor, *, bias: bool = False) -> torch.Tensor:
-        return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"] if bias else None)
+        weight, added = self.weights[f"{name}.weight"], self._held(f"{name}.bias") if bias else None
+        if not isinstance(weight, StoredMatrix):
+            return F.linear(x, weight, added)
+        return weight.product(x) if added is None else weight.product(x) + added
+
+    def _held(self, name: str) -> torch.Tensor:
+        """A tensor that is never left in its file: norms, biases, a vector."""
+        found = self.weights[name]
+        assert not isinstance(found, StoredMatrix)
+        return found
 
 
 # Make a `DraftModel` from a `Head`'s tensors, whatever the layout.
@@ -490,16 +577,19 @@ class DraftModel:
 
 def load_draft(
     head: Head,
-    embeddings: torch.Tensor | None = None,
-    lm_head: torch.Tensor | None = None,
+    embeddings: torch.Tensor | StoredMatrix | None = None,
+    lm_head: torch.Tensor | StoredMatrix | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    room: int | None = None,
 ) -> DraftModel:
     """Load a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` and ``lm_head`` are the target's, [vocabulary size or more, hidden size], for a head that lacks its
-    own.
+    Args:
+        embeddings, lm_head: the target's, [vocabulary size or more, hidden size], for a head that lacks its own.
+        room: on a CPU, most bytes of matrices to hold in memory; the largest of the others are read from their files
+            each time that they are used. None holds all.
 
     Raises the first of the head's problems that is an error; Refusal for a head that the reference cannot compute
     (quantized, unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN
@@ -518,26 +608,60 @@ def load_draft(
             hint=f"it knows {', '.join(ACTIVATIONS)}",
             code="reference-activation",
         )
-    weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
+    stays = _stay(head, dtype, None if torch.device(device).type != "cpu" else room)
+    weights: dict[str, torch.Tensor | StoredMatrix] = {
+        name: _left(ref, dtype) if name in stays else _load(ref, dtype).to(device)
+        for name, ref in head.tensors.items()
+    }
     own = weights.pop("embed_tokens.weight", None)
     if "lm_head.weight" not in weights:
-        rows = _fitting(lm_head, head, "lm_head")[: head.dims.vocab_size]
-        weights["lm_head.weight"] = rows.to(device, dtype)
+        rows = _fitting(lm_head, head, "lm_head")
+        if isinstance(rows, StoredMatrix):
+            weights["lm_head.weight"] = replace(rows.first(head.dims.vocab_size), dtype=dtype)
+        else:
+            weights["lm_head.weight"] = rows[: head.dims.vocab_size].to(device, dtype)
     ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
     return DraftModel(
         dims=head.dims,
         semantics=head.semantics,
         weights=weights,
-        embeddings=own if own is not None else _fitting(embeddings, head).to(device),
+        embeddings=own if own is not None else _on(device, _fitting(embeddings, head)),
         target_ids=ids,
         max_position_embeddings=head.max_position_embeddings,
         mask_token_id=head.mask_token_id,
     )
 
 
+def _on(device: str | torch.device, table: torch.Tensor | StoredMatrix) -> torch.Tensor | StoredMatrix:
+    return table if isinstance(table, StoredMatrix) else table.to(device)
+
+
+def _stay(head: Head, dtype: torch.dtype, room: int | None) -> set[str]:
+    """Names of the tensors that stay in their files: the largest, so that the others fit into ``room`` bytes."""
+    sizes = {name: ref.num_elements * dtype.itemsize for name, ref in head.tensors.items()}
+    left, out = sum(sizes.values()), set()
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if room is None or left <= room:
+            break
+        if StoredMatrix.may_hold(head.tensors[name]):
+            out.add(name)
+            left -= sizes[name]
+    return out
+
+
+def _left(ref: TensorRef, dtype: torch.dtype) -> StoredMatrix:
+    """A matrix that stays in its file, read once to see whether it is finite."""
+    found = StoredMatrix(ref, dtype)
+    for _ in found.parts():
+        pass
+    return found
+
+
 def _fitting(
-    embeddings: torch.Tensor | None, head: Head, name: Literal["embed_tokens", "lm_head"] = "embed_tokens"
-) -> torch.Tensor:
+    embeddings: torch.Tensor | StoredMatrix | None,
+    head: Head,
+    name: Literal["embed_tokens", "lm_head"] = "embed_tokens",
+) -> torch.Tensor | StoredMatrix:
     rows, width = head.dims.vocab_size, head.dims.hidden_size
     what = "embeddings" if name == "embed_tokens" else "an lm_head"
     if embeddings is None:
@@ -556,7 +680,7 @@ def _fitting(
     return embeddings
 
 
-def _load(ref: TensorRef, device: str | torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _load(ref: TensorRef, dtype: torch.dtype) -> torch.Tensor:
     stored = torch.frombuffer(bytearray(read_tensor(ref)), dtype=getattr(torch, TORCH_NAME[ref.dtype]))
     tensor = stored.to(dtype)
     bad = int((~torch.isfinite(tensor)).sum())
@@ -572,4 +696,4 @@ def _load(ref: TensorRef, device: str | torch.device, dtype: torch.dtype) -> tor
             hint="the training run diverged or the file is damaged: export an earlier checkpoint",
             code="tensor-not-finite",
         )
-    return tensor.reshape(ref.shape).to(device)
+    return tensor.reshape(ref.shape)

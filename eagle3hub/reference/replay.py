@@ -157,9 +157,8 @@ def open_rounds(model: DraftModel, batch: Batch, drafts: int) -> Begun:
     offset = torch.arange(int(count.max()), device=device)[None]
     starts, alive = (first + offset).clamp(max=length - 1), offset < count
     if starts.shape[1] == 0:
-        return Begun(
-            tokens, depths, starts, alive, model.weights["lm_head.weight"].new_empty(*starts.shape, 0), memory
-        )
+        nothing = torch.empty(*starts.shape, 0, dtype=model.dtype, device=device)
+        return Begun(tokens, depths, starts, alive, nothing, memory)
 
     everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
     ends = torch.tensor([[len(text.token_ids)] for text in batch.texts], device=device)

@@ -41,7 +41,7 @@ class Tokenizing(Protocol):
     """What turning responses into texts needs from a target."""
 
     def chat(
-        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, object] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn, as `eagle3hub.reference.chat.ChatTokenizer.chat` does."""
 
@@ -83,7 +83,7 @@ def texts_of(
     responses: Sequence[Response],
     target: Tokenizing,
     prompts: Sequence[Prompt] | None = None,
-    template_options: Mapping[str, Any] | None = None,
+    template_options: Mapping[str, object] | None = None,
 ) -> tuple[list[Text], list[str]]:
     """Turn responses into texts, and note what a report must say about them.
 
@@ -144,7 +144,7 @@ def write_responses(path: str | Path, texts: Mapping[QuestionId, Text]) -> None:
 
 def _line(question_id: QuestionId, text: Text) -> str:
     end = text.prompt_length + text.response_length
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "question_id": question_id,
         "prompt_token_ids": text.token_ids[: text.prompt_length],
         "response_token_ids": text.response,

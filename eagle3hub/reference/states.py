@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -44,6 +43,7 @@ from eagle3hub.reference.dumps import (
     writing,
 )
 from eagle3hub.reference.loading import load_tokenizer
+from eagle3hub.reference.model import StoredMatrix
 from eagle3hub.reference.responses import Response, texts_of
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Batch, Text, batches, check_finite, check_fit, tap_name
@@ -150,7 +150,7 @@ def _shaped(flat: torch.Tensor, ref: TensorRef) -> torch.Tensor:
 # Read states that somebody saved.
 
 
-_BATCH_BYTES = 256 << 20
+_BATCH_BYTES = 64 << 20
 """Most bytes of one batch's states in float32, so that memory does not grow with the target."""
 _BATCH_TOKENS = 4096
 _SLICE_BYTES = 64 << 20
@@ -183,7 +183,7 @@ class Asked:
     temperature: float = 0.0
     responses: Sequence[Response] | None = None
     stated: bool = False
-    template: Mapping[str, Any] | None = None
+    template: Mapping[str, object] | None = None
 
 
 class SavedStates:
@@ -233,16 +233,16 @@ class SavedStates:
     # The target's own tensors.
 
     @cached_property
-    def embeddings(self) -> torch.Tensor:
+    def embeddings(self) -> torch.Tensor | StoredMatrix:
         """The target's token embeddings [vocabulary, hidden size], without any scaling, as stored.
 
         Raises SourceError if neither the folder nor the target has them, and InputError for a wrong size.
         """
         own = self.folder / EMBEDDINGS
         if own.is_file():
-            return self._fitting(tensor_ref(own, EMBEDDING, None), str(own)).to(self.device)
+            return self._fitting(tensor_ref(own, EMBEDDING, None), str(own))
         if self._target is not None:
-            return self._fitting(find_embeddings(self._target), self._target).to(self.device)
+            return self._fitting(find_embeddings(self._target), self._target)
         raise SourceError(
             f"there is no {EMBEDDINGS} in {self.folder}",
             hint="name the target's folder with --target; only its embeddings are read",
@@ -250,20 +250,20 @@ class SavedStates:
         )
 
     @cached_property
-    def lm_head(self) -> torch.Tensor:
+    def lm_head(self) -> torch.Tensor | StoredMatrix:
         """The target's lm_head [vocabulary, hidden size], as stored; its embeddings where it has none of its own.
 
         Raises InputError (``states-lm-head``) if neither the folder nor the target has it.
         """
         own = self.folder / LM_HEAD
         if own.is_file():
-            return self._fitting(tensor_ref(own, _LM, None), str(own)).to(self.device)
+            return self._fitting(tensor_ref(own, _LM, None), str(own))
         if self._facts is not None and self._facts.ties_embeddings:
             return self.embeddings
         try:
             if self._target is not None:
                 found = find_lm_head(self._target)
-                return self.embeddings if found is None else self._fitting(found, self._target).to(self.device)
+                return self.embeddings if found is None else self._fitting(found, self._target)
         except SourceError:  # a folder without weights
             pass
         raise InputError(
@@ -286,7 +286,7 @@ class SavedStates:
         weight = mapped(found).float()
         return 1 + weight if self._facts.model_type.startswith("gemma") else weight
 
-    def _fitting(self, ref: TensorRef, where: str) -> torch.Tensor:
+    def _fitting(self, ref: TensorRef, where: str) -> torch.Tensor | StoredMatrix:
         wanted = (self.dump.vocab_size, self.dump.hidden_size)
         if ref.dtype not in _DTYPES or len(ref.shape) != 2 or ref.shape[0] < wanted[0] or ref.shape[1] != wanted[1]:
             raise InputError(
@@ -295,7 +295,9 @@ class SavedStates:
                 hint="name the target the states were saved from",
                 code="states-embeddings",
             )
-        return mapped(ref)[: wanted[0]]
+        if self.device.type == "cpu" and StoredMatrix.may_hold(ref):
+            return StoredMatrix(ref, _DTYPES[ref.dtype]).first(wanted[0])
+        return mapped(ref)[: wanted[0]].to(self.device)
 
     # Which texts there are.
 
@@ -480,7 +482,7 @@ class SavedStates:
             weights = self.lm_head
         except InputError:  # a target without weights
             return None
-        budget = max(256, _CHECKED // weights.numel())
+        budget = max(256, _CHECKED // (weights.shape[0] * weights.shape[1]))
         each = max(_FEW, budget // len(texts))
         scores = [self._scores(text, _spread(text, each), kind, temperature or 1.0) for text in texts]
         count = sum(len(s.own) for s in scores)
@@ -576,12 +578,11 @@ class SavedStates:
         weights, fields = self.lm_head, {} if self._facts is None else self._facts.fields
         cap, scaled = fields.get("final_logit_softcapping"), fields.get("logit_scale", 1.0)
         divided = fields.get("logits_scaling", 1.0)
-        rows = max(1, _SLICE_BYTES // (4 * weights.shape[1]))
         top = torch.full((len(hidden),), -torch.inf)
         sums = torch.zeros(3, len(hidden), dtype=torch.float64)  # of e^(x - top), x e^(x - top), x² e^(x - top)
         chosen = torch.zeros(len(hidden))
-        for begin in range(0, len(weights), rows):
-            logits = hidden @ weights[begin : begin + rows].cpu().float().T * scaled / divided
+        for begin, rows in weights.parts() if isinstance(weights, StoredMatrix) else _parts(weights):
+            logits = hidden @ rows.cpu().float().T * scaled / divided
             if cap:
                 logits = torch.tanh(logits / cap) * cap
             logits = logits / temperature
@@ -739,7 +740,7 @@ class _Tokenizing:
         return ChatTokenizer(load_tokenizer(self._target, at.path.resolve(), None), at.path.name)
 
     def chat(
-        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, object] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn."""
         return self._tokenizer.chat(text, before=before, template_options=template_options)
@@ -779,6 +780,12 @@ def _spread(text: Text, most: int) -> list[int]:
     begin, count = text.prompt_length, text.response_length
     step = max(1, -(-count // most))
     return list(range(begin, begin + count, step))
+
+
+def _parts(weights: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Rows of a matrix in parts of limited size, each with the number of its first row."""
+    step = max(1, _SLICE_BYTES // (4 * weights.shape[1]))
+    return ((begin, weights[begin : begin + step]) for begin in range(0, len(weights), step))
 
 
 def _all(taps: AuxTaps) -> str:

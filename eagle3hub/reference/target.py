@@ -106,7 +106,7 @@ class TargetModel:
                 source = str(at)
         source = str(source)
         folder, config, raw = target_config(at)
-        options: dict[str, Any] = {"dtype": torch_dtype}
+        options: dict[str, object] = {"dtype": torch_dtype}
         if device_map is not None:
             options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         model: Any = load_model(source, folder, config, revision, **options)
@@ -168,7 +168,7 @@ class TargetModel:
         return self.tokenizer.encode(text)
 
     def chat(
-        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, Any] | None = None
+        self, text: str, *, before: Sequence[Message] = (), template_options: Mapping[str, object] | None = None
     ) -> list[int]:
         """Return the prompt ids of a user's turn, as `ChatTokenizer.chat` does."""
         return self.tokenizer.chat(text, before=before, template_options=template_options)

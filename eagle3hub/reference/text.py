@@ -12,7 +12,7 @@ from eagle3hub.errors import InputError
 from eagle3hub.head import AuxTaps, Head, Tap
 
 if TYPE_CHECKING:
-    import torch
+    from eagle3hub.reference.model import StoredMatrix
 
 # The data of a reference run: texts of the target, and what the target computed for them.
 
@@ -76,11 +76,11 @@ class AuxSource(Protocol):
     device: torch.device
 
     @property
-    def embeddings(self) -> torch.Tensor:
+    def embeddings(self) -> torch.Tensor | StoredMatrix:
         """The target's token embeddings [vocabulary, target hidden size], without any scaling."""
 
     @property
-    def lm_head(self) -> torch.Tensor:
+    def lm_head(self) -> torch.Tensor | StoredMatrix:
         """The target's lm_head [vocabulary, target hidden size], for a head without one of its own."""
 
     def read(

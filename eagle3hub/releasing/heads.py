@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from eagle3hub.card.manifest import Manifest, load_manifests
 from eagle3hub.card.markdown import code, escape, fence
 from eagle3hub.errors import Eagle3HubError
 from eagle3hub.publishing import check_access, plan_publication
-from eagle3hub.releasing.release import DEFAULTS, Release, ReleaseOptions, release_head
+from eagle3hub.releasing.release import DEFAULTS, Release, ReleaseOptions, ReleasePlan, explain_head, release_head
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.layouts import labelled
 
@@ -49,6 +49,20 @@ def release(manifest: str | Path, options: ReleaseOptions = DEFAULTS, *, progres
     return [
         replace(now, layouts=then.layouts, start=options.start) for now, then in zip(done, made or done, strict=True)
     ]
+
+
+def explain(
+    manifest: str | Path, options: ReleaseOptions = DEFAULTS, *, progress: Progress = silent
+) -> list[ReleasePlan]:
+    """Say what `release` would do with each head of a manifest, without doing it. Raises as `explain_head`."""
+    manifests = load_manifests(manifest)
+    several = len(manifests) > 1
+    found = []
+    for one in manifests:
+        with _named(one) if several else nullcontext():
+            place = _place(one, options) if several else options.output
+            found.append(explain_head(_address(one), replace(options, output=place), progress=progress))
+    return found
 
 
 def _each(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from eagle3hub.charts import require_drawing
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
 from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
@@ -40,6 +42,7 @@ from eagle3hub.publishing import (
     sign_if_asked,
     upload,
 )
+from eagle3hub.publishing.secrets import require_scanner
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import Cache, interpreter
@@ -291,6 +294,7 @@ def release_head(
     if settings.sign is not None:
         check_key(settings.sign)
     if until == "publish":
+        require_scanner()
         check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
@@ -441,3 +445,134 @@ def _assemble(address: str | Path, results: Sequence[LayoutResult], stage: Path,
         result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
     settings = options.publish
     complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=options.templates)
+
+
+# What a release would do, and what it would cost.
+
+
+State = Literal["to do", "kept", "made earlier", "not known"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One thing that a release would do.
+
+    Attributes:
+        step: the step that it belongs to. layout: what it is done to, or None. what: in words.
+        state: ``kept`` where an earlier measurement is used, ``made earlier`` where the step is before the first one,
+            ``not known`` where that cannot be known before it is done.
+        size: bytes that are written or sent, if known. seconds: how long it will take, if known.
+        known_from: what ``seconds`` was taken from.
+    """
+
+    step: Step
+    layout: str | None
+    what: str
+    state: State = "to do"
+    size: int | None = None
+    seconds: float | None = None
+    known_from: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field by name."""
+        return {
+            "step": self.step,
+            "layout": self.layout,
+            "what": self.what,
+            "state": self.state,
+            "bytes": self.size,
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
+            "known_from": self.known_from,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """What the release of one head would do; ``target`` is what it is measured against."""
+
+    manifest: Manifest
+    target: str
+    output: Path
+    steps: Sequence[PlannedStep]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an item of ``heads`` of ``release --explain --json``."""
+        return {
+            "manifest": str(self.manifest.path),
+            "name": self.manifest.name,
+            "repo": self.manifest.release.repo,
+            "source": as_typed(str(self.manifest.head_source)),
+            "target": self.target,
+            "output": str(self.output),
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+
+def explain_head(
+    manifest_path: str | Path, options: ReleaseOptions = DEFAULTS, *, progress: Progress = silent
+) -> ReleasePlan:
+    """Say what `release_head` would do, without doing it.
+
+    A head on this machine is converted in a scratch folder, since only its bytes tell whether it was measured earlier.
+    Raises what `release_head` raises for a manifest, a head or a target that cannot be used.
+    """
+    manifest = load_manifest(manifest_path)
+    if manifest.head_source is None:
+        raise ManifestError(
+            f"{manifest.path.name} names no head to release",
+            hint="add head and layouts; a manifest without them only gives a card",
+            code="manifest-no-head",
+        )
+    if options.layout is not None:
+        manifest = replace(manifest, layouts=manifest.layouts.only(options.layout))
+    dest, asked = options.destination(manifest), STEPS[: STEPS.index(options.until) + 1]
+    steps: list[PlannedStep] = []
+    if options.start == "publish":
+        steps += [PlannedStep(step, None, f"the folder {dest} as it is", "made earlier") for step in asked[:-1]]
+        size = sum(f["size"] for f in _digests(dest)) if dest.is_dir() else None
+    else:
+        size = _plan_layouts(manifest, options, steps, progress)
+        if "card" in asked:
+            steps.append(PlannedStep("card", None, f"{CARD}, reports, charts and {RECORD}, in {dest}"))
+    if options.until == "publish":
+        steps.append(PlannedStep("publish", None, f"to {manifest.release.repo}, in one commit", size=size))
+    target = options.target if options.target is not None else manifest.measured_target
+    return ReleasePlan(manifest, str(target), dest, steps)
+
+
+def _plan_layouts(manifest: Manifest, options: ReleaseOptions, steps: list[PlannedStep], progress: Progress) -> int:
+    """Add the conversion and the measurement of every layout to ``steps``; returns the bytes of their weights."""
+    measured = str(options.target if options.target is not None else manifest.measured_target)
+    facts, source = read_target(measured, manifest.target.id), str(manifest.head_source)
+    asked = replace(manifest.validate, engine_python=options.engine_python or {}, endpoints=options.endpoints or {})
+    store = ReportStore(options.work_folder(manifest) / REPORTS)
+    runner = LayoutRunner(source, measured, partial(manifest.conversion_to, facts=facts), asked, Cache(), store)
+    here, whole = not isinstance(parse_address(source), HubAddress), 0
+    took = store.took(asked)
+    measures: list[PlannedStep] = []
+    with scratch_folder() as scratch:
+        for layout in manifest.layouts:
+            how = manifest.conversion_to(layout, facts)
+            plan = plan_conversion(source, layout, how)
+            whole += plan.nbytes
+            seconds: float | None = None
+            state: State = "to do" if here or store.is_empty else "not known"
+            if here and not store.is_empty and options.until != "convert":
+                begun = time.monotonic()
+                convert(source, scratch / layout, layout, how, progress=progress)
+                seconds = time.monotonic() - begun
+                state = "kept" if runner.kept(scratch / layout) is not None else "to do"
+            folder = manifest.layouts.folder(layout)
+            to = f"{plan.head.layout} to {layout}, {f'in {folder}/' if folder else 'in the root'}"
+            why = None if seconds is None else "converting it now"
+            steps.append(PlannedStep("convert", layout, to, "to do", plan.nbytes, seconds, why))
+            engines = f"on {', '.join(asked.engines)}, {asked.device}, {asked.num_prompts or 'all'} prompts"
+            step = PlannedStep("validate", layout, engines, state)
+            if state == "kept":
+                step = replace(step, seconds=0.0, known_from="the earlier measurement")
+            elif state == "to do" and took is not None:
+                step = replace(step, seconds=took, known_from="an earlier measurement like it")
+            measures.append(step)
+    if options.until != "convert":
+        steps += measures
+    return whole

@@ -16,9 +16,10 @@ def build(kind: type[T], table: Mapping[str, Any], place: str) -> T:
     """Make the dataclass ``kind`` from a parsed table. Errors name ``place``: the file and the table in it.
 
     A field without a default is required. A field is a string, flag, number, ``Literal``, tuple, frozenset, mapping
-    with string keys, dataclass, a union of those, or ``Any``, which is not looked into. Raises ValueError, one
-    sentence with file and key, for a key that is not a field (it lists the fields), for a missing key, and for a value
-    of another type.
+    with string keys, dataclass, a union of those, ``object`` or ``Any``, which are not looked into.
+
+    Raises ValueError, one sentence with file and key, for a key that is not a field (it lists the fields), for a
+    missing key, and for a value of another type.
     """
     made: Any = kind
     readers, required = _shape(made)
@@ -52,7 +53,7 @@ def _shape(kind: Any) -> tuple[dict[str, _Reader], tuple[str, ...]]:
 def _reader(hint: Any) -> _Reader:
     """Return what reads a value of a type. Thousands of values are read at every start: types are looked at once."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
+    if hint is Any or hint is object:
         return lambda value, _place, _key: value
     if origin in (Union, types.UnionType):
         return _reader_of_union(inner)

@@ -56,7 +56,7 @@ from eagle3hub.validation.target import Target
 
 SERVER = "server"
 """Device of a running server that does not say its own."""
-ALWAYS: Mapping[str, Any] = {"concurrency": 1}
+ALWAYS: Mapping[str, int] = {"concurrency": 1}
 """Settings that a validation has no option for."""
 
 SPEED_OF_ENGINE = "one sequence at a time; smoke test, not a benchmark"

@@ -384,7 +384,7 @@ class Divergence:
 
     def to_json(self) -> dict[str, Any]:
         """An item of ``divergences``."""
-        found: dict[str, Any] = {"question_id": self.question_id, "position": self.position}
+        found: dict[str, object] = {"question_id": self.question_id, "position": self.position}
         if self.verdict is None:
             return found
         found["tokens"] = list(self.tokens)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.conversion.plan import UNCHANGED, ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import Verdict, worst_verdict
@@ -52,10 +54,38 @@ class ReportStore:
         edited = bool(contradictions(report))
         return None if edited or report.verdict == "unavailable" else report
 
-    def keep(self, key: str, report: Report) -> None:
-        """Keep a report."""
+    def keep(self, key: str, report: Report, seconds: float) -> None:
+        """Keep a report, and how long it took to make it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         report.save(self._folder / f"{key}.json")
+        replace_file(self._folder / f"{key}.seconds", f"{seconds:.1f}\n".encode())
+
+    def took(self, options: ValidateOptions) -> float | None:
+        """How long the last measurement with the same engines, prompts and settings took; None where there is none."""
+        for file in sorted(self._folder.glob("*.seconds"), key=lambda f: f.stat().st_mtime, reverse=True):
+            report = self.find(file.stem)
+            if report is not None and _same_work(report, options):
+                try:
+                    return float(file.read_text())
+                except (OSError, ValueError):
+                    continue
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no report."""
+        return not any(self._folder.glob("*.json"))
+
+
+def _same_work(report: Report, options: ValidateOptions) -> bool:
+    settings = report.settings
+    return (
+        [entry.engine for entry in report.engines] == list(options.engines)
+        and (settings.device, settings.dtype) == (options.device, options.dtype)
+        and settings.draft_tokens == options.draft_tokens
+        and (settings.temperature, settings.max_new_tokens) == (options.temperature, options.max_new_tokens)
+        and report.prompts.count == len(load_prompts(options.prompts, options.num_prompts).prompts)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +129,15 @@ class LayoutRunner:
         as_found = how.layout is None and how.read == AS_FOUND and how.transforms == UNCHANGED and not how.settings
         original = self.source if REFERENCE in self.options.engines and as_found else None
         options = replace(self.options, reference_head=original)
+        begun = time.monotonic()
         report = validate(folder, self.target, options, cache=self.cache, progress=progress)
         if self.store is not None:
-            self.store.keep(key, report)
+            self.store.keep(key, report, time.monotonic() - begun)
         return LayoutResult(layout, report)
+
+    def kept(self, folder: Path) -> Report | None:
+        """The earlier report of a converted head, if there is one."""
+        return self.store.find(self._key(folder)) if self.store is not None else None
 
     def _key(self, folder: Path) -> str:
         options = self.options

@@ -21,7 +21,7 @@ from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.errors import ManifestError, Refusal, UsageError
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, get_layout, open_head
-from eagle3hub.metrics.estimate import Interval, interval, listed
+from eagle3hub.metrics.estimate import Interval, interval_from_json, interval_to_json
 from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import schema
@@ -62,12 +62,12 @@ class MatrixCell:
 
     def to_json(self) -> dict[str, Any]:
         """An item of ``cells``."""
-        return {**asdict(self), "ci95": listed(self.ci95)}
+        return {**asdict(self), "ci95": interval_to_json(self.ci95)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MatrixCell:
         """What `to_json` gave."""
-        return cls(**{**data, "ci95": interval(data["ci95"])})
+        return cls(**{**data, "ci95": interval_from_json(data["ci95"])})
 
 
 @dataclass(frozen=True, slots=True)

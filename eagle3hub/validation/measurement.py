@@ -106,7 +106,7 @@ class Measurement:
         return (self.prompts_sha256, self.question_ids) == (other.prompts_sha256, other.question_ids)
 
 
-def _row(question_id: int | str, counts: Counts) -> dict[str, Any]:
+def _row(question_id: int | str, counts: Counts) -> dict[str, object]:
     return {"question_id": question_id, **counts.to_json()}
 
 
@@ -206,7 +206,7 @@ def write_reference(reference: Reference) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _settings(conditions: Conditions) -> dict[str, Any]:
+def _settings(conditions: Conditions) -> dict[str, object]:
     return {key: value for key in _SETTINGS if (value := getattr(conditions, key)) is not None or key not in _LEFT_OUT}
 
 
@@ -280,7 +280,7 @@ def _wrong(document: Document, at: Location, message: str) -> InputError:
     return document.error(at, message, "write the reference again, from a report", "reference-counters")
 
 
-def _section(name: str, entries: dict[str, Any]) -> list[str]:
+def _section(name: str, entries: dict[str, object]) -> list[str]:
     return [f"{name}:", *(f"  {key}: {_scalar(value)}" for key, value in entries.items()), ""]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
+from eagle3hub.charts import NARROW, TEXT, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import LoadReport, Verdict
 from eagle3hub.engines.options import settings_in_words
@@ -15,8 +15,7 @@ from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.errors import Severity, assert_never
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, too_few
-from eagle3hub.system.resources import data_path
-from eagle3hub.system.templates import compiled
+from eagle3hub.system.resources import compiled, data_path
 from eagle3hub.system.text import visible
 from eagle3hub.validation.matrix import CellVerdict, Matrix, MatrixCell
 from eagle3hub.validation.report import Counted, Entry, Report, Throughput
@@ -349,13 +348,31 @@ def save_html(found: Report | Matrix, path: Path) -> None:
 
 def to_html(found: Report | Matrix) -> str:
     """The page. It shows nothing but the document, and escapes every word of it."""
+    matrix = found if isinstance(found, Matrix) else None
+    reports = matrix.reports if matrix is not None else [found] if isinstance(found, Report) else []
+    return page(
+        "report.html.j2",
+        charts=_charts_of_layouts(matrix) if matrix is not None else _charts_of_engines(reports[0]),
+        document=found.to_json(),
+        matrix=matrix is not None,
+        cells=matrix.cells if matrix is not None else (),
+        reason=found.reason,
+        conditions=_conditions(reports[0]) if reports else None,
+        reports=[{**r.to_json(), "engines": [_for_page(entry) for entry in r.engines]} for r in reports],
+        reasons=reasons_of(matrix) if matrix is not None else {},
+        mark=mark,
+        words=cell_word,
+        foreseen=preflight_verdict,
+        percent=_percent,
+    )
+
+
+def page(template: str, *, charts: Sequence[Chart], **shown: object) -> str:
+    """Fill a template of ``templates/report``: every word is escaped, and charts and style are in the page itself."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = data_path("templates/report")
-    matrix = found if isinstance(found, Matrix) else None
-    reports = matrix.reports if matrix is not None else [found] if isinstance(found, Report) else []
-    charts = _charts_of_layouts(matrix) if matrix is not None else _charts_of_engines(reports[0])
     env = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -365,24 +382,14 @@ def to_html(found: Report | Matrix) -> str:
         keep_trailing_newline=True,
         bytecode_cache=compiled(),
     )
-    return env.get_template("report.html.j2").render(
-        document=found.to_json(),
-        matrix=matrix is not None,
-        cells=matrix.cells if matrix is not None else (),
-        reason=found.reason,
-        conditions=_conditions(reports[0]) if reports else None,
-        reports=[{**r.to_json(), "engines": [_for_page(entry) for entry in r.engines]} for r in reports],
-        reasons=reasons_of(matrix) if matrix is not None else {},
+    return env.get_template(template).render(
         charts=[Markup(_inline(chart, f"c{i}-")) for i, chart in enumerate(charts)],
         style=Markup((folder / "style.css").read_text(encoding="utf-8").strip()),
-        mark=mark,
-        words=cell_word,
-        foreseen=preflight_verdict,
-        percent=_percent,
+        **shown,
     )
 
 
-def _for_page(entry: Entry) -> dict[str, Any]:
+def _for_page(entry: Entry) -> dict[str, object]:
     """An entry as the template reads it: every field is there, and the interval in words."""
     optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
     interval = interval_of(entry.counted) if entry.counted is not None else ""
@@ -418,11 +425,14 @@ def _charts_of_engines(report: Report) -> list[Chart]:
         for name, counted, _ in measured
     )
     return [
-        acceptance_by_position([Panel("", positions, by_position)], title="Acceptance rate by draft position"),
+        acceptance_by_position(
+            [Panel("", positions, by_position)], title="Acceptance rate by draft position", width=NARROW
+        ),
         acceptance_by_dataset(
             [Panel("", categories, by_category)],
             title="Acceptance length by category of prompt",
             note="Few prompts each: intervals would be wide and are not shown.",
+            width=NARROW,
         ),
     ]
 
@@ -443,7 +453,7 @@ def _charts_of_layouts(matrix: Matrix) -> list[Chart]:
     )
     if not series:
         return []
-    return [acceptance_by_dataset([Panel("", layouts, series)], title="Acceptance length by layout")]
+    return [acceptance_by_dataset([Panel("", layouts, series)], title="Acceptance length by layout", width=NARROW)]
 
 
 _T = TypeVar("_T")
@@ -454,9 +464,12 @@ def _padded(values: Sequence[_T], count: int) -> tuple[_T | None, ...]:
 
 
 def _inline(chart: Chart, prefix: str) -> str:
-    """The chart as an element of a page: no prolog, no metadata, ids of its own, and a description in words."""
+    """The chart as an element of a page: no prolog, no metadata, ids of its own, and a description in words.
+
+    Its text has the colour of the page's, which a picture of its own cannot know.
+    """
     from markupsafe import escape
 
-    svg = _PROLOG.sub(b"", chart.svg).decode()
+    svg = _PROLOG.sub(b"", chart.svg).decode().replace(TEXT, "currentColor")
     svg = _NAMED.sub(rf"\g<1>{prefix}", svg.replace("xlink:href", "href"))
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(chart.alt)}" ', 1)

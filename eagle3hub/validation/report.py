@@ -15,7 +15,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.digest import FileDigest
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import EngineSettings, LoadReport, Recipe, Verdict
+from eagle3hub.engines.base import EngineSettings, LoadReport, Recipe, Scalar, Verdict
 from eagle3hub.engines.options import arguments_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.preflight.contracts import Reason
@@ -40,7 +40,6 @@ from eagle3hub.validation.measurement import (
 SCHEMA_NAME = "eagle3hub/report/1"
 MAX_BYTES = 64 << 20
 
-Scalar = str | int | float | bool | None
 
 # What was measured, and how.
 
@@ -470,11 +469,8 @@ def _preflight(data: Mapping[str, Any]) -> Preflight:
 # The whole report.
 
 
-def _tau(entry: Entry) -> str:
+def in_words(found: Acceptance) -> str:
     """The acceptance length with its interval, for people."""
-    found = entry.acceptance
-    if found is None:
-        return "–"
     interval = "" if found.ci95 is None else f" ({found.ci95[0]:.2f} to {found.ci95[1]:.2f})"
     return f"{found.mean_acceptance_length:.3f}{interval}"
 
@@ -526,7 +522,16 @@ class Report:
         facts = [("target", self.target.name), ("prompts", f"{self.prompts.name} ({self.prompts.count})")]
         facts += [("K", str(self.settings.draft_tokens)), ("temperature", f"{self.settings.temperature:g}")]
         wrong = [(Cell(p.severity, p.severity), p.message) for p in self.static.problems]
-        engines = [(e.name, e.device, Cell(e.verdict, e.verdict), _tau(e), e.reason) for e in self.engines]
+        engines = [
+            (
+                e.name,
+                e.device,
+                Cell(e.verdict, e.verdict),
+                "–" if e.acceptance is None else in_words(e.acceptance),
+                e.reason,
+            )
+            for e in self.engines
+        ]
         return panel(
             Cell(f"{self.head.source}: {self.verdict}", self.verdict),
             rows(facts),
@@ -638,6 +643,6 @@ def keep_reference(report: Report, path: str | Path, tolerance: float = DEFAULT_
     replace_file(Path(path), write_reference(Reference(report.measurement(passed[0]), tolerance)).encode())
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields(record: Any) -> dict[str, object]:
     """The fields of a dataclass whose fields are JSON values already, under their own names."""
     return {field.name: getattr(record, field.name) for field in fields(record)}

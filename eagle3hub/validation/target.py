@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eagle3hub.address import HubAddress, head_address, is_folder, is_hub_id, parse_address, target_address
 from eagle3hub.checkpoint.digest import file_digest
@@ -159,7 +159,7 @@ def load_prompts_for(
     num_prompts: int | None = None,
     contexts: Sequence[int] = (),
     system_prompt: str | None = None,
-    template_options: Mapping[str, Any] | None = None,
+    template_options: Mapping[str, object] | None = None,
     new_tokens: int = 0,
     after: str | Path | None = None,
     progress: Progress = silent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from card_samples import EXAMPLE
 
 @pytest.fixture
 def example() -> Manifest:
-    """The example release's manifest."""
-    return load_manifest(EXAMPLE)
+    """The example release's manifest, with a Hub id for the prompts that its samples are measured on."""
+    manifest = load_manifest(EXAMPLE)
+    ids = {name: f"owner/{name}" for name in ("smoke", "other-set")}
+    return replace(manifest, release=replace(manifest.release, evaluated_on=ids))
 
 
 @pytest.fixture

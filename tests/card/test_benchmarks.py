@@ -9,7 +9,7 @@ from pathlib import Path
 
 import card_samples as samples
 import pytest
-from bench.recorded import AS_TRAINED, SECOND, TARGET, measured, plan
+from benchmarking.recorded import AS_TRAINED, SECOND, TARGET, measured, plan
 from huggingface_hub import ModelCard
 
 from eagle3hub.benchmarking.results import Results

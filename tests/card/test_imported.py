@@ -18,8 +18,9 @@ from eagle3hub.releasing.release import ReleaseOptions, release_head
 
 Write = Callable[[str], Path]
 
+NAMED = MINIMAL.replace("  license: mit\n", "  license: mit\n  evaluated_on: {A: owner/a, B: owner/b, C: owner/c}\n")
 HEADLESS = (
-    MINIMAL.replace("head:\n  source: head\n", "").replace("layouts:\n  main: specforge\n", "")
+    NAMED.replace("head:\n  source: head\n", "").replace("layouts:\n  main: specforge\n", "")
     + "imported: ['results/*.yaml']\n"
 )
 RESULTS = f"""\
@@ -89,11 +90,11 @@ def test_a_card_of_both_says_which_is_which(write: Write, tmp_path: Path) -> Non
     import card_samples as samples
 
     results(tmp_path)
-    manifest = load_manifest(write(MINIMAL.replace("owner/target", samples.TARGET) + "imported: ['results/*.yaml']\n"))
+    manifest = load_manifest(write(NAMED.replace("owner/target", samples.TARGET) + "imported: ['results/*.yaml']\n"))
     text = render_text(manifest, samples.typed(samples.make_report()), samples.make_head())
     assert "**1.45**" in text and "### As reported by others" in text and "was written without" not in text
     args = [r.metric_args for r in ModelCard(text).data.eval_results]
-    assert [a.get("imported", False) for a in args] == [False, True, True, True]
+    assert [a.get("imported", False) for a in args] == [True, True, True], "the packaged prompts have no Hub id"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,117 @@ def test_errors_name_file_line_and_field(tmp_path: Path, old: str, new: str, lin
         read_imported(path)
     assert caught.value.message.startswith(f"one.yaml:{line}: "), caught.value.message
     assert message in caught.value.message
+
+
+UNDER_LOAD = """\
+schema: eagle3hub/imported/1
+source: {title: a card, url: "https://example.org/card"}
+measured_by: the makers
+measurements:
+  - title: Under load
+    metric: throughput
+    unit: tokens/s
+    rows_are: conditions
+    dataset: GSM8K
+    base: Without a head
+    draft_tokens: 3
+    columns:
+      - {name: Speed-up, metric: speedup}
+      - {name: Median TPOT, metric: latency, unit: ms}
+      - {name: Acceptance length, metric: acceptance_length}
+    rows:
+      - concurrency: 1
+        tensor_parallel: 8
+        hardware: 8 B200
+        mode: reasoning on
+        context: 1k
+        value: 300
+        others: {Without a head: 150}
+        columns: {Speed-up: 2.00, Median TPOT: 3.1, Acceptance length: 2.90}
+      - concurrency: 64
+        tensor_parallel: 4
+        mode: reasoning off
+        context: 8192
+        value: 9000
+        columns: {Acceptance length: 2.5}
+"""
+
+
+def test_rows_have_conditions_and_further_columns_of_their_own(write: Write, tmp_path: Path) -> None:
+    text = card(write, tmp_path, UNDER_LOAD)
+    header, _, first, second = next(
+        text.splitlines()[i : i + 4] for i, line in enumerate(text.splitlines()) if line.startswith("| Hardware |")
+    )
+    assert header == (
+        "| Hardware | TP | Mode | Requests at a time | Prompt tokens | This head, throughput (tokens/s) "
+        "| Without a head, throughput (tokens/s) | Difference | Speed-up | Median TPOT, latency (ms) "
+        "| Acceptance length, τ |"
+    )
+    assert first == "| 8 B200 | 8 | reasoning on | 1 | 1k | 300 | 150 | +100.0% | 2.00× | 3.1 | 2.90 |"
+    assert second == "| – | 4 | reasoning off | 64 | 8192 | 9000 | – | – | – | – | 2.5 |"
+    assert "As reported: K = 3." in text
+
+
+def test_results_of_one_set_differ_in_their_arguments(write: Write, tmp_path: Path) -> None:
+    results = ModelCard(card(write, tmp_path, UNDER_LOAD)).data.eval_results
+    assert [(r.dataset_type, r.metric_value) for r in results] == [("openai/gsm8k", 2.9), ("openai/gsm8k", 2.5)]
+    assert results[0].dataset_config == "8 B200, TP 8, reasoning on, 1 at a time, prompts of 1k"
+    first, second = (r.metric_args for r in results)
+    assert (first["mode"], second["mode"]) == ("reasoning on", "reasoning off")
+    assert {key: value for key, value in first.items() if second.get(key) != value} == {
+        "mode": "reasoning on", "concurrency": 1, "tensor_parallel": 8, "hardware": "8 B200", "context": "1k",
+    }  # fmt: skip
+
+
+def test_a_data_set_without_a_hub_id_is_on_the_card_alone(write: Write, tmp_path: Path) -> None:
+    text = card(write, tmp_path, UNDER_LOAD.replace("GSM8K", "Ours"))
+    assert "| 8 B200 |" in text and ModelCard(text).data.eval_results is None
+    known = HEADLESS.replace("{A: owner/a", "{Ours: owner/ours, A: owner/a")
+    named = card(write, tmp_path, UNDER_LOAD.replace("GSM8K", "Ours"), known)
+    assert [r.dataset_type for r in ModelCard(named).data.eval_results] == ["owner/ours"] * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tensor_parallel: 4\n        mode: reasoning off\n        context: 8192\n        ", "", ""),
+        (
+            "      - concurrency: 64",
+            "      - name: x\n        concurrency: 64",
+            "rows that are conditions have no names",
+        ),
+        ("rows_are: conditions", "rows_are: setting", "the field 'name' is missing"),
+        ("columns: {Acceptance length: 2.5}", "columns: {Acceptance: 2.5}", "no column 'Acceptance'"),
+        (
+            "columns: {Acceptance length: 2.5}",
+            "columns: {Acceptance length: 4.5}",
+            "4.5 is no acceptance length for K",
+        ),
+        ("columns: {Speed-up: 2.00", "columns: {Speed-up: -2", "-2 is no speed-up"),
+        ("Median TPOT: 3.1", "Median TPOT: 0", "0 is no latency"),
+        ("{name: Median TPOT,", "{name: Speed-up,", "two columns are called 'Speed-up'"),
+        ("mode: reasoning on\n", "mode: 1\n", "mode"),
+    ],
+)
+def test_errors_of_rows_under_conditions(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in UNDER_LOAD
+    path = results(tmp_path, UNDER_LOAD.replace(old, new, 1))
+    if not message:
+        assert read_imported(path)
+        return
+    with pytest.raises(ManifestError, match=r"^one\.yaml:\d+: ") as caught:
+        read_imported(path)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(("kind", "called"), [("dataset", "two rows are called 'A'"), ("conditions", "two rows have")])
+def test_two_rows_of_the_same_conditions_are_refused(tmp_path: Path, kind: str, called: str) -> None:
+    named = "name: A, " if kind == "dataset" else ""
+    rows = f"    rows_are: {kind}\n    rows:\n      - {{{named}value: 2, temperature: 0}}\n"
+    text = RESULTS[: RESULTS.index("    rows_are")] + rows
+    assert read_imported(results(tmp_path, text + f"      - {{{named}value: 2.2, temperature: 0, mode: thinking}}\n"))
+    with pytest.raises(ManifestError, match=f"one.yaml:10: {called}.* the same conditions"):
+        read_imported(results(tmp_path, text + f"      - {{{named}value: 2.2, temperature: 0}}\n"))
 
 
 def test_percentages_are_of_a_hundred(tmp_path: Path) -> None:
@@ -189,8 +301,8 @@ def test_untested_engines_say_so_and_need_their_patch(write: Write, tmp_path: Pa
 @pytest.mark.parametrize(
     ("style", "first", "last"),
     [
-        ("standard", "Serve", "Provenance"),
-        ("short", "Serve", "Citation"),
+        ("standard", "Results", "Provenance"),
+        ("short", "Results", "Citation"),
         ("model-card-plus-plus", "License", "Provenance"),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ import pytest
 from card_samples import HERE
 
 from eagle3hub.card import preview
+from eagle3hub.card.markdown import chart
 from eagle3hub.errors import SourceError
 
 CARD = """---
@@ -55,6 +56,24 @@ def test_bare_tags_fold_and_everything_else_of_html_is_text() -> None:
         *("main", "details", "summary", "div", "table", "thead", "tbody", "tr", "th", "td", "br", "p", "b", "code")
     }
     assert not re.search(r"<[a-z]+ (?!class=\"wide\")", body)
+
+
+def test_a_picture_of_a_card_is_shown_with_its_width_and_nothing_else_of_it() -> None:
+    shown = chart("τ of “this” & <that>", "charts/a")
+    assert shown.startswith(
+        '<a href="charts/a.svg"><img src="charts/a.png" alt="τ of “this” &amp; &lt;that&gt;" width="'
+    )
+    wanted = '<a href="charts/a.svg"><img src="charts/a.png" alt="harmless" width="520"></a>'
+    assert wanted in preview.page(f"# A card\n\n{chart('harmless', 'charts/a')}\n", "t")
+    for bad in (
+        '<img src="charts/a.png" alt="x" width="520" onerror="alert(1)">',
+        '<img src="javascript:alert(1)" alt="x" width="520">',
+        '<img src="http://tracker.example/a.png" alt="x" width="520">',
+        '<a href="javascript:alert(1)">x</a>',
+        '<a href="//evil.example/x" ping="y">x</a>',
+    ):
+        body = preview.page(f"# A card\n\ntext {bad}\n", "t").partition("<main>")[2]
+        assert "<img" not in body and "<a href" not in body, bad
 
 
 def test_metadata_that_cannot_be_read_is_said() -> None:
@@ -116,6 +135,7 @@ def browse(address: str, profile: Path, *more: str) -> str:
 needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
     source = HERE.parent.parent / "examples" / "cards" / "qwen3.5-397b-aq" / "README.md"

@@ -49,8 +49,8 @@ def test_sections_and_figures(example: Manifest) -> None:
     text = card(example, samples.make_report())
     headings = re.findall(r"^## (.+)$", text, re.M)
     assert headings == [
-        "Serve",
         "Results",
+        "Serve",
         "Files",
         "Training",
         "Architecture",
@@ -59,7 +59,8 @@ def test_sections_and_figures(example: Manifest) -> None:
         "Citation",
         "Provenance",
     ]
-    assert f"| vLLM {VLLM} | CPU | float32 | 16 (smoke) | 3 | 0 | **1.45** |" in text
+    assert "Measured on CPU, float32, 16 prompts (smoke), K = 3, T = 0:" in text
+    assert f"| vLLM {VLLM} | **1.45** |" in text
     assert "| 2 | 58 of 622 | 9.3% | 28.2% |" in text
     assert "**16 of 16**" in text
     assert "This is a smoke test" in text
@@ -214,7 +215,7 @@ def test_a_run_that_did_not_pass_is_said_first(example: Manifest, verdict: str) 
     report = samples.make_report(verdict=verdict)
     why = report["engines"][0]["reason"]
     text = card(example, report)
-    top = body(text).split("## Serve")[0]
+    top = body(text).split("## Results")[0]
     assert ("was not validated" if verdict == "unavailable" else "did not pass validation") in top
     assert vocabulary.outcome(verdict) in top and why.split(",")[0] in top.replace("\\", "")
     assert "tokens per verification step**" not in top
@@ -248,7 +249,7 @@ def test_no_report_is_said(example: Manifest) -> None:
 def test_only_another_layout_was_measured(example: Manifest) -> None:
     text = card(example, samples.make_report("modelopt"))
     assert "no report covers" in text and "vllm serve" not in text and "model-index" not in text
-    assert "### By layout" in text and "### By draft position" not in text
+    assert "### By layout" in text and "By draft position" not in text
 
 
 def test_two_layouts_are_compared(example: Manifest) -> None:
@@ -262,7 +263,8 @@ def test_two_runs_of_the_main_layout(example: Manifest) -> None:
     other = samples.make_report(device="cuda", dtype="bfloat16")
     other["settings"] |= {"device": "cuda", "dtype": "bfloat16"}
     text = card(example, samples.make_report(), samples.settled(other))
-    assert f"| vLLM {VLLM} | NVIDIA GPU | bfloat16 | 16 (smoke) |" in text
+    assert "Measured on 16 prompts (smoke), K = 3, T = 0:" in text
+    assert f"| vLLM {VLLM} | NVIDIA GPU | bfloat16 | **1.45** |" in text
     assert "command and what differs" in text
     assert text.count("vllm serve") == 1
 

@@ -12,6 +12,7 @@ from card_samples import MINIMAL
 from huggingface_hub import ModelCard
 
 from eagle3hub.card import load_manifest, render_text
+from eagle3hub.card.imported import read_imported
 from eagle3hub.errors import ManifestError
 
 Write = Callable[[str], Path]
@@ -35,6 +36,7 @@ engines:
     num_draft_tokens: 8
     env: {SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN: 1}
     flags: [--chunked-prefill-size, "2048"]
+    pull_requests: [https://github.com/sgl-project/sglang/pull/25408, https://gitlab.com/a/b/-/merge_requests/7]
     install: |
       uv pip install sglang
       git apply eagle3.patch
@@ -78,6 +80,10 @@ def test_everything_said_is_on_the_card(write: Write) -> None:
     ) in lines
     assert "| In-house | – | 37.5 % | no | ours | – |" in lines
     assert "We name SGLang 0.5.9." in lines
+    assert (
+        "Needs the pull requests [sgl-project/sglang#25408](https://github.com/sgl-project/sglang/pull/25408) and "
+        "[a/b#7](https://gitlab.com/a/b/-/merge_requests/7)."
+    ) in lines
     assert "uv pip install sglang\ngit apply eagle3.patch\n" in text
     assert "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1 python -m sglang.launch_server" in text
     assert "--speculative-num-steps 4 \\\n  --speculative-eagle-topk 2 \\\n  --speculative-num-draft-tokens 8" in text
@@ -96,6 +102,14 @@ def test_the_example_of_the_documentation_is_a_manifest(write: Write) -> None:
     assert load_manifest(write(example)).conversion.read.aux_layers == (2, 18, 33)
 
 
+def test_the_example_of_imported_measurements_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/manifest.md").read_text(encoding="utf-8")
+    path = tmp_path / "imported.yaml"
+    path.write_text(page.partition("<!-- imported -->\n```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    under_load, modes = read_imported(path)
+    assert under_load.varying == ("concurrency",) and modes.varying == ("mode",)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "wrong"),
     [
@@ -106,6 +120,7 @@ def test_the_example_of_the_documentation_is_a_manifest(write: Write) -> None:
         ("license_name: ours, ", "", "license_name"),
         ("synthetic: 100", "synthetic: most", "synthetic"),
         ("env: {S", "env: {9S", "env"),
+        ("sglang/pull/25408", "sglang/issues/25408", "the address of a pull request"),
     ],
 )
 def test_what_cannot_be_said_is_refused_with_its_line(write: Write, old: str, new: str, wrong: str) -> None:

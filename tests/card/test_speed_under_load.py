@@ -8,9 +8,9 @@ from pathlib import Path
 
 import card_samples as samples
 import pytest
-from bench.recorded import AS_TRAINED, measured, plan
-from bench.serving_samples import HEAD, Table
-from bench.serving_samples import plan as serving_plan
+from benchmarking.recorded import AS_TRAINED, measured, plan
+from benchmarking.serving_samples import HEAD, Table
+from benchmarking.serving_samples import plan as serving_plan
 
 from eagle3hub.benchmarking.serving.measure import run_serving
 from eagle3hub.benchmarking.serving.results import ServingResults

@@ -11,6 +11,7 @@ import pytest
 
 from eagle3hub.card import load_manifest, render_text
 from eagle3hub.card.starter import TrainingFact, starter, training_facts, unfilled, write_starter
+from eagle3hub.checkpoint import folder
 from eagle3hub.errors import UsageError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -51,6 +52,16 @@ def test_a_head_that_the_target_makes_universal_is_suggested_so(tmp_path: Path) 
     output = tmp_path / "release.yaml"
     write_starter(str(EXPORTED / "specjax-saved/head"), samples.TARGET, "alice/head", output)
     assert "  main: universal" in output.read_text()
+
+
+def test_the_head_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    real = folder.FolderSource
+    monkeypatch.setattr(folder, "FolderSource", lambda at: opened.append(at) or real(at))
+    write_starter(
+        str(EXPORTED / "specforge-sglang-plain/head"), samples.TARGET, "alice/head", tmp_path / "release.yaml"
+    )
+    assert len(opened) == 1
 
 
 def test_what_trainers_leave_beside_a_head_is_filled_in(tmp_path: Path) -> None:

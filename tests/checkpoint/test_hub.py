@@ -457,6 +457,7 @@ def process(*argv: object, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env={**kept, **env}, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_client_prints_nothing_of_its_own(hub: HubServer, example_head: Path, tmp_path: Path):
     """Its warnings would show signed URLs, and its progress bars would mix with ours."""
     hub.commit(REPO, example_head)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from eagle3hub.checkpoint import pickles
 from eagle3hub.checkpoint.folder import read_tensor
@@ -449,7 +450,7 @@ def seeds() -> list[bytes]:
     return out
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(3), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_pickle_never_ends_in_another_exception(tmp_path: Path, data: st.DataObject):
     whole = bytearray(data.draw(st.sampled_from(seeds())))

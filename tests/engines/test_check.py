@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sampling import examples
 from support.versions import TRTLLM, TRTLLM_NEXT
 
 from eagle3hub.engines import ENGINES
@@ -341,7 +342,7 @@ PIECES = st.sampled_from([*FENCES, *WORDS, *STARTS, "def f():", "\x00", "\ud800"
 
 
 @given(st.lists(PIECES, max_size=30).map("".join))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(1.5))
 def test_no_text_is_a_crash_and_no_line_is_made_up(text: str) -> None:
     lines = len(text.splitlines())
     assert all(1 <= finding.line <= lines for finding in found_in(text))

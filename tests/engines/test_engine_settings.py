@@ -167,8 +167,7 @@ def test_several_engines_are_told_apart() -> None:
     assert read.chat_template == thinking
     assert EngineSettings.from_json(json.loads(json.dumps(read.to_json()))) == read
     assert hash(EngineSettings.from_json(read.to_json())) == hash(read)
-    again = {name: value for name, value in engine_options(read).items() if value is not None}
-    assert read_engine_settings(BOTH, **again) == read
+    assert read_engine_settings(BOTH, **engine_options(read)) == read
     assert read.of_run(["vllm"]) == EngineSettings(
         2, {"vllm": {"kv_cache_dtype": "fp8"}}, {"vllm": {"VLLM_LOGGING_LEVEL": "INFO"}}, thinking
     )
@@ -182,6 +181,7 @@ def test_several_engines_are_told_apart() -> None:
 
 def test_nothing_set_says_nothing() -> None:
     assert not EngineSettings()
+    assert engine_options(EngineSettings()) == engine_options(EngineSettings(arguments={"vllm": {}})) == {}
     assert EngineSettings().to_json() == EngineSettings(arguments={"vllm": {}}).to_json() == {}
     assert template_in_words({}) == "the target's own"
     assert template_in_words({"b": 1, "a": False}) == "the target's own with a=false, b=1"

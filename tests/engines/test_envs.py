@@ -196,6 +196,7 @@ def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:
 
 
 @pytest.mark.usefixtures("copied_venv")
+@pytest.mark.usefixtures("copied_venv")
 def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, tmp_path, engine="no_such_engine", requirements="# nothing\n")
     with pytest.raises(UnavailableError, match="does not import") as error:

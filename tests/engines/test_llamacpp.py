@@ -1,4 +1,4 @@
-"""The requests of a llama.cpp run, and how its answers are read. The engine itself runs in tests/validate."""
+"""The requests of a llama.cpp run, and how its answers are read. The engine itself runs in tests/validation."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.sampling import THOROUGH
 from support.validation import histogram
 from support.versions import SGLANG
 
@@ -38,7 +39,6 @@ from eagle3hub.system.progress import silent
 from eagle3hub.system.typed import build
 
 pytestmark = pytest.mark.engine
-THOROUGH = bool(os.environ.get("EAGLE3HUB_THOROUGH"))
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 TAPS = (2, 15, 27)
 # rounds that accepted 0, 1, 2, … drafts, prompt by prompt: float32, K = 3, 64 new tokens

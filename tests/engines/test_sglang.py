@@ -163,6 +163,7 @@ def test_the_doctor_judges_a_version_that_is_not_known_as_the_nearest(
     tmp_path: Path, cli: Callable[..., Any], version: str, state: str, said: str | None
 ) -> None:
     (tmp_path / "vllm.py").write_text(f'__version__ = "{version}"\n')
+    (tmp_path / "torch.py").write_text('__version__ = "2"\n')  # the real one, in every process, takes seconds
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)

@@ -59,6 +59,7 @@ def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Pat
     assert tool.targets("trtllm", Path("python"), checkout) == (["a"], ["b", "c"])
 
 
+@pytest.mark.slow
 def test_sources_are_those_of_the_package_that_is_imported(tmp_path: Path, tool: ModuleType):
     """One that lies before the installed ones on the path, for example."""
     (tmp_path / "first/vllm").mkdir(parents=True)

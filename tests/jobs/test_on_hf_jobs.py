@@ -17,7 +17,7 @@ from support import hostile
 from support.hub_server import Takeover
 from support.jobs_server import BROKE, NO_JOBS, JobsHub, Running
 from support.versions import VLLM
-from validate.samples import report
+from validation.samples import report
 
 from eagle3hub.cli import jobs as cli_jobs
 from eagle3hub.jobs import collect as collecting
@@ -344,6 +344,7 @@ def interrupt() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terminal", "answer", "stage", "told"),
     [

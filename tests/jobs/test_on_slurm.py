@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from eagle3hub.validation.report import load_report
 
 pytestmark = pytest.mark.engine
 Cli = Callable[..., tuple[int, str, str]]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m"
 SHORT = ("--num-prompts", 8, "--max-new-tokens", 8)
 TOKEN = "hf_" + "x" * 34
 
@@ -130,6 +132,51 @@ def test_a_validation_comes_home_and_ctrl_c_leaves_it_running(here: Path, files:
     )  # fmt: skip
     counted = [report.engines[0].counted for report in (there, local)]
     assert counted[0].per_prompt == counted[1].per_prompt
+
+
+@pytest.mark.slow
+def test_a_release_goes_on_with_its_card_though_a_task_was_killed(
+    here: Path, cluster: Path, cli: Cli, smollm2_target: Path
+) -> None:
+    """Every layout is a task; one is killed while it runs, and run again; the other is not measured again."""
+    project = Path(shutil.copytree(EXAMPLE, here / "project"))
+    document = yaml.safe_load((project / "release.yaml").read_text())
+    document["validate"] |= {"engine": "reference", "num_prompts": 8, "max_new_tokens": 8}
+    document["layouts"] = {"main": "specforge", "also": ["speculators"]}
+    (project / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    profile = yaml.safe_load((here / "slurm.yaml").read_text()) | {"mem": "3G", "at_once": 1}
+    (here / "slurm.yaml").write_text(yaml.safe_dump(profile))
+    words = ["release", project / "release.yaml", "--target", smollm2_target, "--output", here / "out", "--dry-run"]
+    on = ["--on", "slurm", "--slurm-profile", "slurm.yaml", "--run-folder", "run", "--detach"]
+    status, out, err = cli(*words, *on, "--json")
+    assert status == 0, err
+    started = json.loads(out)["run"]
+    assert started["tasks"] == [0, 1]
+    run = ours.open_run("run")
+    _until(lambda: ours.states(run)[0].state == "running")
+    subprocess.run(["scancel", f"{started['job']}_0"], check=True)
+    status, _, err = cli("jobs", "collect", "run")
+    assert (status, "task 0 (" in err, "was cancelled" in err) == (4, True, True), err
+    assert not (here / "out").exists()
+    other = ours.digests(run)[1]
+    status, out, err = cli("jobs", "resume", "run", "--json")
+    assert json.loads(out)["run"]["tasks"] == [0], err
+    status, out, err = cli("jobs", "collect", "run", "--json")
+    assert status == 0, err
+    assert ours.digests(run)[1] == other, "what was done is not done again"
+    then = json.loads(out)["then"]
+    assert then[:2] == ["eagle3hub", "release"]
+    status, out, err = cli(*then[1:], "--json")
+    assert status == 0, err
+    released = json.loads(out)
+    assert (released["verdict"], [one["layout"] for one in released["layouts"]]) == (
+        "pass",
+        ["specforge", "speculators"],
+    )
+    card = (here / "out" / "README.md").read_text()
+    tau = released["layouts"][0]["engines"][0]["acceptance"]["mean_acceptance_length"]
+    assert f"{tau:.2f}" in card
+    assert nowhere(TOKEN, here / "run", here / "out", cluster)
 
 
 def test_the_answers_of_a_real_slurm_are_understood(here: Path, files: Path, cli: Cli, cluster: Path) -> None:

@@ -53,6 +53,7 @@ def test_changed_bytes_are_found() -> None:
         sealed.document()
 
 
+@pytest.mark.slow
 def test_sealing_in_a_pipe() -> None:
     command = [sys.executable, "-m", "eagle3hub.jobs.collect", "abc"]
     done = subprocess.run(command, input=DOCUMENT, capture_output=True, check=True)

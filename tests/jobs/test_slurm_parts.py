@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from bench.recorded import SECOND, SMOKE, measured, plan
+from benchmarking.recorded import SECOND, SMOKE, measured, plan
 from support.slurm import Commands
-from validate.samples import report
+from validation.samples import report
 
 from eagle3hub.benchmarking.results import Results
 from eagle3hub.errors import Eagle3HubError
@@ -299,6 +299,7 @@ def test_a_folder_of_something_else(commands: Commands, cli: Cli, document: obje
     assert (status, json.loads(out)["error"]["code"]) == (3, "slurm-run")
 
 
+@pytest.mark.slow
 def test_a_task_runs_its_command_once_and_keeps_what_it_said(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from support import heads, variants
+from support.sampling import examples
 from support.variants import Has, config_of
 
 from eagle3hub.conversion.plan import ConvertOptions
@@ -31,7 +32,7 @@ def there_and_back(source: Path, work: Path, a: str, b: str, target: Path) -> st
     return "equal"
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(1.2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     layers=st.sampled_from([1, 1, 1, 2, 3]),
     aux=st.sampled_from([3, 3, 3, 2, 4]),
@@ -72,7 +73,7 @@ def test_modelopt_heads(
         event(there_and_back(source, work, "modelopt", b, heads.target(work / "target", d)))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(1.2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     layers=st.sampled_from([1, 1, 1, 2]),
     aux=st.sampled_from([3, 3, 3, 1, 4]),

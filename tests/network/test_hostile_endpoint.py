@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support import hostile
 from support.hub_server import HubServer, Takeover, _Handler
+from support.sampling import THOROUGH
 from support.standin_server import StandIn
 from support.versions import SGLANG
 
@@ -221,7 +222,7 @@ def test_no_exchange_with_a_hostile_server_hangs(
     path, own = EXCHANGES[engine, what]
     assert try_one(engine, path, None, job, limit=60)[1:] == ("ok", None)
     monkeypatch.setattr(endpoint, "_LOOK_SECONDS", LIMIT)
-    every = EVERY if os.environ.get("EAGLE3HUB_THOROUGH") or what in {"metrics", "answer"} else {}
+    every = EVERY if THOROUGH or what in {"metrics", "answer"} else {}
     some = {k: act for i, (k, act) in enumerate(EVERY.items()) if (i + len(what)) % 3 == 0}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with ThreadPoolExecutor(24) as pool:

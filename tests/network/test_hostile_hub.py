@@ -21,6 +21,7 @@ import pytest
 from support import hostile
 from support.hostile_hub import TOKEN, Hub
 from support.hub_server import Takeover
+from support.sampling import THOROUGH
 
 from eagle3hub.checkpoint import hub as client
 from eagle3hub.checkpoint.remote import download_weights
@@ -51,7 +52,6 @@ CODES = {
     "other bytes": "hub-digest",
 }
 """The names of some faults, for exchanges whose answer the client uses."""
-THOROUGH = bool(os.environ.get("EAGLE3HUB_THOROUGH"))
 CONFIG = b'{"model_type": "llama", "n": %d}'
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,16 @@ from eagle3hub.conversion.run import convert
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m"
 REPO = "alice/head"
 LAYOUTS = ("specforge", "modelopt")
+SHAPE = heads.dims(hidden=32, inter=64, heads=4, vocab=400, draft=64)
+"""Small, but large enough that the Hub stores the weights apart from the other files."""
 
 
 def make_release(folder: Path, manifest: Path) -> None:
-    """Convert the example head into ``folder``: the first layout in its root, the other in a folder."""
-    shape = heads.dims(hidden=576, vocab=49152)
-    target = heads.target(manifest.parent / "target", shape, num_attention_heads=9, num_hidden_layers=30)
+    """Convert the head beside ``manifest`` into ``folder``: the first layout in its root, the other in a folder."""
+    target = heads.target(manifest.parent / "target", SHAPE)
     for i, layout in enumerate(LAYOUTS):
-        convert(EXAMPLE / "head", folder / layout if i else folder, layout, ConvertOptions(target=str(target)))
+        source = manifest.parent / "head"
+        convert(source, folder / layout if i else folder, layout, ConvertOptions(target=str(target)))
     write_reports(folder, manifest)
 
 
@@ -45,14 +46,14 @@ def write_reports(folder: Path, manifest: Path, waived: Sequence[str] = (), **ch
 
 
 def write_manifest(path: Path) -> Path:
-    """Copy the example's head, and write its manifest for two layouts beside it."""
+    """Write a small head, and the example's manifest for two layouts of it beside it."""
     text = (EXAMPLE / "release.yaml").read_text()
     text = text.replace("eagle3hub/SmolLM2-135M-Instruct-eagle3", REPO)
     text = text.replace("also: [modelopt, speculators, specjax]", "also: [modelopt]")
     text = text.replace("engine: reference,vllm", "engine: vllm")
     text = re.sub("num_prompts: [0-9]+", "num_prompts: 16", text)
     path.write_text(text)
-    shutil.copytree(EXAMPLE / "head", path.parent / "head")
+    heads.specjax(path.parent / "head", SHAPE)
     return path
 
 

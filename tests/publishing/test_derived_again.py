@@ -98,6 +98,7 @@ def test_what_cannot_be_made_again_here_is_not_called_fine(
     assert "cannot be made again here" in document["unchecked"][0]
 
 
+@pytest.mark.slow
 def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, release: Path, cli: Cli):
     complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=True))
     status, out, err = cli("publish", release)
@@ -151,6 +152,7 @@ def test_the_last_step_of_the_workflow_passes_for_what_was_published(
     assert "the digest of the heads is" in said
 
 
+@pytest.mark.slow
 def test_other_bytes_on_another_branch_are_named(hub: WritableHub, release: Path, cli: Cli):
     complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=True))
     assert cli("publish", release)[0] == 0
@@ -162,6 +164,7 @@ def test_other_bytes_on_another_branch_are_named(hub: WritableHub, release: Path
     assert "on the branch modelopt, config.json has other bytes than were published" in json.loads(out)["faults"]
 
 
+@pytest.mark.slow
 def test_a_waived_gate_is_said_and_no_fault(hub: WritableHub, release: Path, cli: Cli):
     from publishing.folders import write_reports
 
@@ -173,6 +176,7 @@ def test_a_waived_gate_is_said_and_no_fault(hub: WritableHub, release: Path, cli
     assert any("says inconclusive" in what for what in document["waived"])
 
 
+@pytest.mark.slow
 def test_templates_of_others_are_not_run(hub: WritableHub, release: Path, cli: Cli, tmp_path: Path):
     own = tmp_path / "own"
     own.mkdir()

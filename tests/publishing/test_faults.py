@@ -124,6 +124,7 @@ def test_the_branch_moves_between_plan_and_commit(hub: WritableHub, release: Pat
     assert hub.files(REPO)["other.txt"] == b"x"
 
 
+@pytest.mark.slow
 def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Path, cli: Cli):
     for name in ("model.safetensors", "README.md"):
         (release / "NOTICE").write_text(f"{name}\n")

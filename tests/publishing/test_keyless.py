@@ -87,6 +87,7 @@ def test_services_that_cannot_be_reached_are_one_sentence(
     assert hub.repos == {}
 
 
+@pytest.mark.slow
 def test_who_signed_is_checked_with_both_names(hub: WritableHub, release: Path, cli: Cli, keys: Path):
     assert cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem")[0] == 0
     status, out, _ = cli("verify", f"hf://{REPO}", *WHO, *ISSUER)

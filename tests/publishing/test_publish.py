@@ -74,6 +74,7 @@ def one_more_section(release: Path) -> None:
     assert "## Thanks\n\nTo all.\n" in (release / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_changed_is_what_is_sent(hub: WritableHub, release: Path, cli: Cli):
     document(cli("publish", release, "--repo", REPO, "--json"))
     one_more_section(release)
@@ -138,6 +139,7 @@ def test_a_pull_request_once(hub: WritableHub, release: Path, cli: Cli):
     assert hub.uploads == before
 
 
+@pytest.mark.slow
 def test_a_branch_for_each_layout(hub: WritableHub, release: Path, cli: Cli):
     argv = ("publish", release, "--repo", REPO, "--branch-per-layout", "--json")
     done = document(cli(*argv))
@@ -277,6 +279,7 @@ def test_verify_of_what_somebody_else_published(hub: WritableHub, example_head: 
     assert "there is no SHA256SUMS" in err
 
 
+@pytest.mark.slow
 def test_names_from_the_hub_are_shown_as_they_are(release: Path, manifest: Path, hub: WritableHub, cli: Cli):
     """Controls and bidi marks in what the Hub sends are shown, and have no effect."""
     evil = "e\x1b[31mv\u202eil\u2066\x9b2J\u200b"

@@ -159,7 +159,7 @@ def test_what_is_taken_out_of_tracebacks(monkeypatch: pytest.MonkeyPatch):
 def test_a_mistake_of_the_program_tells_no_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("HF_TOKEN", "planted-value")
     monkeypatch.setattr(sys, "argv", ["eagle3hub", "publish", "x"])
-    monkeypatch.setattr(app, "build", lambda _wanted: (_ for _ in ()).throw(ValueError("with planted-value")))
+    monkeypatch.setattr(app, "_command", lambda _wanted: (_ for _ in ()).throw(ValueError("with planted-value")))
     with pytest.raises(SystemExit) as stopped:
         app.main()
     err = capsys.readouterr().err

@@ -45,6 +45,7 @@ def test_all_are_published_and_again(hub: WritableHub, two_heads: Path, cli: Cli
     assert (json.loads(out)["name"], json.loads(out)["repo"]) == ("two", "alice/two")
 
 
+@pytest.mark.slow
 def test_one_that_does_not_pass_holds_the_others_back(hub: WritableHub, two_heads: Path, cli: Cli):
     change(two_heads, 1, validate={"min_acceptance_length": 4.5, "draft_tokens": 4})
     status, out, err = cli("release", two_heads)

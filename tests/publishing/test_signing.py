@@ -85,6 +85,7 @@ def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path
     assert hub.uploads == []
 
 
+@pytest.mark.slow
 def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, release: Path, cli: Cli, keys: Path):
     """Somebody with write access can fake the list of digests and the statement, but not the signature."""
     (release / "LICENSE").write_text("Apache License\n")
@@ -114,6 +115,7 @@ def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, relea
     assert cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")[0] == 1
 
 
+@pytest.mark.slow
 def test_what_a_key_cannot_do(hub: WritableHub, release: Path, cli: Cli, keys: Path):
     for key in (keys / "mine.pub", keys / "nothing.pem", release / "config.json"):
         status, _, err = cli("publish", release, "--repo", REPO, "--sign", key)

@@ -83,6 +83,7 @@ def test_every_license_that_is_known_is_one_of_the_hub():
         assert any(limit in terms(id_).limits for id_ in HUB_IDS)
 
 
+@pytest.mark.slow
 def test_the_gate_and_its_words_on_the_card(hub: WritableHub, release: Path, manifest: Path, cli: Cli, tmp_path: Path):
     """A card of a Llama target has the words already, so only the name is refused."""
     text = manifest.read_text().replace("license: apache-2.0", "license: llama3.1", 1)

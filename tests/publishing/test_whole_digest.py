@@ -80,6 +80,7 @@ def test_what_is_no_file_is_refused(folder: Path, cli: Cli, kind: str):
     assert "odd is a link or a special file" in out
 
 
+@pytest.mark.slow
 def test_a_release_is_held_to_it(release: Path, cli: Cli):
     digest = cli("verify", release, "--print-whole-digest")[1].strip()
     assert cli("verify", release, "--whole-digest", digest)[0] == 0

@@ -10,7 +10,7 @@ import torch
 from support import variants
 
 from eagle3hub.head import FINAL_NORM, AuxTaps, Dims, MlaDims, Rope, Semantics
-from eagle3hub.reference.model import DraftModel, Everywhere
+from eagle3hub.reference.model import DraftModel, Everywhere, StoredMatrix
 from eagle3hub.reference.text import Batch, Text
 
 PLAIN = Semantics(rope=Rope(500.0), rms_norm_eps=1e-5)
@@ -179,3 +179,8 @@ class TransformersSession:
     def rewind(self, length: int) -> None:
         if surplus := self._cache.get_seq_length() - length:
             self._cache.crop(-surplus)
+
+
+def whole(matrix: torch.Tensor | StoredMatrix) -> torch.Tensor:
+    """All rows of a matrix, wherever it is."""
+    return matrix.take(torch.arange(len(matrix))) if isinstance(matrix, StoredMatrix) else matrix

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.sampling import examples
 
 from eagle3hub.head import AuxTaps
 from eagle3hub.reference import model, replay
@@ -49,9 +50,7 @@ def test_the_rounds_are_those_of_speculation(world: World, text: MakeText, varia
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(2), derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_drafted_and_wherever_it_ends(world: World, text: MakeText, data: st.DataObject):
     variant = data.draw(st.sampled_from(list(VARIANTS)))
@@ -75,6 +74,7 @@ def one_by_one(world: World, texts: list[Text], settings: ReplaySettings) -> lis
     return [replay.replay(world.model("plain"), world.batch([t], "plain"), settings)[0] for t in texts]
 
 
+@pytest.mark.slow
 def test_company_and_order_change_nothing(world: World, many: list[Text]):
     alone = one_by_one(world, many, ReplaySettings(5))
     for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4], [2, 2, 5]):
@@ -94,6 +94,7 @@ def test_padding_is_never_looked_at(world: World, many: list[Text]):
     assert replay.replay(world.model("plain"), replace(batch, aux=wider), settings) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "two layers, one with a window", "parallel"])
 def test_cut_in_small_parts_it_is_the_same(
     world: World, many: list[Text], variant: str, monkeypatch: pytest.MonkeyPatch

@@ -233,6 +233,7 @@ class TestRespond:
         same = llama.respond([prompts[0]] * 2, max_new_tokens=12, temperature=1.0)
         assert same[0] != same[1]
 
+    @pytest.mark.slow
     def test_tokens_are_drawn_as_often_as_they_are_likely(self, llama: TargetModel):
         prompt = list(texts(4)[0].token_ids)
         drawn = llama.respond([prompt] * 4000, max_new_tokens=1, temperature=1.3, seed=1)

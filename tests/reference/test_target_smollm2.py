@@ -13,6 +13,8 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
+pytestmark = pytest.mark.slow  # the real target
+
 TAPS = AuxTaps.from_after_layer([1, 14, 26], "flag")
 
 

@@ -47,7 +47,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "SECONDS", 2.0)
 
 
-@pytest.mark.parametrize("what", STOPPED)
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] * ("takes" in says)) for what, (_, says) in STOPPED.items()]
+)
 def test_a_template_is_stopped_and_the_next_one_works(what: str) -> None:
     template, says = STOPPED[what]
     begun = time.monotonic()
@@ -76,6 +78,7 @@ def test_it_renders_as_transformers_does(template: str, variables: dict[str, Any
     assert render(template, TURN, variables) == expected
 
 
+@pytest.mark.slow
 def test_the_process_is_kept_and_made_anew_when_it_is_gone() -> None:
     render(PLAIN, TURN, {})
     process = chat._renderer._process
@@ -87,6 +90,7 @@ def test_the_process_is_kept_and_made_anew_when_it_is_gone() -> None:
     assert render(PLAIN, TURN, {"bos_token": "!"}) == "<user>hi!"
 
 
+@pytest.mark.slow
 def test_no_process_is_left_and_torch_is_not_loaded() -> None:
     program = """
 import os, sys

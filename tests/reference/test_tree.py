@@ -159,6 +159,7 @@ def test_every_tree_is_that_of_a_naive_beam_search(variant, steps, topk, draft_t
     assert len({a for (a,) in rounds}) > 1
 
 
+@pytest.mark.slow
 def test_rounds_follow_one_another_over_a_text():
     model = tiny(seed=1)
     settings = TreeShape(3, 3, 9)
@@ -271,6 +272,7 @@ def recorded(smollm2_target):
     return load_draft(head, target.get_input_embeddings().weight.detach()), batches, record["runs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", range(len(json.loads(RECORDED.read_text())["runs"])))
 def test_rounds_are_those_sglang_counted(recorded, run):
     model, batches, runs = recorded

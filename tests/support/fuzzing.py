@@ -117,18 +117,21 @@ class Workbench:
         )
 
     def _pickled(self, folder: Path) -> None:
-        """Pickles as torch writes them, where torch is there to do so (in a process of its own)."""
+        """Pickles as torch writes them, where torch is there; in a process of its own, unless it is loaded here."""
         code = (
-            "import sys, torch\n"
+            "import torch\n"
             "from safetensors.torch import load_file\n"
-            "tensors = load_file(sys.argv[1] + '/model.safetensors')\n"
-            "torch.save(tensors, sys.argv[1] + '/zip')\n"
-            "torch.save({'draft_state_dict': tensors, 'global_step': 3}, sys.argv[1] + '/nested')\n"
-            "torch.save(tensors, sys.argv[1] + '/legacy', _use_new_zipfile_serialization=False)\n"
+            "tensors = load_file(folder + '/model.safetensors')\n"
+            "torch.save(tensors, folder + '/zip')\n"
+            "torch.save({'draft_state_dict': tensors, 'global_step': 3}, folder + '/nested')\n"
+            "torch.save(tensors, folder + '/legacy', _use_new_zipfile_serialization=False)\n"
         )
-        done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True)
+        if "torch" in sys.modules:
+            exec(code, {"folder": str(folder)})
+        else:
+            subprocess.run([sys.executable, "-c", f"folder = {str(folder)!r}\n{code}"], capture_output=True)
         (folder / "model.safetensors").unlink()
-        if done.returncode != 0:
+        if not (folder / "legacy").exists():
             return
         seeds = [(folder / name).read_bytes() for name in ("zip", "nested", "legacy")]
         self._add("pickle", folder / "pytorch_model.bin", seeds[0], lambda path: _use(path.parent))

@@ -67,8 +67,10 @@ def of_other_texts() -> Iterator[Printed]:
 def of_code() -> Iterator[Printed]:
     """Those of every text in the program: hints, messages, docstrings, help. A field of an f-string is ``FIELD``."""
     for file in sorted((ROOT / "eagle3hub").rglob("*.py")):
-        place = str(file.relative_to(ROOT))
-        for text in _texts(ast.parse(file.read_text())):
+        place, source = str(file.relative_to(ROOT)), file.read_text()
+        for text in _texts(ast.parse(source)) if re.search(r"eagle3hub[ \"']", source) else ():
+            if "eagle3hub " not in text:
+                continue
             spans = [" ".join(m[1].split()) for m in _SPAN.finditer(text)]
             yield from (Printed(place, span) for span in spans)
             rest = _SPAN.sub("", text)

@@ -190,7 +190,7 @@ def watch(folder: Path) -> None:
 def reached(folder: Path) -> set[tuple[str, int]]:
     """The lines that the processes that watched with ``folder`` reached, together."""
     found = set()
-    for file in folder.iterdir():
+    for file in (f for f in folder.iterdir() if f.is_file()):
         for line in file.read_text(encoding="utf-8").splitlines():
             path, number = line.rsplit(":", 1)
             found.add((path, int(number)))

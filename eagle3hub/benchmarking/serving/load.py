@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,18 +87,18 @@ def send(load: Load, python: Path) -> list[Exchange]:
         lines = [json.dumps(request, ensure_ascii=False) for request in load.requests]
         (scratch / "requests.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         file.write_text(json.dumps(_config(load, scratch)), encoding="utf-8")
-        until = time.monotonic() + load.deadline
 
         def told(line: bytes) -> None:
             said.append(line.decode("utf-8", "replace").strip())
-            if time.monotonic() > until:
-                raise LoadFault(f"the requests were not answered within {load.deadline:g} seconds")
 
         command = [str(python.with_name("aiperf")), "profile", "--config", str(file), "--ui", "none"]
         environment = {**bare_environment(), "HF_HUB_DISABLE_TELEMETRY": "1", "TMPDIR": str(scratch)}
         if Path(load.tokenizer).is_dir():
             environment.pop("HF_HUB_OFFLINE", None)  # AIPerf then takes a folder's name for one on the Hub
-        code = run_leashed(command, environment, told)
+        try:
+            code = run_leashed(command, environment, told, seconds=load.deadline)
+        except TimeoutError:
+            raise LoadFault(f"the requests were not answered within {load.deadline:g} seconds") from None
         return _exchanges(scratch / "out" / _RAW, load, code, list(said))
 
 

@@ -24,7 +24,7 @@ from eagle3hub.benchmarking.serving.results import (
 from eagle3hub.benchmarking.session import RESULTS, require_writable
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import RunSpec
+from eagle3hub.engines.base import RunSpec, Scalar
 from eagle3hub.engines.endpoints import Endpoint, attach
 from eagle3hub.engines.endpoints.dialects import UnexpectedAnswer
 from eagle3hub.engines.environments import diagnose, version_in
@@ -48,7 +48,7 @@ class Answered:
     """What a server made of a cell: its rows, what it ran on, and what it did not show."""
 
     requests: tuple[RequestRow, ...]
-    environment: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    environment: Mapping[str, Scalar] = field(default_factory=dict)
     unchecked: tuple[str, ...] = ()
 
 
@@ -84,7 +84,7 @@ class RealServers:
     def __init__(self, plan: ServingPlan, progress: Progress = silent) -> None:
         self._plan = plan
         self._progress = progress
-        self._environments: dict[str, Mapping[str, str | int | float | bool | None]] = {}
+        self._environments: dict[str, Mapping[str, Scalar]] = {}
 
     def version(self, engine: str) -> str:
         """See `Servers.version`."""
@@ -149,7 +149,7 @@ class RealServers:
         if why is not None:
             raise CellFault("serving-preflight", why)
 
-    def _environment(self, engine: str, device: str, python: Path) -> Mapping[str, str | int | float | bool | None]:
+    def _environment(self, engine: str, device: str, python: Path) -> Mapping[str, Scalar]:
         if engine not in self._environments:
             found = next((d for d in diagnose([engine], {engine: python}) if d.device == device), None)
             self._environments[engine] = (
@@ -170,7 +170,7 @@ class RealServers:
         spec: RunSpec,
         url: str,
         server: Server | None,
-        environment: Mapping[str, str | int | float | bool | None],
+        environment: Mapping[str, Scalar],
         aiperf: Path,
     ) -> Measure:
         endpoint = attach(engine, url, drafts=spec.method != "none")

@@ -8,9 +8,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
-from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS, BenchHead, BenchOptions, listed, read_head
+from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS, BenchHead, BenchOptions, parse_list, read_head
 from eagle3hub.benchmarking.serving.load import AIPERF
 from eagle3hub.engines.base import DTYPES, Method
 from eagle3hub.engines.options import ENDPOINT_ENGINES, endpoint_urls
@@ -88,7 +87,7 @@ class ServingSettings:
     chat_template: str
     system_prompt: str | None
     load_generator: str
-    engine_settings: Mapping[str, Any] = field(default_factory=dict)
+    engine_settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +191,15 @@ def serving_plan(
     Raises UsageError (``usage-serving``) for what cannot be measured this way, InputError (``serving-no-mtp``) for an
     MTP baseline of a target without MTP layers, and whatever reading heads, target and prompts raises.
     """
-    concurrencies = listed("--concurrency", asked.concurrency, int, "whole numbers")
-    drafts = listed("--draft-tokens", options.draft_tokens, int, "whole numbers")
-    temperatures = listed("--temperature", options.temperature, float, "numbers")
+    concurrencies = parse_list("--concurrency", asked.concurrency, int, "whole numbers")
+    drafts = parse_list("--draft-tokens", options.draft_tokens, int, "whole numbers")
+    temperatures = parse_list("--temperature", options.temperature, float, "numbers")
     _check(options, asked, concurrencies, drafts, temperatures)
     engines = _engines(options)
     check_started(options.engine_settings, engines, options.endpoints, options.engine_python)
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
-    sets = listed("--datasets", options.datasets, str, "names or files")
+    sets = parse_list("--datasets", options.datasets, str, "names or files")
     prompts = tuple(
         one
         for name in sets
@@ -230,7 +229,7 @@ def serving_plan(
         for head in [read_head(text, identity, progress) for text in heads]
         for k in drafts
     ]
-    for text in listed("--baseline", asked.baseline, str, "names"):
+    for text in parse_list("--baseline", asked.baseline, str, "names"):
         contenders.append(_baseline(text, identity, drafts[0], url is not None, progress))
     _distinct("HEAD or --baseline", [one.name for one in contenders])
     return ServingPlan(
@@ -299,7 +298,7 @@ def _require_mtp(target: Target) -> None:
 
 
 def _engines(options: BenchOptions) -> list[str]:
-    asked = [name for name in listed("--engine", options.engine, str, "names") if name != REFERENCE]
+    asked = [name for name in parse_list("--engine", options.engine, str, "names") if name != REFERENCE]
     engines = asked + [name for name in options.endpoints if name not in asked]
     for name in engines:
         if name not in ENDPOINT_ENGINES:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.benchmarking.results import MAX_BYTES, BenchedHead, CellPrompts, Results, prompts_of
+from eagle3hub.benchmarking.results import MAX_BYTES, BenchedHead, CellPrompts, PairedComparison, Results, prompts_of
 from eagle3hub.benchmarking.serving.plan import Contender, ServingCell, ServingPlan, ServingSettings
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import Method, Verdict, worst_verdict
+from eagle3hub.engines.base import Method, Scalar, Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import Acceptance, Counts, Speedup, acceptance_if_any, speedup
 from eagle3hub.metrics.counters import row_counts
-from eagle3hub.metrics.estimate import Interval, interval, listed
+from eagle3hub.metrics.estimate import Interval
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
@@ -190,7 +190,7 @@ class ServingRecord:
     server: str
     engine: str
     engine_version: str
-    environment: Mapping[str, str | int | float | bool | None]
+    environment: Mapping[str, Scalar]
     prompts: CellPrompts
     settings: ServingSettings
     run: int
@@ -249,7 +249,7 @@ class ServingRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ServingComparison:
+class ServingComparison(PairedComparison):
     """How many times faster a server answered than a baseline, over the same prompts and runs.
 
     Attributes:
@@ -270,15 +270,6 @@ class ServingComparison:
     ratio: float
     ci95: Interval | None
     identical: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the comparison as an item of ``comparisons``."""
-        return {**asdict(self), "ci95": listed(self.ci95)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ServingComparison:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "ci95": interval(data["ci95"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +422,7 @@ def record(
     verdict: Verdict,
     reason: str,
     code: str | None = None,
-    environment: Mapping[str, str | int | float | bool | None] | None = None,
+    environment: Mapping[str, Scalar] | None = None,
     unchecked: Sequence[str] = (),
     requests: Sequence[RequestRow] = (),
 ) -> ServingRecord:

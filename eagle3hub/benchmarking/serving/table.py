@@ -63,6 +63,7 @@ def conditions(results: ServingResults) -> list[str]:
             f"interval, where {MIN_PROMPTS} or more prompts were answered. TTFT: from sending a request to its first "
             "token; TPOT: per token after the first; latency: to the last token."
         )
+    out += _texts(results)
     missing = results.cells_planned - len(results.cells)
     if missing:
         out.append(f"Not finished: {missing} of {results.cells_planned} cells have not been measured.")
@@ -71,6 +72,39 @@ def conditions(results: ServingResults) -> list[str]:
         count = sum((cell.server, cell.reason) == (server, reason) for cell in failed)
         out.append(f"Not measured ({count} of {len(results.cells)} cells, {server}): {reason}")
     return out
+
+
+def _texts(results: ServingResults) -> list[str]:
+    """Say how many greedy answers of each server that drafts have the tokens of the target alone."""
+    alone = next((one for one in results.servers if one.method == "none"), None)
+    if alone is None or any(cell.settings.temperature for cell in results.cells):
+        return []
+    said, differ = [], False
+    for server in results.servers:
+        if server is alone:
+            continue
+        counts = []
+        for place in results.places:
+            runs = {run.run: run for run in results.runs_of(alone.name, place)}
+            pairs = [
+                (ours.tokens_sha256, theirs.tokens_sha256)
+                for run in results.runs_of(server.name, place)
+                if run.run in runs
+                for ours, theirs in zip(run.requests, runs[run.run].requests, strict=True)
+            ]
+            if pairs:
+                same = sum(ours == theirs for ours, theirs in pairs)
+                differ = differ or same < len(pairs)
+                counts.append(f"{same} of {len(pairs)} ({place[1]}, {place[2]} at a time)")
+        if counts:
+            said.append(f"{server.name} {', '.join(counts)}")
+    if not said:
+        return []
+    open_point = (
+        " Whether the others differ by more than the rounding of larger batches was not checked: `eagle3hub validate` "
+        "judges a first difference by the target's own margin."
+    )
+    return [f"Answers with the same tokens as {alone.name}: {'; '.join(said)}." + (open_point if differ else "")]
 
 
 def describe(server: MeasuredServer) -> str:

@@ -61,8 +61,8 @@ def edited_configs(head: Head, edit: Mapping[str, Callable[[Any], Any]]) -> Head
     return replace(head, config=_edited(head.config, edit), carried=carried)
 
 
-def _edited(config: Mapping[str, Any], edit: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _edited(config: Mapping[str, object], edit: Mapping[str, Callable[[Any], Any]]) -> dict[str, object]:
+    out: dict[str, object] = {}
     for key, value in config.items():
         if key in edit and value is not None:
             out[key] = edit[key](value)

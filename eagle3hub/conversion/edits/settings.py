@@ -94,7 +94,7 @@ def apply_settings(
     return head, files, changes
 
 
-def _put(config: dict[str, Any], key: str, value: Any) -> Any:
+def _put(config: dict[str, object], key: str, value: Any) -> Any:
     *path, last = key.split(".")
     place: Any = config
     for i, part in enumerate(path):
@@ -234,7 +234,7 @@ def _rehearse(folder: Path, files: LayoutFiles) -> None:
         os.ftruncate(f.fileno(), at)
 
 
-def _flattened(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _flattened(config: Mapping[str, object]) -> list[tuple[str, Any]]:
     out: list[tuple[str, Any]] = []
     for key, value in config.items():
         if isinstance(value, dict):

@@ -17,11 +17,11 @@ from eagle3hub.engines.check.commands import check_command, check_variable, comm
 from eagle3hub.engines.check.documents import check_json, check_yaml
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
 from eagle3hub.engines.check.python import check_python
-from eagle3hub.engines.check.snippets import extract_snippets
+from eagle3hub.engines.check.snippets import Extracted, extract_snippets
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.system.reading import read_standard_input, read_text
 
-__all__ = ["NotChecked", "Outcome", "RecipeFinding", "check_file", "check_markdown", "check_recipe"]
+__all__ = ["NotChecked", "Outcome", "RecipeFinding", "check_file", "check_markdown", "check_recipe", "check_snippets"]
 
 
 def check_markdown(
@@ -35,7 +35,13 @@ def check_markdown(
     comes in the order of its lines. Raises UnavailableError if such a parser cannot be started, UsageError for a
     version that is none.
     """
-    found = extract_snippets(text)
+    return check_snippets(extract_snippets(text), installed, versions)
+
+
+def check_snippets(
+    found: Extracted, installed: Mapping[str, Path] | None = None, versions: Mapping[str, str] | None = None
+) -> Outcome:
+    """Check what `extract_snippets` found in a text; see `check_markdown`."""
     against = Against(versions or {})
     hint = command_engine_hint(found.commands)
     parts = [Outcome(found.findings, found.not_checked)]
@@ -55,7 +61,9 @@ def check_markdown(
 
 
 def check_recipe(
-    document: Mapping[str, Any], installed: Mapping[str, Path] | None = None, versions: Mapping[str, str] | None = None
+    document: Mapping[str, object],
+    installed: Mapping[str, Path] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Check a recipe as ``eagle3hub recipe --json`` prints it, or a report that holds recipes; see `check_markdown`.
 
@@ -93,7 +101,7 @@ _LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".sh": "bash", ".py": "python", "
 """Files that are no Markdown, by suffix or name, and what they hold."""
 
 
-def _is_recipe(found: Any) -> TypeGuard[Mapping[str, Any]]:
+def _is_recipe(found: Any) -> TypeGuard[Mapping[str, object]]:
     """Whether an object is a recipe: it has the fields that `eagle3hub recipe` writes, with the right types."""
     if not isinstance(found, dict) or not isinstance(found.get("server_command"), str):
         return False

@@ -161,7 +161,7 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
             if not (plugged and use.name in _PLUGGED) and (command.engine or use.values):
                 out.findings += _value(engine, use, own, against)
         out.findings += _alone(engine, alone, command, against) if own.arity and command.engine else []
-    values = {_setting(use.name): use.values[-1] if use.values else None for use in uses}
+    values: dict[str, object] = {_setting(use.name): use.values[-1] if use.values else None for use in uses}
     if engine == "vllm":
         out.findings += _config(uses, values)
     lines = {_setting(use.name): use.line for use in uses}
@@ -262,9 +262,9 @@ def _alone(
     return [RecipeFinding("flag-stray", "error", line, engine, what)]
 
 
-def _config(uses: Sequence[_Use], values: dict[str, Any]) -> list[RecipeFinding]:
+def _config(uses: Sequence[_Use], values: dict[str, object]) -> list[RecipeFinding]:
     """Read vLLM's speculative config out of its flags into ``values``; report JSON that does not parse."""
-    config: dict[str, Any] = {}
+    config: dict[str, object] = {}
     found: list[RecipeFinding] = []
     known = False
     for use in uses:

@@ -118,7 +118,7 @@ def _unheld(snippet: Snippet) -> list[NotChecked]:
 
 def _flags_file(
     engine: str,
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     lines: Mapping[str, int],
     inner: Callable[[str], int],
     against: Against,
@@ -162,7 +162,7 @@ def _flags_file(
 
 
 def _trtllm(
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     lines: Mapping[str, int],
     inner: Callable[[str], int],
     against: Against,
@@ -197,7 +197,7 @@ def _trtllm(
 
 
 def _keys(
-    given: Mapping[str, Any], known: Sequence[str], line: Callable[[str], int], against: Against, out: Outcome
+    given: Mapping[str, object], known: Sequence[str], line: Callable[[str], int], against: Against, out: Outcome
 ) -> None:
     """Report keys that look like ones of TensorRT-LLM and are none; name the others that are not known."""
     unheld = []
@@ -214,7 +214,7 @@ def _keys(
 
 
 def trtllm_config(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     line: Callable[[str], int],
     against: Against,
     *,
@@ -252,7 +252,7 @@ def trtllm_config(
     return out
 
 
-def _decoding_type(config: Mapping[str, Any], line: Callable[[str], int], against: Against) -> list[RecipeFinding]:
+def _decoding_type(config: Mapping[str, object], line: Callable[[str], int], against: Against) -> list[RecipeFinding]:
     """Check the name that a version has for EAGLE-3; later versions take the earlier one with a warning."""
     kind, at = str(config["decoding_type"]), line("decoding_type")
     own = version_data("trtllm", against.version("trtllm")).decoding_type

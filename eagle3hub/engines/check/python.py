@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
 
 from eagle3hub.engines.check.documents import trtllm_config
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
@@ -144,9 +143,9 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet, against: Against, publi
     out.findings += check_settings(engine, settings, against)
 
 
-def _settings(node: ast.Call, snippet: Snippet) -> tuple[dict[str, Any], dict[str, int]]:
+def _settings(node: ast.Call, snippet: Snippet) -> tuple[dict[str, object], dict[str, int]]:
     """Return the values of the keywords (a placeholder unless literal), and their lines."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     lines: dict[str, int] = {}
     for keyword in node.keywords:
         if keyword.arg is None:

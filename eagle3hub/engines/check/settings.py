@@ -45,7 +45,7 @@ class Settings:
             their command). published: whether the text also states an acceptance length or rate.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     line: LineOf
     written: WrittenAs
     complete: bool
@@ -80,7 +80,7 @@ def check_settings(engine: str, given: Settings, against: Against) -> list[Recip
     return findings
 
 
-def acceptance(engine: str, values: Mapping[str, Any], line: LineOf, published: bool) -> list[RecipeFinding]:
+def acceptance(engine: str, values: Mapping[str, object], line: LineOf, published: bool) -> list[RecipeFinding]:
     """Report settings with which an acceptance length measures something else than the head.
 
     They are an error where the text publishes one, and else a warning.
@@ -243,7 +243,7 @@ _NAMED = (
 
 
 def vllm_speculative_config(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     line: LineOf,
     against: Against,
     published: bool = False,
@@ -271,7 +271,7 @@ def vllm_speculative_config(
     return findings
 
 
-def _vllm_names(config: Mapping[str, Any], line: LineOf, against: Against) -> Iterator[RecipeFinding]:
+def _vllm_names(config: Mapping[str, object], line: LineOf, against: Against) -> Iterator[RecipeFinding]:
     own = against.interface("vllm")
     for key, value in config.items():
         if key == "tensor_parallel_size":
@@ -290,7 +290,7 @@ def _vllm_names(config: Mapping[str, Any], line: LineOf, against: Against) -> It
                 yield against.unknown_value("vllm", "vllm-config-value", key, value, allowed, line(key))
 
 
-def _vllm_method(config: Mapping[str, Any], line: LineOf) -> Iterator[RecipeFinding]:
+def _vllm_method(config: Mapping[str, object], line: LineOf) -> Iterator[RecipeFinding]:
     method, model = config.get("method"), str(config.get("model", "")).lower()
     if is_open(method) and method is not None:
         return
@@ -318,7 +318,7 @@ def _vllm_method(config: Mapping[str, Any], line: LineOf) -> Iterator[RecipeFind
         yield RecipeFinding("vllm-method", "warning", line("model"), "vllm", what, '"parallel_drafting": true')
 
 
-def _vllm_tokens(config: Mapping[str, Any], line: LineOf) -> Iterator[RecipeFinding]:
+def _vllm_tokens(config: Mapping[str, object], line: LineOf) -> Iterator[RecipeFinding]:
     method, model = config.get("method"), str(config.get("model", ""))
     tokens = config.get("num_speculative_tokens")
     if isinstance(tokens, int) and (isinstance(tokens, bool) or tokens <= 0):

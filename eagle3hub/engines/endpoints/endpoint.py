@@ -85,7 +85,7 @@ class Endpoint:
         device: Any = self.device or "cuda"
         return get_engine(self.name, self.version).unable(replace(spec, device=device))
 
-    def flags(self, spec: RunSpec) -> dict[str, Any]:
+    def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return the settings that the server shows, and the sampling of the requests, without addresses or paths."""
         shown = {
             key: value
@@ -103,7 +103,7 @@ class Endpoint:
         """The server's address."""
         return self._client.url
 
-    def streamed_request(self, spec: RunSpec, prompt: Prompt) -> dict[str, Any]:
+    def streamed_request(self, spec: RunSpec, prompt: Prompt) -> dict[str, object]:
         """Return the chat request whose answer `read_stream` reads."""
         return self._dialect.streamed_request(self._shown, spec, prompt)
 

@@ -7,7 +7,6 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from eagle3hub._version import __version__
@@ -60,7 +59,7 @@ class HttpClient:
         """GET ``path`` and return the text. ``deadline`` is in monotonic seconds. Raises HttpFault."""
         return self._ask(path, None, deadline).decode("utf-8", "replace")
 
-    def json(self, path: str, body: Mapping[str, Any] | None = None, *, deadline: float) -> dict[str, Any]:
+    def json(self, path: str, body: Mapping[str, object] | None = None, *, deadline: float) -> dict[str, object]:
         """GET ``path``, or POST ``body`` to it, and return the JSON object. Raises HttpFault."""
         raw = self._ask(path, body, deadline)
         try:
@@ -71,8 +70,8 @@ class HttpClient:
             raise HttpFault(f"{path} answered something else than a JSON object", answered=True)
         return found
 
-    def _ask(self, path: str, body: Mapping[str, Any] | None, deadline: float) -> bytes:
-        how: dict[str, Any] = {"headers": self._headers}
+    def _ask(self, path: str, body: Mapping[str, object] | None, deadline: float) -> bytes:
+        how: dict[str, object] = {"headers": self._headers}
         if body is not None:
             how["json"] = body
         limits = Operation(seconds=max(deadline - time.monotonic(), 0.0), small=_LARGEST)

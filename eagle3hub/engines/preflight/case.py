@@ -16,7 +16,7 @@ class PreflightFinding:
     """Something about a case that may matter; ``facts`` fill in the sentence of the rule for ``code``."""
 
     code: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PreflightCase:
     target: TargetFacts | None
     capture: tuple[int, ...] | None = None
     tensor_parallel: int = 1
-    fields: Mapping[str, Any] = field(init=False)
+    fields: Mapping[str, object] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", self.files.fields)
@@ -86,7 +86,7 @@ class PreflightCase:
         return self.contract.nested_norms.get(str(self.files.config.get("speculators_model_type")), {})
 
 
-def lookup(fields: Mapping[str, Any], key: str) -> Any:
+def lookup(fields: Mapping[str, object], key: str) -> Any:
     """Return the value at a dotted key, or None."""
     found: Any = fields
     for part in key.split("."):

@@ -244,7 +244,7 @@ class ContractRule:
         """Whether a probe showed it."""
         return EXECUTED.match(self.source) is not None
 
-    def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
+    def reason(self, code: str, facts: Mapping[str, object]) -> Reason:
         """Return the reason for a finding of this kind."""
         hint = None if self.hint is None else self.hint.format_map(facts)
         return Reason(code, self.effect, self.says.format_map(facts), self.source, hint)
@@ -546,12 +546,12 @@ def only_read(terms: EngineContract) -> tuple[int, list[str]]:
     return len(rules), [code for code, rule in rules.items() if not rule.executed]
 
 
-def _document(engine: str, version: str) -> dict[str, Any]:
+def _document(engine: str, version: str) -> dict[str, object]:
     """Return what a version's contract states, with what a probe found in place of what was read."""
     return version_document(engine, version, CONTRACT, _probed_over)
 
 
-def _probed_over(engine: str, version: str, stated: dict[str, Any]) -> dict[str, Any]:
+def _probed_over(engine: str, version: str, stated: dict[str, object]) -> dict[str, object]:
     found = probed(engine, version)
     return stated if found is None else overlaid(stated, found)
 

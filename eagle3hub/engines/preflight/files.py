@@ -121,14 +121,14 @@ class HeadFiles:
             one mapping, as readers of a nested config merge them.
     """
 
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
     weights: tuple[str, ...]
     mislabelled: tuple[str, ...] = ()
-    quant_file: Mapping[str, Any] | None = None
+    quant_file: Mapping[str, object] | None = None
     overlaid: bool = False
     nested: bool = field(init=False)
-    fields: Mapping[str, Any] = field(init=False)
+    fields: Mapping[str, object] = field(init=False)
 
     def __post_init__(self) -> None:
         nested = self.config.get("transformer_layer_config")
@@ -191,7 +191,7 @@ class Truth:
     fc_norm: bool
     feedback: Literal["pre_norm", "post_norm"] | None
     rope_theta: float
-    rope_scaling: Mapping[str, Any] | None
+    rope_scaling: Mapping[str, object] | None
     hidden_act: str
     sliding_window: bool
     quantized: bool
@@ -353,7 +353,7 @@ def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Trut
     return replace(truth, map_fault=fault, map_doubt=doubt, map_fits=fits)
 
 
-def _draft_vocab(files: HeadFiles, fields: Mapping[str, Any], vocab: int) -> int:
+def _draft_vocab(files: HeadFiles, fields: Mapping[str, object], vocab: int) -> int:
     for name in ("lm_head.weight", "d2t"):
         shape = shape_of(files, name)
         if shape:
@@ -393,19 +393,19 @@ def packed_weights(files: HeadFiles, dtypes: Collection[str] = _QUANTIZED, of: s
     return any(name.endswith(of) and dtype in dtypes for name, dtype in names.items())
 
 
-def nested_object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def nested_object(config: Mapping[str, object], name: str) -> Mapping[str, object]:
     """Return a nested object; empty if it is absent or null."""
     found = config.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def positive_int(fields: Mapping[str, Any], name: str, default: int) -> int:
+def positive_int(fields: Mapping[str, object], name: str, default: int) -> int:
     """Return a positive integer, or the default if there is none."""
     found = fields.get(name)
     return found if type(found) is int and found > 0 else default
 
 
-def layer_ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+def layer_ids(fields: Mapping[str, object], name: str) -> tuple[int, ...] | None:
     """Return a list of layer ids, or None if it is absent or empty."""
     found = fields.get(name)
     if isinstance(found, list) and found and all(type(i) is int for i in found):

@@ -223,7 +223,7 @@ def _flat(listed: Any) -> Any:
     return listed
 
 
-def _targets(fields: Mapping[str, Any]) -> list[str]:
+def _targets(fields: Mapping[str, object]) -> list[str]:
     groups = lookup(fields, "config_groups")
     every = groups.values() if isinstance(groups, dict) else ()
     return [target for group in every if isinstance(group, dict) for target in _texts(group.get("targets"))]

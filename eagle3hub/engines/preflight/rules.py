@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
 from eagle3hub.engines.preflight.contracts import AuxReading, EngineContract, Numbering
@@ -136,7 +135,7 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("no-model-type")
 
 
-def _proposes_nothing(config: Mapping[str, Any]) -> bool:
+def _proposes_nothing(config: Mapping[str, object]) -> bool:
     own = config.get("speculators_config")
     methods = own.get("proposal_methods") if isinstance(own, dict) else None
     first = methods[0] if isinstance(methods, list) and methods else None

@@ -1,0 +1,143 @@
+"""A reader that leaves early does not change what a command finds: its exit status is what it would have been."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from support import heads
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+WIDER = heads.dims(inter=16)
+COMMANDS: dict[str, tuple[Callable[[Path], list[object]], int]] = {
+    "equal": (lambda f: ["diff", heads.specforge(f / "a"), heads.specforge(f / "b")], 0),
+    "different": (lambda f: ["diff", heads.specforge(f / "a"), heads.specforge(f / "b", WIDER)], 1),
+    "different in JSON": (lambda f: ["diff", heads.specforge(f / "a"), heads.specforge(f / "b", WIDER), "--json"], 1),
+    "no head": (lambda f: ["inspect", f / "nowhere"], 3),
+    "no such option": (lambda _: ["diff", "--nowhere"], 2),
+    "help": (lambda _: ["convert", "--help"], 0),
+    "version": (lambda _: ["--version"], 0),
+}
+
+
+def finished(
+    argv: list[object], environment: Mapping[str, str] = NOTHING, **streams: Any
+) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "eagle3hub", *map(str, argv)]
+    return subprocess.run(command, env={**ENVIRONMENT, **environment}, timeout=60, **streams)
+
+
+def status(argv: list[object], **streams: Any) -> int:
+    return finished(argv, **streams).returncode
+
+
+def status_unread(argv: list[object], ends: tuple[int, int]) -> int:
+    """The exit status of a command that writes to the second end, whose first has been closed."""
+    reader, writer = ends
+    os.close(reader)
+    try:
+        return status(argv, stdout=writer, stderr=writer)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_pipe_without_a_reader(tmp_path: Path, name: str):
+    argv, expected = COMMANDS[name]
+    assert status_unread(argv(tmp_path), os.pipe()) == expected
+
+
+@pytest.mark.parametrize("name", ["equal", "no head"])
+def test_a_closed_terminal(tmp_path: Path, name: str):
+    argv, expected = COMMANDS[name]
+    assert status_unread(argv(tmp_path), pty.openpty()) == expected
+
+
+@pytest.mark.parametrize("name", ["equal", "no head"])
+def test_streams_closed_from_the_start(tmp_path: Path, name: str):
+    argv, expected = COMMANDS[name]
+    assert status(argv(tmp_path), preexec_fn=lambda: os.closerange(1, 3)) == expected
+
+
+@pytest.mark.parametrize("name", ["equal", "different in JSON", "help", "version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_error(tmp_path: Path, name: str, unbuffered: str):
+    argv, _ = COMMANDS[name]
+    with Path("/dev/full").open("wb") as full:
+        done = finished(argv(tmp_path), {"PYTHONUNBUFFERED": unbuffered}, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 3
+    error, hint = done.stderr.decode().splitlines()
+    assert error == "error: cannot write the output: No space left on device"
+    assert hint.startswith("hint: ")
+
+
+def test_an_error_in_json_that_cannot_be_written(tmp_path: Path):
+    with Path("/dev/full").open("wb") as full:
+        done = finished(["inspect", tmp_path / "nowhere", "--json"], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count(b"\n")) == (3, 2)
+    assert done.stderr.startswith(b"error: cannot write the output: ")
+
+
+def test_errors_that_cannot_be_written_leave_the_status(tmp_path: Path):
+    argv, expected = COMMANDS["no such option"]
+    with Path("/dev/full").open("wb") as full:
+        assert status(argv(tmp_path), stderr=full) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=["ascii", "latin-1", "C"],
+)
+def test_what_the_encoding_lacks_is_replaced(tmp_path: Path, encoding: dict[str, str]):
+    head = heads.specforge(tmp_path / "köpfchen ✓")
+    printed = finished(["inspect", head], encoding, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (printed.returncode, printed.stderr) == (0, b"")
+    assert b"?" in printed.stdout
+    as_json = finished(["inspect", head, "--json"], encoding, stdout=subprocess.PIPE)
+    assert os.fsencode(json.loads(as_json.stdout.decode("ascii"))["source"]) == os.fsencode(head)
+    none = finished(["inspect", tmp_path / "✓", "--json"], encoding, stdout=subprocess.PIPE)
+    assert json.loads(none.stdout.decode("ascii"))["error"]["exit_code"] == none.returncode == 3
+
+
+def test_a_connection_that_was_reset(tmp_path: Path):
+    argv, expected = COMMANDS["equal"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    with theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        ours.close()
+        done = finished(argv(tmp_path), stdout=theirs, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (expected, b"")
+
+
+def test_unbuffered_output_is_not_held_back():
+    program = "import os; from eagle3hub.cli import output; output.outlive_readers(); print('x', end=''); os._exit(0)"
+    command = [sys.executable, "-u", "-c", program]
+    assert subprocess.run(command, env=ENVIRONMENT, timeout=60, stdout=subprocess.PIPE).stdout == b"x"
+
+
+def test_a_reader_that_stays_reads_everything(tmp_path: Path):
+    argv, _ = COMMANDS["different"]
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        assert status(argv(tmp_path), stdout=file) == 1
+    assert "different: in " in output.read_text()
+    assert "tensors are bit-equal" in output.read_text()

@@ -1,0 +1,520 @@
+"""Whole cards of a few lines that once were judged wrongly: what must be said of each, where, and what must not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from eagle3hub.lint import lint_text
+
+HEAD = """\
+---
+license: apache-2.0
+base_model: Qwen/Qwen3-8B
+language: [en]
+tags: [eagle3, speculative-decoding, draft-model]
+datasets: [HuggingFaceH4/ultrachat_200k]
+---
+# Qwen3-8B EAGLE-3 head
+
+Draft head for Qwen/Qwen3-8B, trained on HuggingFaceH4/ultrachat_200k on 8x H100, with
+[EAGLE-3](https://arxiv.org/abs/2503.01840).
+
+"""
+
+
+@dataclass(frozen=True)
+class Small:
+    """The body of a card. ``wanted``: (code, text on its line, words of the message). ``never``: codes."""
+
+    body: str
+    wanted: tuple[tuple[str, str, str], ...] = ()
+    never: tuple[str, ...] = ()
+
+
+ABSENT = ("C417", "C418")
+TWO_HEADERS = """
+## Performance
+
+| Model | Method | GSM8K | | MT-bench | |
+|---|---|---|---|---|---|
+| | | throughput (tokens/s) | accept length | throughput (tokens/s) | accept length |
+| Qwen3-8B | Vanilla | 149.63 | 1 | 153.81 | 1 |
+| | Eagle3 | 257.32 | 12.0 | 258.2 | 1.97 |
+"""
+BIBTEX = """
+```bibtex
+@misc{gptoss,
+  title={gpt-oss-120b & gpt-oss-20b Model Card},
+  author={OpenAI and : and Sandhini Agarwal and Lama Ahmad and Jason Ai},
+  year={2025}, eprint={2508.10925},
+}
+@article{llama3, title={The llama 3 herd of models},
+  author={Dubey, Abhimanyu and Jauhri, Abhinav and Pandey, Abhinav and others},
+  journal={arXiv preprint arXiv:2407.21783}, year={2024}
+}
+@article{qwen3, title={Qwen3 technical report}, author={Yang, An and Li, Anfeng and others},
+  journal={arXiv preprint arXiv:2505.09388}, year={2025}
+}
+@article{specinfer,
+  title={SpecInfer: Accelerating Generative LLM Serving with Speculative Inference and Token Tree Verification},
+  author={Miao, Xupeng and Oliaro, Gabriele and others}, journal={arXiv preprint arXiv:2305.09781}, year={2023}
+}
+@misc{specforge,
+  title={SpecForge: A Flexible and Efficient Open-Source Training Framework for Speculative Decoding},
+  author={Chao Wang and Shenggui Li and Yikai Zhu and Laixin Xie}, year={2026}, eprint={2603.18567}
+}
+```
+"""
+INVENTED = """
+```bibtex
+@misc{a, title={EAGLE-3: Scaling up Inference Acceleration of Large Language Models via Training-Time Test},
+  author={Yuhui Li and Fangyun Wei and Chao Zhang and Hongyang Zhang}, year={2025}, eprint={2503.01841}
+}
+@misc{b, title={EAGLE-3: Scalable Speculative Decoding with Training-Free Multi-Draft Speculation},
+  author={Li, Y. and Wei, F.}, year={2025}, journal={NeurIPS}
+}
+@inproceedings{c, title={DFlash: Diffusion-based Flash Speculative Decoding},
+  author={Chen, Jian and Liang, Yesheng and Liu, Zhijian}, booktitle={ICML}, year={2026}, eprint={2602.06036}
+}
+@misc{d, title={Kimi K2: Open Agentic Superintelligence}, author={Nobody}, year={2025}, eprint={2507.20534}}
+```
+
+See [EAGLE](https://arxiv.org/pdf/2501.15077), the EAGLE-3 paper (arXiv:2503.01841) and Li et al., "EAGLE3: Scaling up
+EAGLE with Multi-Token Prediction", arXiv 2503.01840.
+"""
+CARDS = {
+    "a flag whose JSON spans lines": Small(
+        '```bash\nvllm serve Qwen/Qwen3-8B \\\n  -tp 8 \\\n  --speculative-config \'{\n    "model": "a/b",\n'
+        '    "num_speculative_tokens": 3,\n    "method": "eagle3"\n  }\'\n```\n',
+        never=("C510", "C508"),
+    ),
+    "another program's help": Small(
+        "```bash\nvllm serve Qwen/Qwen3-8B\n```\n\n```\nusage: python -m my_chat [-h]\n\n"
+        "options:\n  --raw    Raw mode\n```\n",
+        never=("C510",),
+    ),
+    "a command in a sentence": Small(
+        "Run `vllm serve Qwen/Qwen3-8B --speculative-model a/b --num-speculative-tokens 5` and wait.\n",
+        (("C510", "--speculative-model", "is gone"),),
+    ),
+    "a dash that is a letter": Small(
+        "```bash\nvllm serve openai/gpt-oss-120b \\\n"
+        '  --speculative-config \'{"method": "eagle3", "model": "a/b", "num_speculative_tokens": '
+        "5}' \\\n  —tp 1\n```\n",
+        (("C510", "—tp", "typographic"), ("C508", "openai/gpt-oss-120b", "Qwen/Qwen3-8B")),
+    ),
+    "an HTML table": Small(
+        "## Evaluation\n\nMeasured with K = 3, temperature 0, 80 prompts.\n\n<table>\n"
+        "<thead><tr><th>Dataset</th><th>Acceptance length</th></tr></thead>\n"
+        "<tbody><tr><td>MT-Bench</td><td>5.68</td></tr><tr><td>GSM8K</td><td>2.94</td></tr></tbody>\n</table>\n",
+        (("C201", "5.68", "K + 1 = 4"),),
+        ABSENT,
+    ),
+    "an HTML table with merged cells": Small(
+        '## Results\n\n<table>\n<tr><th rowspan="2">Set</th><th colspan="2">K = 3</th></tr>\n'
+        "<tr><th>tok/s</th><th>τ</th></tr>\n\n"
+        "<tr><td>MT-Bench</td><td>120</td><td>5.68</td></tr>\n<tr><td>GSM8K</td><td>130</td><td>2.9</td></tr>\n</table>\n",
+        (("C201", "5.68", "K + 1 = 4"),),
+        ABSENT,
+    ),
+    "K in the column heads": Small(
+        "## Results\n\n| Dataset | k=1 | k=2 | k=3 |\n|---|---|---|---|\n| Coding | 2.83 | 2.45 | 4.94 |\n"
+        "| Math | 1.86 | 2.56 | 3.08 |\n",
+        (("C201", "Coding", "2.83 (Coding) is more than K + 1 = 2"), ("C201", "Coding", "4.94 (Coding)")),
+        (*ABSENT, "C411"),
+    ),
+    "draft tokens in the column heads": Small(
+        "## Results\n\n| Set | `acc_length` (num_draft_tokens=4) | `acc_length` "
+        "(num_draft_tokens=8) |\n|---|---|---|\n"
+        "| gsm8k | 5.32 | 5.4 |\n| **Average** | ~5.32 | ~5.4 |\n",
+        (("C201", "gsm8k", "5.32 (gsm8k) is more than K + 1 = 5"),),
+        (*ABSENT, "C411"),
+    ),
+    "two header rows": Small(TWO_HEADERS, (("C411", "| Model", "K"), ("C405", "| Model", "prompts")), ABSENT),
+    "two header rows, with K": Small(TWO_HEADERS + "\nK = 3\n", (("C201", "12.0", "Qwen3-8B Eagle3"),), ABSENT),
+    "facts of the training": Small(
+        "The head improves inference throughput with no loss of quality.\n\n| Detail | Value |\n|---|---|\n"
+        "| TTT steps | 8 |\n| Draft tokens | 4 |\n| Epochs | 5 |\n| Sequence length | 1024 |\n",
+        (("C417", "---", ""),),
+        ("C401", "C402", "C403", "C404", "C209", "C418"),
+    ),
+    "arrows and factors": Small(
+        "## Results (K = 3, T = 0, 80 prompts)\n\n| Task | Baseline | Head |\n|---|---|---|\n"
+        "| GSM8K | 113.4 tok/s | 292.6 tok/s (3.58×) |\n| Writing | 207.83 → 268.62 | +99.2% |\n\n"
+        "| Data set | Speedup | Baseline (tok/s) | EAGLE-3 (tok/s) |\n|---|---|---|---|\n"
+        "| GSM8K | ×1.97 | 80.22 | 133.78 |\n| MT-Bench | 2.5x | 100 | 150 |\n",
+        (
+            ("C204", "3.58×", "292.6 / 113.4 is 2.58x"),
+            ("C204", "+99.2%", "differ by +29.2%"),
+            ("C204", "×1.97", "133.78 / 80.22 is 1.67x"),
+            ("C204", "2.5x", "150 / 100 is 1.50x"),
+        ),
+    ),
+    "arrows and factors that are right": Small(
+        "## Results\n\n| Task | Baseline | Head |\n|---|---|---|\n| GSM8K | 113.4 tok/s | 292.6 tok/s (2.58×) |\n\n"
+        "| Category | Baseline → Ours | Δ | Accept Length |\n|---|---|---|---|\n| Writing | "
+        "207.83 → 268.62 | +29.2% | 2.2 |\n\n"
+        "| Metric | Baseline | Ours | Δ |\n|---|---|---|---|\n| Latency (s) | 444.05 | 373.11 | −16.0% |\n"
+        "| Accept Length | 1.000 | 2.347 | +134.7% |\n\n"
+        "| Set | Our τ | Their τ | E2E Speedup |\n|---|---|---|---|\n| gsm8k | 3.89 | 3.38 | 2.47x |\n\n"
+        "| Model | Acceptance length | Tok/s | Speedup |\n|---|---|---|---|\n| EAGLE-3 | 2.5 | 180 | 1.8x |\n",
+        never=("C204", *ABSENT),
+    ),
+    "drafts without the bonus token": Small(
+        "## Evaluation\n\nSpeculative Tokens per step: 3.\n\n| Dataset | Throughput (tok/s) | Mean accepted tokens |\n"
+        "|---|---|---|\n| MT-Bench | 120 | 0.95 |\n| GSM8K | 130 | 1.38 |\n",
+        (("C306", "0.95", "without the target's own token?"),),
+        ("C201", "C411", *ABSENT),
+    ),
+    "citations as arXiv gives them": Small(BIBTEX, never=("C101", "C102", "C104", "C106")),
+    "wrong and invented citations": Small(
+        INVENTED,
+        (
+            ("C106", "2503.01841}", "and not 2503.01840"),
+            ("C101", "Training-Free", "Training-Time Test"),
+            ("C101", "Diffusion-based", "Block Diffusion"),
+            ("C101", "Superintelligence", "Open Agentic Intelligence"),
+            ("C106", "2501.15077", "and not 2401.15077"),
+            ("C106", "(arXiv:2503.01841)", "“EAGLE-3” is given"),
+            ("C101", "Scaling up\n", "Training-Time Test"),
+        ),
+    ),
+    "what was left in the text": Small(
+        "EAGLE (Extrapolative A* Generative Language Engine) is a method. TODO: Fill training parameters. "
+        "[More Information Needed]\n\n# Model Card for Model ID\n\n"
+        "The target [Qwen3-Coder-Next](https://huggingface.co/Qwen/Qwen3-Next-80B-A3B-Instruct) has 1 trillion total "
+        "parameters.\n<!-- Internal: exp-e, do not publish /home/alice/runs -->\n",
+        (
+            ("C307", "Extrapolative", "A* Generative"),
+            ("C708", "TODO", "TODO"),
+            ("C708", "More Information", "template"),
+            ("C708", "# Model Card for", "template"),
+            ("C806", "1 trillion", "80B"),
+            ("C807", "Coder-Next", "Qwen3-Next-80B"),
+            ("C708", "Internal", "comment"),
+        ),
+    ),
+    "hardware is no speed-up": Small(
+        "A head for accelerating inference, trained on 8x AMD MI350 GPUs. Faster on 4x H200 "
+        "nodes; served on 2x A100.\n",
+        never=("C801",),
+    ),
+    "a speed-up is one": Small(
+        "A head for accelerating inference by 2.5x, trained on 8x AMD MI350 GPUs.\n", (("C801", "2.5x", "2.5x"),)
+    ),
+    "a Chinese card": Small(
+        "## 评测\n\n使用 vLLM 在 1 张 H100 上测试，温度为 0，批大小为 1，80 条提示，最大输出 512。K = 3。\n\n"
+        "| 数据集 | 平均接受长度 | 吞吐 (tok/s) | 加速比 |\n|---|---|---|---|\n| MT-Bench | 5.68 | 200 | 1.9x |\n"
+        "| GSM8K | 3.1 | 210 | 2.0x |\n",
+        (("C201", "5.68", "K + 1 = 4"),),
+        (*ABSENT, "C402", "C403", "C404", "C405", "C406", "C407", "C002"),
+    ),
+    "a length in a sentence": Small(
+        "Under a 3-1-4 configuration (3 speculative steps, top-1, 4 draft tokens) it achieves an "
+        "acceptance length of 5.45.\n",
+        (("C201", "5.45", "K + 1 = 4"),),
+        ABSENT,
+    ),
+    "tokens per step are no throughput": Small(
+        "With draft length 3, this head achieves an average acceptance length of 2.62 tokens per step on MT-Bench.\n",
+        (("C405", "2.62", "prompts"),),
+        ("C402", "C403", "C404", "C411", *ABSENT),
+    ),
+    "a configuration in a heading": Small(
+        "## H100 @ BS=1, ours (1-3-1-4)\n\n| Metric | Baseline | Ours |\n|---|---|---|\n| Accept "
+        "Length | 1.000 | 4.347 |\n",
+        (("C201", "4.347", "K + 1 = 4"),),
+        ("C411", *ABSENT),
+    ),
+    "results as JSON": Small(
+        '## Benchmark\n\n```json\n{"mtbench": [{"batch_size": 1, "metrics": [{"output_throughput": 160.5,\n'
+        '  "accept_length": 3.49, "num_questions": 80}]}]}\n```\n',
+        (("C402", "output_throughput", "accelerator"), ("C411", "```", "K")),
+        (*ABSENT, "C403", "C405"),
+    ),
+    "a table that says nothing of its numbers": Small(
+        "## Results\n\n| Set | A | B |\n|---|---|---|\n| MT-Bench | 2.5 | 3.1 |\n| GSM8K | 2.9 | 3.3 |\n",
+        (("C418", "| Set", "was not read"),),
+        ("C417",),
+    ),
+    "an engine that the card installs in another version": Small(
+        "```bash\npip install vllm==0.10.1\nvllm serve Qwen/Qwen3-8B --what-that-version-had\n```\n"
+    ),
+    "the same target in another format": Small(
+        '```bash\nvllm serve Qwen/Qwen3-8B-FP8 --speculative-config \'{"model": "a/b", "method": "eagle3"}\'\n```\n',
+        never=("C508",),
+    ),
+    "a drafter of whole blocks": Small(
+        "## Results\n\nMeasured with K = 7.\n\n| Set | Acceptance length |\n|---|---|\n| GSM8K | 5.9 |\n\n```bash\n"
+        "sglang serve --model-path Qwen/Qwen3-8B --speculative-algorithm DSPARK --speculative-num-steps 1\n```\n",
+        never=("C501",),
+    ),
+    "what is counted, two paragraphs above": Small(
+        "## Draft acceptance\n\nThis table has the mean number of draft tokens accepted per target verification "
+        "pass; the speedup "
+        "depends on more.\n\nAs others do, with six sets.\n\n| Set | A (block 9) | B (block 8) |\n|---|---|---|\n"
+        "| GQA | 4.14 | 9.77 |\n",
+        (("C201", "9.77", "K + 1 = 9"),),
+        ABSENT,
+    ),
+    "an engine in the head of a speed-up's column": Small(
+        "## Speed-up\n\n| Set | Speedup (SGLang) |\n|---|---|\n| GQA | 2.3x |\n", never=("C407",)
+    ),
+    "results that another card has": Small(
+        "See [`Liquid/LFM2.5-VL`](https://huggingface.co/Liquid/LFM2.5-VL) for acceptance benchmarks.\n"
+    ),
+    "reports of one family": Small(
+        "```bibtex\n@article{q3, title={Qwen3 Technical Report}, author={An Yang and others},\n"
+        "  journal={arXiv preprint arXiv:2505.09388}, year={2025}}\n"
+        "@article{q2, title={Qwen2.5 Technical Report}, author={An Yang and others},\n"
+        "  journal={arXiv preprint arXiv:2412.15115}, year={2024}}\n"
+        "@article{e, title={EAGLE-2: Faster Inference of Language Model with Dynamic Draft Trees},\n"
+        "  author={Yuhui Li and others}, journal={arXiv preprint arXiv:2406.16859}, year={2024}}\n```\n",
+        (("C106", "EAGLE-2", "and not 2406.16858"),),
+    ),
+    "an engine's plug-in": Small(
+        "A plug-in for vLLM is needed.\n\n```bash\nvllm serve Qwen/Qwen3-8B --enable-shift-parallel\n```\n"
+    ),
+    "an engine from its sources": Small(
+        "```bash\npip install git+https://github.com/sgl-project/sglang.git\n"
+        "python -m sglang.launch_server --model-path Qwen/Qwen3-8B --enable-what-comes-next\n```\n"
+    ),
+    "a head made of a head": Small(
+        "- **Verifier:** meta-llama/Llama-3.1-8B-Instruct\n\n```bash\nvllm serve Qwen/Qwen3-8B --speculative-config "
+        '\'{"model": "a/b", "num_speculative_tokens": 3, "method": "eagle3"}\'\n```\n',
+        (("C508", "vllm serve", "the text lists meta-llama/Llama-3.1-8B-Instruct (line "),),
+    ),
+    "a projected speed-up": Small(
+        "This projects to a 2.5x decode speedup. Decoding is 3.1x faster.\n",
+        (("C801", "3.1x", "3.1x"),),
+    ),
+    "a link without an address": Small(
+        "See [the blog]() and [the paper](https://arxiv.org/abs/2503.01840).\n", (("C701", "the blog", "no address"),)
+    ),
+    "blanks that a template of a chat has": Small("```\n{tool_description}\n\nUSER:{query}\n```\n", never=("C708",)),
+    "tokens accepted per forward": Small(
+        "## Results\n\nThe accepted tokens per target forward:\n\n"
+        "| Drafter | accept / target-forward |\n|---|---|\n| a head | 2.26 |\n| MTP | 2.79 |\n",
+        (("C306", "2.26", "with or without"),),
+    ),
+    "a ceiling that shows what is counted": Small(
+        "## Results\n\nAccepted tokens; at block size 9 the ceiling is 10.\n\n| Set | Accepted tokens / step |\n"
+        "|---|---|\n| GSM8K | 3.91 |\n| MATH | 10.4 |\n",
+        (("C201", "10.4", "K + 1 = 10"),),
+        ("C306", "C411"),
+    ),
+    "K of blocks and of steps in column heads": Small(
+        "## Accept length\n\n| Set | MTP steps=3 | Ours block=8 |\n|---|---|---|\n| GSM8K | 4.474 | 5.1 |\n",
+        (("C201", "4.474", "K + 1 = 4"),),
+        ("C411", *ABSENT),
+    ),
+    "samples with a colon": Small(
+        "## Results\n\n- Samples: 128 at concurrency 1\n\n| Set | τ |\n|---|---|\n| GSM8K | 3.9 |\n", never=("C405",)
+    ),
+    "two drafts that are called equal": Small(
+        "## Results\n\nThe two are not distinguishable.\n\n| Drafter | Acceptance length |\n|---|---|\n"
+        "| EAGLE head | 4.24 |\n| MTP | 4.16 |\n",
+        never=("C410",),
+    ),
+    "two drafts with the same number": Small(
+        "## Results\n\n| Drafter | Acceptance length |\n|---|---|\n| EAGLE head | 4.24 |\n| MTP | 4.24 |\n",
+        never=("C410",),
+    ),
+    "runs per configuration": Small(
+        "## Results\n\n5 independent runs per configuration.\n\n| Set | τ |\n|---|---|\n| GSM8K | 3.9 |\n",
+        (("C412", "5 independent runs", "without their spread"),),
+    ),
+    "a version after a colon": Small(
+        "```bash\nvllm serve Qwen/Qwen3-8B\n```\n\n- vLLM version: 0.11.0\n", never=("C408",)
+    ),
+    "an engine beside the results, in another section": Small(
+        "## Results\n\n### Setup\n\nRuntime: SGLang on one B200.\n\n### Acceptance\n\n| Set | τ |\n|---|---|\n| "
+        "GSM8K | 3.9 |\n",
+        never=("C407",),
+    ),
+    "a speed-up has conditions": Small(
+        "## Speedup\n\n| Concurrency | GSM8K | MT-Bench |\n|---|---|---|\n| 1 | 3.32x | 2.34x |\n"
+        "| 4 | 2.5x | 1.83x |\n",
+        (("C404", "| Concurrency", "output length"), ("C407", "| Concurrency", "no engine")),
+        ("C403",),
+    ),
+    "a recommended K that was not measured": Small(
+        "Recommended serving setting: `num_speculative_tokens=7`.\n\n## Results\n\nMeasured with "
+        "`num_speculative_tokens=15`.\n\n| Set | Acceptance length |\n|---|---|\n| GSM8K | 5.9 |\n",
+        (("C501", "Recommended", "drafts K = 7; measured was K = 15"),),
+        ("C411",),
+    ),
+    "accuracies by position of a validation": Small(
+        "## Validation metrics\n\n| Metric | Value |\n|---|---|\n| Loss | 1.25 |\n| Position 1 acc | 0.74 |\n"
+        "| Position 2 acc | 0.51 |\n| Position 3 acc | 0.37 |\n",
+        (("C302", "Position 1", "3 rates by position"), ("C417", "", "")),
+        ("C405", "C406", "C407", "C304"),
+    ),
+    "agreement called acceptance": Small(
+        "### Measured acceptance (greedy draft/target agreement, held-out)\n\n| seed | agreement p |\n|---|---|\n"
+        "| 0 | 0.67 |\n| 1 | 0.69 |\n",
+        (("C304", "| seed", "agreement"),),
+    ),
+    "an English page's versions of builds": Small(
+        "- torch 2.7.1+cu128\n- CUDA 12.0+\n", (("C414", "CUDA", "CUDA 12.0+"),)
+    ),
+}
+
+
+@pytest.mark.parametrize("small", CARDS.values(), ids=CARDS)
+def test_what_is_said_of_a_small_card(small: Small) -> None:
+    text = HEAD + small.body
+    lines = text.split("\n")
+    found = lint_text(text)
+    for code, at, words in small.wanted:
+        places = [i for i, line in enumerate(lines, 1) if at.strip("\n") in line or (code == "C411" and at == "```")]
+        right = [f for f in found if f.code == code and words in f.message and (f.line in places or at == "---")]
+        assert right, (code, at, words, [f for f in found if f.code == code])
+    assert not [f for f in found if f.code in small.never]
+
+
+def test_a_language_model_owes_no_acceptance_length() -> None:
+    text = (
+        "---\nlicense: mit\nlanguage: [en]\ntags: [text-generation]\n---\n# Big-7B\n\nA language model of 7 billion "
+        "parameters. It has an MTP layer for speculative decoding, and runs with vLLM.\n\n## Results\n\n"
+        "| Benchmark | Big-7B |\n|---|---|\n| MMLU | 71.2 |\n"
+    )
+    codes = {f.code for f in lint_text(text)}
+    assert "C003" in codes and not codes & {"C103", "C417", "C418", "C408", "C613", "C617", "C618"}
+
+
+def test_a_guide_is_no_card_and_a_card_needs_no_metadata_to_be_one() -> None:
+    guide = (
+        "# Kimi-K2.5 training\n\nSetup for training an Eagle3 draft model for Kimi-K2.5.\n\n```\nbash run.sh\n```\n"
+    )
+    default = "---\nlicense: mit\n---\n# Model Card for Model ID\n\nEAGLE-3 drafter model for GPT-oss-20b.\n"
+    assert "C417" in {f.code for f in lint_text(default)}
+    paper = "# P-EAGLE\n\nA method. It drafts in parallel.\n"
+    card = "Thanks to the framework for their work.\n\n# GLM-5.1-eagle3\n\nA specialized draft model.\n"
+    codes = [{f.code for f in lint_text(text)} for text in (guide, paper, card)]
+    assert ["C003" in found for found in codes] == [True, True, False]
+    assert ["C417" in found for found in codes] == [False, False, True]
+
+
+def test_an_engine_that_will_support_the_head_needs_no_version() -> None:
+    soon = HEAD + "Upstream support is in progress (vLLM [#46853](https://github.com/vllm-project/vllm/pull/46853)).\n"
+    assert "C408" not in {f.code for f in lint_text(soon)}
+    assert "C408" in {f.code for f in lint_text(soon + "\nIt was measured with vLLM.\n")}
+
+
+def test_a_copied_table_with_factors_is_read() -> None:
+    text = (
+        "some-eagle3-drafter\n\nan EAGLE-3 draft head for google/gemma-3-27b-it, best of 3-4-8:\n\n"
+        "workload speedup accept length\nrepetitive text 1.52x 1.97\ncode 1.44x 1.84\nprose "
+        "1.33x 1.56\n\nDownloads last month\n10\n"
+    )
+    found = {f.code for f in lint_text(text)}
+    assert "C405" in found and not found & {"C417", "C418", "C610"}
+
+
+def test_a_method_of_the_title_is_cited_too():
+    text = HEAD.replace("Qwen3-8B EAGLE-3 head", "Qwen3-8B-DFlash").replace("Draft head", "DFlash draft model")
+    found = [f for f in lint_text(text) if f.code == "C103"]
+    assert ["DFlash and does not cite it (arXiv 2602.06036)" in f.message for f in found] == [True]
+    assert "C103" not in {f.code for f in lint_text(text + "\n[DFlash](https://arxiv.org/abs/2602.06036)\n")}
+    assert [
+        f.severity
+        for f in lint_text("# A-eagle3\n\nAn EAGLE-3 head.\n\nDownloads last month\n9\n")
+        if f.code == "C103"
+    ] == ["info"]
+
+
+def test_a_column_of_data_sets_does_not_name_the_training_data():
+    text = HEAD.replace("datasets: [HuggingFaceH4/ultrachat_200k]\n", "").replace(
+        "trained on HuggingFaceH4/ultrachat_200k on", "trained on"
+    )
+    table = "## Results\n\n| Dataset | τ |\n|---|---|\n| GSM8K | 3.9 |\n"
+    assert "C617" in {f.code for f in lint_text(text + table)}
+    assert "C617" in {f.code for f in lint_text(text + "- **Training data:** 50k samples\n")}
+    assert "C617" not in {f.code for f in lint_text(text + "Trained on 50k conversations of our users.\n")}
+
+
+def test_recipes_and_readmes_are_no_heads_and_builds_are_said_to_be_unknown():
+    recipe = "---\nlicense: mit\ntags: [eagle]\n---\n# Q on SGLang (DFlash2 / EAGLE)\n\n"
+    recipe += "Serve recipe for the body. Draft: a draft model for Q.\n"
+    assert "C003" in {f.code for f in lint_text(recipe)}
+    assert [f.severity for f in lint_text("# A library\n\nIt serves models.\n") if f.code == "C610"] == ["info"]
+    elsewhere = lint_text(HEAD + CARDS["results that another card has"].body)
+    assert [f.severity for f in elsewhere if f.code == "C417"] == ["info"]
+    builds = (
+        "an engine's plug-in",
+        "an engine from its sources",
+        "an engine that the card installs in another version",
+    )
+    for name in builds:
+        found = [f for f in lint_text(HEAD + CARDS[name].body) if f.code == "C510"]
+        assert [f.severity for f in found] == ["info"] and "whose names are not known" in found[0].message
+    head_of_head = HEAD.replace("base_model: Qwen/Qwen3-8B", "base_model: nvidia/Llama-Eagle3")
+    serve = '```bash\nvllm serve Qwen/Qwen3-8B --speculative-config \'{"model": "a/b", "method": "eagle3"}\'\n```\n'
+    assert "C508" not in {f.code for f in lint_text(head_of_head + serve)}
+
+
+def test_less_than_one_token_per_step_is_impossible_where_the_target_is_counted():
+    table = "## Results\n\n| Set | {} |\n|---|---|\n| GSM8K | 0.95 |\n| MATH | 0.9996 |\n"
+    below = [f for f in lint_text(HEAD + table.format("τ")) if f.code == "C201"]
+    assert [f.message for f in below] == [
+        "τ = 0.95 (GSM8K): less than 1 token per step cannot be",
+        "τ = 0.9996 (MATH): less than 1 token per step cannot be",
+    ]
+    for name in ("Acceptance length", "Mean accepted tokens"):  # which may count accepted drafts alone
+        found = {f.code for f in lint_text(HEAD + table.format(name))}
+        assert "C201" not in found and "C306" in found
+    rounded = HEAD + table.format("τ").replace("0.95", "1.0").replace("0.9996", "1")
+    assert "C201" not in {f.code for f in lint_text(rounded)}
+
+
+def test_a_log_is_searched_as_its_first_lines_are():
+    text = HEAD + "".join(f"Step {i} of the log: TODO\n\n" for i in range(700))
+    assert next(f.line for f in lint_text(text) if f.code == "C708") == HEAD.count("\n") + 1
+    late = text + "Decoding is 3.1x faster.\n"
+    assert [f.line for f in lint_text(late) if f.code == "C801"] == [late.count("\n")]
+    book = HEAD + "".join(f"A line {i} of one paragraph.\n" for i in range(1500)) + "Decoding is 3.1x faster.\n"
+    assert [f.line for f in lint_text(book) if f.code == "C801"] == [book.count("\n")]
+
+
+CHINESE = """---
+license: mit
+base_model: Qwen/Qwen3-8B
+language: [zh]
+tags: [eagle3, draft-model]
+datasets: [a/b]
+---
+# Qwen3-8B EAGLE-3 草稿模型
+
+本模型是 Qwen/Qwen3-8B 的草稿模型，训练数据为 a/b，方法见 [EAGLE-3](https://arxiv.org/abs/2503.01840)。
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "code", "words"),
+    [
+        ("在 MT-Bench 上平均接受长度达到 3.2。", "C405", ""),
+        ("草稿 token 的接受率为 72%。", "C303", "72%"),
+        ("相比自回归解码，推理速度提升 2.3 倍。", "C801", "2.3 倍"),
+        ("接受率高达 100%。", "C210", "100%"),
+        ("评测结果待补充。", "C708", "待补充"),
+        ("本模型沿用基座模型的许可证。", "C604", "沿用基座模型"),
+        (
+            "每轮草稿 4 个 token。\n\n| 数据集 | 平均每步接受 token 数 |\n|---|---|\n| GSM8K | 5.6 |",
+            "C201",
+            "K + 1 = 5",
+        ),
+        ("草稿长度为 3。\n\n| 数据集 | 接受长度 |\n|---|---|\n| GSM8K | 4.6 |", "C201", "K + 1 = 4"),
+        ("| 方法 | 吞吐量（token/s） |\n|---|---|\n| 基线 | 100 |\n| EAGLE-3 | 210 |", "C402", "accelerator"),
+        ("EAGLE-3 采用 test-time training。", "C305", "test-time training"),
+    ],
+)
+def test_chinese_sentences_are_read(sentence: str, code: str, words: str) -> None:
+    found = lint_text(CHINESE + sentence + "\n")
+    assert any(f.code == code and words in f.message for f in found), [(f.code, f.message) for f in found]
+    assert not any(f.code == "C002" for f in found)
+    plain = "在 8 张 H100 上测试，许可证为 MIT，速度见下文。"
+    assert code == "C405" or code not in {f.code for f in lint_text(CHINESE + plain + "\n")}
