@@ -93,6 +93,15 @@ def require_drawing() -> None:
         )
 
 
+def has_glyphs(text: str) -> bool:
+    """Return whether the charts' font, which comes with matplotlib, has every character of ``text``."""
+    require_drawing()
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont(_RC["font.family"][0])).get_charmap()
+    return all(ord(character) in known for character in visible(text))
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Within the block, draw in this project's style, whatever the user's own matplotlib settings are."""
