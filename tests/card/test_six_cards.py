@@ -90,7 +90,7 @@ def test_a_chart_has_no_character_that_its_font_lacks(tmp_path: Path) -> None:
     assert alt is not None and alt[1].startswith("Acceptance length τ. This head: MT-bench, T=0 3.65")
     imported = tmp_path / "imported.yaml"
     imported.write_text(imported.read_text(encoding="utf-8").replace("name: GSM8K", "name: 数学"), encoding="utf-8")
-    without = render_card(tmp_path / "release.yaml", output=tmp_path / "again" / "README.md").text
+    without = render_card(tmp_path / "release.yaml", output=tmp_path / "AGAIN.md").text
     assert "| 数学 | 0 | 2.82× | 3.90 |" in without and "<img" not in without, "its table has everything"
 
 
