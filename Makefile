@@ -20,7 +20,7 @@ ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
 # modules are compiled once, not again in each of the many processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-fast test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
+.PHONY: demo demo-fast pictures test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -28,6 +28,9 @@ demo: $(READY)  ## release the example head, publish it to a Hub on this machine
 
 demo-fast: $(READY)  ## release the example head without an engine: one layout, measured by the reference
 	$(BIN)/eagle3hub demo --fast --output build/demo-fast --force
+
+pictures: demo-fast  ## make the pictures of README.md anew, from what inspect prints and from the demo's card; needs Chromium
+	$(BIN)/python docs/pictures.py
 
 test: light engines  ## every test, those on the real engines included
 
@@ -99,7 +102,7 @@ locked:  ## the packages, with digests, that a job of the release workflow with 
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check uv
 	printf 'hatchling>=1.27\n' | build/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
-		--python-platform x86_64-unknown-linux-gnu --extra charts --extra sign --no-annotate --custom-compile-command "make locked" \
+		--python-platform x86_64-unknown-linux-gnu --extra charts --extra publish --extra sign --no-annotate --custom-compile-command "make locked" \
 		--output-file .github/locked/publish.txt pyproject.toml -
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 
 if TYPE_CHECKING:
+    from eagle3hub.benchmarking.compare import ReportComparison, compare_reports
     from eagle3hub.benchmarking.plan import BenchOptions
     from eagle3hub.benchmarking.results import Results
     from eagle3hub.benchmarking.session import bench
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from eagle3hub.publishing.verify import Verified, VerifyOptions, verify
     from eagle3hub.releasing.heads import release
     from eagle3hub.releasing.release import Release, ReleaseOptions
+    from eagle3hub.system.progress import ShownProgress
     from eagle3hub.validation import ValidateOptions, validate
     from eagle3hub.validation.replay import Replay, ReplayOptions, replay
     from eagle3hub.validation.report import Report
@@ -64,6 +66,7 @@ _ERRORS = """
     OutputError Problem Refusal SourceError TensorError UnavailableError UsageError VocabMapError
 """
 _PLACES = {
+    "benchmarking.compare": "ReportComparison compare_reports",
     "benchmarking.plan": "BenchOptions",
     "benchmarking.results": "Results",
     "benchmarking.session": "bench",
@@ -84,6 +87,7 @@ _PLACES = {
     "publishing.verify": "Verified VerifyOptions verify",
     "releasing.heads": "release",
     "releasing.release": "Release ReleaseOptions",
+    "system.progress": "ShownProgress",
     "validation": "ValidateOptions validate",
     "validation.replay": "Replay ReplayOptions replay",
     "validation.report": "Report",
@@ -124,7 +128,9 @@ __all__ = [
     "Replay",
     "ReplayOptions",
     "Report",
+    "ReportComparison",
     "Results",
+    "ShownProgress",
     "SourceError",
     "TensorError",
     "Transforms",
@@ -137,6 +143,7 @@ __all__ = [
     "__version__",
     "bench",
     "compare",
+    "compare_reports",
     "convert",
     "inspect",
     "lint_card",

@@ -12,12 +12,15 @@ import sys
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from benchmarking.recorded import measured, plan
 from support import heads
 
 import eagle3hub
 from eagle3hub import CompareOptions, ConvertOptions
+from eagle3hub.benchmarking.chart import charts
 from eagle3hub.errors import Eagle3HubError
 
 ROOT = Path(__file__).parent.parent
@@ -261,3 +264,51 @@ def test_a_notebook_shows_a_report():
     assert report.verdict in text and report.target.name in text
     assert all(entry.reason in text and entry.name in text for entry in report.engines)
     assert EVIL in shown(replace(report, head=replace(report.head, source=EVIL)))
+
+
+def test_a_notebook_shows_results_and_their_charts(tmp_path: Path):
+    results = measured(plan())
+    text = shown(results)
+    for word in ("as-trained", "smoke", "reference", "pass", "1.453 (1.35 to 1.58)", "1 of 1 measurements"):
+        assert word in text
+    results.save(tmp_path / "a.json")
+    assert "all prompts have the same counters" in shown(
+        eagle3hub.compare_reports(tmp_path / "a.json", tmp_path / "a.json")
+    )
+    bundle = next(iter(charts(results).values()))._repr_mimebundle_(include=None, exclude=None)
+    assert "<svg " in bundle["image/svg+xml"] and bundle["text/plain"].startswith("Acceptance length")
+
+
+class Notebook(ModuleType):
+    """IPython's side of a notebook: a display that can be updated."""
+
+    def __init__(self, kernel: bool) -> None:
+        super().__init__("IPython")
+        self.lines: list[str] = []
+        self.get_ipython = lambda: SimpleNamespace(kernel=1) if kernel else SimpleNamespace()
+
+    def display(self, one: object, *, display_id: bool) -> Notebook:
+        assert display_id
+        self.update(one)
+        return self
+
+    def update(self, one: object) -> None:
+        self.lines.append(repr(one))
+
+
+def test_progress_shows_itself_in_a_notebook_and_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    notebook = Notebook(kernel=True)
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    shown_progress = eagle3hub.ShownProgress(after=0)
+    shown_progress("reading\x1b[31m", 0.25)
+    shown_progress("too soon", 0.3)
+    shown_progress("reading", 1.0)
+    assert [line.rpartition(" (")[0] for line in notebook.lines] == ["reading⟨U+001B⟩[31m 25%", "reading 100%"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "IPython", Notebook(kernel=False))
+    eagle3hub.ShownProgress(after=0)("writing")
+    eagle3hub.ShownProgress(after=60)("too soon")
+    assert capsys.readouterr().err == "writing\n"

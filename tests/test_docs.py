@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
-from support.commands import leaves, root
+from support.commands import blocks, leaves, root
 from support.scripts import load_script
 
 from eagle3hub._version import __version__
@@ -155,3 +156,13 @@ def test_every_code_of_a_recipe_check_is_documented():
     assert len(codes) > 15
     page = (DOCS / "engines.md").read_text()
     assert not [code for code in codes if f"`{code}`" not in page]
+
+
+def test_the_picture_of_inspect_shows_what_the_page_shows():
+    """The block of README.md is run and holds; `make pictures` makes the picture anew."""
+    page = [command for block in blocks(DOCS.parent / "README.md") for command in block.commands]
+    (command,) = [one for one in page if one.line.startswith("eagle3hub inspect ")]
+    svg = (DOCS / "images" / "inspect.svg").read_text()
+    shown = html.unescape("".join(re.findall(r"<text [^>]*>([^<]*)</text>", svg)))
+    assert "".join(shown.split()) == "".join(f"$ {command.line} {' '.join(command.printed)}".split())
+    assert not re.findall(r"https?://(?!www\.w3\.org)", svg)

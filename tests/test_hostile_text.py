@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_speculative_tokens": 1,
         "measurement_conditions": {EVIL: EVIL},
     }
+    measured(plan(heads=(replace(AS_TRAINED, name=EVIL),), base=EVIL)).save(here / "results.json")
     (here / "p.json").write_text(json.dumps({**said, **rates, **named}))
     (here / "run").mkdir()
     task = {"label": EVIL, "words": [EVIL], "expected": {}}
@@ -133,6 +135,11 @@ CASES: dict[str, Callable[[Path], list[Argv]]] = {
         ["bench", at / f"head{NAME}", "--target", at / f"target{NAME}", "--datasets", at / "prompts.jsonl"],
         ["bench", at / "odd", "--target", EVIL, "--datasets", EVIL],
         ["bench", "--list-datasets"],
+    ],
+    "compare-reports": lambda at: [
+        ["compare-reports", at / "results.json", at / "results.json", "--html", at / f"{NAME}.html"],
+        ["compare-reports", at / "bad.json", at / "results.json"],
+        ["compare-reports", at / NAME, at / "results.json"],
     ],
     "recipe": lambda at: [
         ["recipe", at / f"head{NAME}", "--target", EVIL, "--engine", "vllm"],
@@ -252,8 +259,6 @@ def test_nothing_hidden_is_in_pages(name: str, place: Path, tmp_path: Path):
     elif name == "preview":
         write_page(place / "card.md", tmp_path / "page")
     else:
-        from dataclasses import replace
-
         write_all(measured(plan(heads=(replace(AS_TRAINED, name=EVIL),), base=EVIL)), tmp_path)
     for path in (p for p in tmp_path.rglob("*") if p.suffix not in (".png", ".svg") and p.is_file()):
         assert hidden(path.read_text(encoding="utf-8")) == [], path

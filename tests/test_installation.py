@@ -38,7 +38,7 @@ ELSEWHERE = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-OURSELVES = re.compile(r'^    "eagle3hub\[charts,sign\]",$|--hash=sha256:[0-9a-f]{64}', re.MULTILINE)
+OURSELVES = re.compile(r'^    "eagle3hub\[charts,publish,sign\]",$|--hash=sha256:[0-9a-f]{64}', re.MULTILINE)
 
 
 def installs_by_name(text: str) -> list[str]:
@@ -125,7 +125,7 @@ def test_every_workflow_installs_what_it_came_with():
     asked = {m[1].strip() for file in files for m in re.finditer(r"pip install (.*)", file.read_text())}
     assert asked == {
         '"eagle3hub @ $TOOL"',
-        '"eagle3hub[charts] @ $TOOL"',
+        '"eagle3hub[charts,publish] @ $TOOL"',
         '"eagle3hub[validate] @ $TOOL"',
         "--require-hashes --only-binary=:all: --requirement=eagle3hub-tool/.github/locked/publish.txt",
         '--no-deps --no-build-isolation "eagle3hub$EXTRA @ $TOOL"',
@@ -165,7 +165,7 @@ def test_the_switch_turns_the_pages(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", ["charts", "validate", "sign"])
+@pytest.mark.parametrize("extra", ["charts", "publish", "validate", "sign"])
 def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installation.Extra):
     command = installation.command_for_extra(extra)
     names = {re.split(r"[<>=]", word)[0] for word in shlex.split(command)[4:]}

@@ -31,6 +31,7 @@ IMPORTED = REPORT / "imported"
 FILES = {
     "validate": ("report", "html", "write_acceptance_reference", "save_responses"),
     "jobs collect": ("report", "html"),
+    "compare-reports": ("html",),
     "card write": ("output",),
     "card init": ("output",),
     "card import": ("output",),
@@ -65,6 +66,7 @@ READ = {
     "engines check": ("file",),
     "engines probe": ("python",),
     "inspect": ("contract",),
+    "compare-reports": ("a", "b"),
 }
 """Options and arguments that name what is read."""
 _WRITES = re.compile(r"^output|report|html|save|write|summary|destination")
@@ -226,6 +228,7 @@ def commands(agreed: Path, option: str, place: Path) -> list[object]:
             flag,
             place,
         ],
+        "compare-reports": ["compare-reports", *[agreed / "reports" / "one.json"] * 2, flag, place],
         "profile": ["profile", IMPORTED / "speculation_profile.json", flag, place],
         "card import": ["card", "import", IMPORTED / "specbench_results.json", "--measured-by", "us", flag, place],
         "release": ["release", agreed / "release.yaml", "--until", "convert", flag, place, "-q"],

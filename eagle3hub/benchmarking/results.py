@@ -33,11 +33,12 @@ from eagle3hub.metrics import (
 )
 from eagle3hub.metrics.estimate import Interval, interval_from_json, interval_to_json
 from eagle3hub.prompts import Context, PromptSet
+from eagle3hub.system import html
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import Gate, collapse, loss, over_context
-from eagle3hub.validation.report import MeasuredTarget
+from eagle3hub.validation.report import MeasuredTarget, in_words
 
 SCHEMA_NAME = "eagle3hub/bench/1"
 MAX_BYTES = 256 << 20
@@ -386,6 +387,25 @@ class Results:
             **({} if self.against is None else {"against": self.against.to_json()}),
             **({} if self.against is None else {"losses": [one.to_json() for one in self.losses]}),
         }
+
+    def _repr_html_(self) -> str:
+        measured = [
+            (
+                cell.head,
+                cell.prompts.name,
+                cell.engine,
+                str(cell.settings.draft_tokens),
+                f"{cell.settings.temperature:g}",
+                html.Cell(cell.verdict, cell.verdict),
+                "–" if cell.acceptance is None else in_words(cell.acceptance),
+            )
+            for cell in self.cells
+        ]
+        return html.panel(
+            html.Cell(f"{self.target.name}: {self.verdict}", self.verdict),
+            html.rows(measured, ("head", "data set", "engine", "K", "temperature", "verdict", "τ")),
+            subtitle=f"{len(self.cells)} of {self.cells_planned} measurements",
+        )
 
     @property
     def contexts(self) -> list[ContextCurve]:

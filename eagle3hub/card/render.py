@@ -20,7 +20,6 @@ from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
-from eagle3hub.system.templates import compiled
 from eagle3hub.validation.derive import check_derived
 from eagle3hub.validation.report import Report
 
@@ -209,7 +208,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        bytecode_cache=compiled(),
+        bytecode_cache=resources.compiled(),
     )
     del env.globals["lipsum"]
     env.globals |= {

@@ -54,6 +54,10 @@ class Chart:
     png: bytes
     alt: str
 
+    def _repr_mimebundle_(self, **_wanted: object) -> dict[str, str]:
+        """What a notebook shows: the picture, or its numbers in words where there are no pictures."""
+        return {"image/svg+xml": self.svg.decode(), "text/plain": self.alt}
+
 
 # A chart in words: its alt text, and names short enough to fit beside an axis.
 

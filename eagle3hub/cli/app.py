@@ -36,6 +36,7 @@ _COMMANDS = (
     ("validate", "validate"),
     ("states", "states"),
     ("bench", "bench"),
+    ("compare-reports", "diff"),
     ("recipe", "recipe"),
     ("profile", "profile"),
     ("publish", "publish"),
@@ -74,7 +75,7 @@ def build(wanted: str | None = None) -> typer.Typer:
 
     for name, module in _COMMANDS:
         if only in (None, name):
-            app.command(name)(getattr(import_module(f"eagle3hub.cli.{module}"), name))
+            app.command(name)(getattr(import_module(f"eagle3hub.cli.{module}"), name.replace("-", "_")))
     for name in _GROUPS:
         if only in (None, name):
             app.add_typer(import_module(f"eagle3hub.cli.{name}").app, name=name)

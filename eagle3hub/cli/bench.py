@@ -195,7 +195,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
         from eagle3hub.benchmarking.plan import listing, name_and_source, parse_list, refuse_uneven
         from eagle3hub.charts import require_drawing
-        from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.engines import engine_pythons
+        from eagle3hub.engines.options import endpoint_urls
         from eagle3hub.jobs import slurm
         from eagle3hub.validation.options import engine_names
 
@@ -339,11 +340,12 @@ def _serve(
     """Measure servers, print the results, and end."""
     from eagle3hub.benchmarking.serving.measure import serving
     from eagle3hub.benchmarking.serving.table import conditions, tables, write_all
+    from eagle3hub.benchmarking.session import RESULTS
     from eagle3hub.benchmarking.terminal import render_tables
 
     with progress(quiet=quiet) as say:
         results = serving(heads, target, options, asked, folder=output, resume=resume, progress=say)
-    written = write_all(results, output) if output is not None else []
+    written = [output / RESULTS, *write_all(results, output)] if output is not None else []
 
     def human(out: Console) -> None:
         render_tables(tables(results), conditions(results), out)

@@ -370,11 +370,11 @@ def finish_benchmark(results: Results, output: Path | None, *, as_json: bool) ->
 
     if output is not None:
         results.save(output / RESULTS)
-    written = write_all(results, output) if output is not None else []
+    written = [output / RESULTS, *write_all(results, output)] if output is not None else []
 
     def human(out: Console) -> None:
         render(results, out)
-        for path in written[:2]:
+        for path in written:
             out.print(f"written   {path}", markup=False)
 
     emit("bench", results.document, human, as_json=as_json)

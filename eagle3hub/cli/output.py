@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import wrap
@@ -732,13 +732,32 @@ def shown_for(hint: str, command: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Where the result of a validation goes: files for the report, a page, and a reference; and standard output."""
+    """Where the result of a validation goes: files for the report, a page, and a reference; and standard output.
+
+    ``kept`` are files and folders that the run itself wrote, by what they are.
+    """
 
     report: Path | None
     html: Path | None
     reference: Path | None = None
     as_json: bool = False
     quiet: bool = False
+    kept: Mapping[str, Path | None] = field(default_factory=dict)
+
+
+def _then_named(human: Callable[[Console], None], to: Destinations) -> Callable[[Console], None]:
+    """Let the names of all further files that were written follow what ``human`` prints."""
+
+    def both(out: Console) -> None:
+        human(out)
+        further = {"page": to.html, "reference": to.reference, **to.kept}
+        written = [(name, path) for name, path in further.items() if path is not None]
+        if written and to.report is None:
+            out.print()
+        for name, path in written:
+            out.print(f"{name:<10}{path}", markup=False)
+
+    return both
 
 
 def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
@@ -754,8 +773,18 @@ def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
         if to.reference is not None:
             keep_reference(result, to.reference)
         found = result
-        emit("report", found.document, lambda out: render(found, out, saved=to.report), as_json=to.as_json)
+        emit(
+            "report",
+            found.document,
+            _then_named(lambda out: render(found, out, saved=to.report), to),
+            as_json=to.as_json,
+        )
     else:
         matrix = result
-        emit("matrix", matrix.document, lambda out: render_matrix(matrix, out, saved=to.report), as_json=to.as_json)
+        emit(
+            "matrix",
+            matrix.document,
+            _then_named(lambda out: render_matrix(matrix, out, saved=to.report), to),
+            as_json=to.as_json,
+        )
     raise typer.Exit(EXIT_OF[result.verdict])

@@ -255,7 +255,8 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
-    from eagle3hub.engines.options import endpoint_urls, engine_pythons
+    from eagle3hub.engines import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.options import (
@@ -329,7 +330,8 @@ def validate(
         "engine_settings": settings,
     }
     target = target_of(head, target, quiet=quiet)
-    to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
+    kept = {"responses": save_responses, "states": save_hidden_states}
+    to = Destinations(report, html, write_acceptance_reference, as_json, quiet, kept)
     if on == "slurm":
         from eagle3hub.jobs import slurm
 

@@ -26,7 +26,9 @@ HARDWARE = (
 _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward)"
 _LENGTH = re.compile(
     rf"acc(?:ept\w*)?[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
-    rf"|average accepted|tokens? (?:per|/) ?{_STEP}|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
+    rf"|average accepted|tokens? (?:per|/) ?{_STEP}"
+    rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,6}}(?:token|词元)"
+    r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
     re.I,
 )
 _ACCEPTED_ALONE = re.compile(
@@ -88,7 +90,7 @@ _K_IN_HEAD = re.compile(
     r"\(?\bk\s*=\s*(\d{1,3})\b\)?|\(?(?:num[_ ])?(?:spec\w*|draft\w*)[_ ](?:tokens?|len\w*|steps?"
     r"|depth)\s*[=:]?\s*(\d{1,3})\b\)?"
     r"|\b(\d{1,3}) (?:spec\w*|draft\w*) tokens?|^(?:depth|steps?|γ|gamma)\s*[=:]?\s*(\d{1,3})$"
-    r"|\b(?:steps|block)\s*=\s*(\d{1,3})\b",
+    r"|\b(?:steps|block)(?:[ _-]size)?(?:\s*=\s*| )(\d{1,3})\b",
     re.I,
 )
 """The K of a column, in its own head."""
@@ -100,7 +102,8 @@ MEASURED_K = re.compile(
     r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b|\bspec\w* tokens(?: per step)?\s*[:=]\s*(\d{1,3})\b"
     r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
     r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
-    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})",
+    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})"
+    r"|每(?:步|轮|次)(?:草稿|起草|投机|推测) ?(\d{1,3}) ?个? ?(?:token|词元)",
     re.I,
 )
 _BLOCK = re.compile(r"\bblock[ _-]?size\W{1,6}(\d{1,2})\b", re.I)
@@ -180,6 +183,12 @@ def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
     return cached
 
 
+FORMATS = frozenset((
+    "instruct", "it", "chat", "bf16", "fp8", "hf", "nvfp4", "fp4",
+    "int4", "int8", "awq", "gptq", "dynamic", "mxfp4",
+))  # fmt: skip
+"""The words of a model's name that say how it is stored or tuned, and not which model it is."""
+
 # Tables: what each column holds
 
 
@@ -236,17 +245,27 @@ def _by_header(header: str) -> Column:
     return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
 
 
+_OF_THE_TABLE = re.compile(r"\b(?:this|the following|next) table\b|\btable below|下表", re.I)
+"""What a paragraph says that is about a table further down."""
+
+
 def _by_caption(table: Table, taken: set[str]) -> str:
-    """Return the measurement that the heading or the paragraph before a table names last, or an empty text.
+    """Return the measurement that the heading or a paragraph before a table names last, or an empty text.
 
     The words around a table of settings and their values are not about its numbers.
     """
     if any(_KEY_VALUE.match(header.strip(" *`")) for header in (table.header[0], table.header[-1])):
         return ""
-    said = f"{table.heading}\n{_caption(table.before)}"
+    *far, near = table.before.split("\n\n")
     # a measurement that has a column of its own is not another column's
-    matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
-    return max(matches)[1] if matches else ""
+    for said, chosen in (
+        (f"{table.heading}\n{_caption(near)}", max),
+        *((text, min) for text in far if _OF_THE_TABLE.search(text)),
+    ):
+        matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
+        if matches:
+            return chosen(matches)[1]
+    return ""
 
 
 def _caption(paragraph: str) -> str:
@@ -477,6 +496,8 @@ def _is_configuration(m: re.Match[str], named_so: bool) -> bool:
     return chain or (named_so and 1 <= steps <= 16 and 1 < topk <= 16 and steps < tokens)
 
 
+_OF_BLOCKS = re.compile(r"algorithm[ =\"':]+(?:DFLASH|DSPARK)", re.I)
+"""These draft a whole block in one step."""
 _RECOMMENDED = re.compile(r"\b(?:recommend|suggest)\w*[^.\n]{0,50}$", re.I)
 SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*)\b|用法|部署"
 
@@ -507,7 +528,11 @@ def most_drafted(card: Card) -> int | None:
 @_once
 def example_ks(card: Card) -> list[tuple[int, int]]:
     """Return every K that an example sets or a sentence recommends, as (K, line)."""
-    found = [(int(found_numbers(EXAMPLE_K, m[0])[0]), line) for line, m in code_matches(card, EXAMPLE_K)]
+    found = [
+        (int(found_numbers(EXAMPLE_K, m[0])[0]), line)
+        for line, m in code_matches(card, EXAMPLE_K)
+        if not ("steps" in m[0] and _OF_BLOCKS.search(m.string))
+    ]
     for hit in card.search(rf"{_RECOMMENDED.pattern[:-1]}(?:num_speculative_tokens|\bK)\W{{1,4}}(?P<k>\d{{1,2}})\b"):
         found.append((int(hit.match["k"]), hit.line))
     return found

@@ -58,7 +58,7 @@ _LENGTH_SAID = (
     r"|\baccepted (?:drafts |tokens )?per (?:round|step)"
 )
 _RUNS = (
-    r"\b(?:averaged?|means?) (?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+    r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
     r"|\b(?:[2-9]|\d\d|two|three|five|ten) (?:independent |repeated )?(?:runs|trials|repeats|repetitions) "
     r"(?:per|for each)\b"
 )
@@ -247,7 +247,8 @@ def _engine_hits(card: Card) -> bool:
     """Return whether the text says which engine measured, in a results section or in a sentence of its own."""
     lengths = claims.acceptance_lengths(card)
     places = {id(x.section): x.section for x in lengths} | {id(s.section): s.section for s in claims.rate_series(card)}
-    places |= {id(section): section for section, _, _ in claims.columns_of_kind(card, "throughput")}
+    for kind in ("throughput", "speedup"):
+        places |= {id(section): section for section, _, _ in claims.columns_of_kind(card, kind)}
     above = {id(h) for section in places.values() for h in section.path}
     engine = rf"{_ENGINE}|{own}" if (own := _own_engine(card)) else _ENGINE
     for hit in card.search(engine):
@@ -568,7 +569,7 @@ def missing_length(card: Card) -> Iterator[Violation]:
     )
     admitted = card.says(
         r"(?:nothing|not|never)\b[^.]{0,40}\bmeasured|\bwill be (?:added|released|published)|coming soon"
-        r"|\bsee\b[^.\n]{0,160}\bfor\b[^.\n]{0,80}\b(?:acceptance|benchmarks?)\b"
+        r"|\bsee\b[^\n]{0,160}\bfor\b[^\n]{0,80}\b(?:acceptance|benchmarks?)\b"
     )
     yield Violation(line, "no acceptance length measured on an engine is given", severity="info" if admitted else None)
 

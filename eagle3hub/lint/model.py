@@ -109,7 +109,7 @@ class Table:
 
     Attributes:
         heading: the nearest heading above the table.
-        before: the end of the paragraph before the table, in the same section.
+        before: the ends of the two paragraphs before the table, in the same section, with an empty line between them.
         after: the start of the paragraph after the table, in the same section.
         cache: what rules found out about the table.
     """

@@ -306,6 +306,7 @@ def _markdown() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
+_BETWEEN = "\n\n"
 _AROUND = 600
 """The characters of the paragraphs around a table that say what it shows."""
 
@@ -334,7 +335,8 @@ def _placed(blocks: Sequence[Block], path: tuple[Heading, ...]) -> Iterator[Bloc
         if isinstance(block, Table):
             yield replace(block, heading=heading, before=before, after=later, cache={})
         else:
-            before = block.text[-_AROUND:] if isinstance(block, Prose) else before
+            if isinstance(block, Prose):
+                before = f"{before.rpartition(_BETWEEN)[2][-_AROUND:]}{_BETWEEN}{block.text[-_AROUND:]}".strip()
             yield block
 
 

@@ -52,6 +52,8 @@ def engine_names(card: Card) -> Iterator[Violation]:
 
 _NEWER = {"flag-unknown", "flag-value", "vllm-config-key", "vllm-config-value", "python-keyword", "env-unknown"}
 """What a build that is newer than every release may take."""
+_PINNED = ("vllm", "sglang")
+"""The engines that an index of packages has by the name of their command."""
 _CHANGED = _NEWER | {"flag-removed", "python-name", "yaml-unknown"}
 
 
@@ -60,13 +62,19 @@ def _other_build(card: Card, engine: str, code: str) -> str:
     name = {"trtllm": "TensorRT-LLM", "sglang_jax": "sglang-jax", "vllm": "vLLM", "sglang": "SGLang"}.get(
         engine, engine
     )
-    own = rf"(?:fork|plug-?in|patched|custom (?:build|version)|own build)\b[^.\n]{{0,40}}?\b{re.escape(name)}(?![\w-])"
+    built = r"(?:fork|plug-?in|patch(?:ed|es)|custom (?:build|version)|own build)"
+    own = rf"{built}\b[^.\n]{{0,40}}?\b{re.escape(name)}(?![\w-])"
     after = rf"(?<![\w-]){re.escape(name)}\b[^.\n]{{0,20}}?(?:plug-?in|fork)\b"
     if code in _CHANGED and card.says(rf"{own}|{after}"):
         return "a fork or plug-in"
     source = re.compile(rf"git\+https?://\S*/{re.escape(name)}(?:\.git)?\b", re.I)
     if code in _NEWER and next(claims.code_matches(card, source), None) is not None:
         return "a build from its sources"
+    pinned = re.compile(rf"\b{re.escape(name)}(?:\[\w+\])?==v?(\d[\w.+]*)", re.I)
+    versions = {m[1] for _, m in claims.code_matches(card, pinned)}
+    if code in _NEWER | {"flag-removed"} and len(versions) == 1 and engine in _PINNED:
+        (version,) = versions
+        return "" if version == default_version(engine) else f"version {version}"
     return ""
 
 
@@ -343,7 +351,10 @@ _TARGET_NAMED = (
 
 def _same(a: str, b: str) -> bool:
     """Return whether two ids are of one model, in whatever format and under whoever's name."""
-    first, second = ({w for w in re.split(r"[-_./]+", name.rpartition("/")[2].lower()) if w} for name in (a, b))
+    first, second = (
+        {w for w in re.split(r"[-_./]+", name.rpartition("/")[2].lower()) if w and w not in claims.FORMATS}
+        for name in (a, b)
+    )
     return first <= second or second <= first
 
 

@@ -16,6 +16,7 @@ from eagle3hub.metrics.compare import (
     Timed,
     TimedPrompt,
     paired,
+    paired_rates,
     speed_by_draft_tokens,
     speedup,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "counts_within",
     "histogram",
     "paired",
+    "paired_rates",
     "speed_by_draft_tokens",
     "speedup",
     "t_cdf",

@@ -102,6 +102,32 @@ def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     )
 
 
+def paired_rates(a: Sequence[Counts], b: Sequence[Counts]) -> list[Estimate]:
+    """Return the difference a - b of the marginal acceptance rate of each draft position, as `paired` does of tau.
+
+    Raises InputError (``metrics-unpaired``, ``metrics-no-rounds``).
+    """
+    require_rounds(total(a))
+    require_rounds(total(b))
+    if len(a) != len(b) or len({len(one.accepted_per_position) for one in (*a, *b)}) != 1:
+        raise InputError(
+            "runs over other prompts or with another number of draft tokens have no rates to compare",
+            code="metrics-unpaired",
+        )
+    units = [(x, y) for x, y in zip(a, b, strict=True) if x.rounds or y.rounds]
+    out = []
+    for position in range(len(a[0].accepted_per_position)):
+        ours = [(x.accepted_per_position[position], x.rounds) for x, _ in units]
+        theirs = [(y.accepted_per_position[position], y.rounds) for _, y in units]
+        value = _ratio(ours) - _ratio(theirs)
+        out.append(difference(ours, theirs, value, (-1.0, 1.0)))
+    return out
+
+
+def _ratio(units: Sequence[tuple[int, int]]) -> float:
+    return sum(count for count, _ in units) / sum(rounds for _, rounds in units)
+
+
 # Measured speed-up: two servers answered the same prompts, in several runs.
 
 

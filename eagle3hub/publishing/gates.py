@@ -26,6 +26,7 @@ from eagle3hub.publishing.derived import (
 )
 from eagle3hub.publishing.files import CARD, LocalFile, files_in, head_folders
 from eagle3hub.publishing.kinds import file_kind, is_executed, mismatch
+from eagle3hub.publishing.secrets import require_scanner
 from eagle3hub.publishing.sensitive import safe_path, secret_problems, withhold_secrets
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, signed_digests
 
@@ -142,7 +143,10 @@ def failed_gates(
         files: the files in the folder.
         links: the links and special files in it.
         given: the manifest on the command line, or None.
+
+    Raises UnavailableError as `require_scanner` does.
     """
+    require_scanner()
     own: Manifest | None = None
     found: list[Problem] = []
     try:

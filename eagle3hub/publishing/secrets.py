@@ -10,8 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
 
+from eagle3hub.errors import UnavailableError
+from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.resources import cache_dir
 
 # Placeholders: what examples write in the place of a secret
@@ -529,6 +532,16 @@ def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
         for finding in _kingfisher().scan(text):
             if finding.visible and finding.rule_id not in _LEFT_OUT and not is_placeholder(finding.secret):
                 yield int(finding.location["start_offset"]), _words(finding.rule_id), False
+
+
+def require_scanner() -> None:
+    """Raise UnavailableError (``unavailable-publish-extra``) where the packages that search a release are missing."""
+    if find_spec("kingfisher_sdk") is None or find_spec("PIL") is None:
+        raise UnavailableError(
+            "a release is searched for secrets before it is published, and this environment lacks what searches it",
+            hint=command_for_extra("publish"),
+            code="unavailable-publish-extra",
+        )
 
 
 @cache

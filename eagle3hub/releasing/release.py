@@ -27,7 +27,8 @@ from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.conversion.plan import plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, Verdict
+from eagle3hub.engines.base import Verdict
+from eagle3hub.engines.specs import DEVICES
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.quantization import QUANT_CONFIG
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
@@ -41,6 +42,7 @@ from eagle3hub.publishing import (
     sign_if_asked,
     upload,
 )
+from eagle3hub.publishing.secrets import require_scanner
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import Cache, interpreter
@@ -292,6 +294,7 @@ def release_head(
     if settings.sign is not None:
         check_key(settings.sign)
     if until == "publish":
+        require_scanner()
         check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():

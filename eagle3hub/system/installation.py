@@ -21,7 +21,7 @@ NAME = "eagle3hub"
 PACKAGE = Path(__file__).resolve().parents[1]
 """The folder of this package: in a checkout, or where it was installed."""
 SWITCH = PACKAGE / "system" / "installation.toml"
-Extra = Literal["charts", "validate", "sign"]
+Extra = Literal["charts", "publish", "validate", "sign"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,17 @@ def manual(known: Index) -> list[str]:
     """Return the commands that install eagle3hub, without torch and with it, for the documentation."""
     if not known.released:
         return [
-            "pip install .               # in a checkout: inspect, convert, diff, recipe, publish",
-            "pip install '.[charts]'     # the same, and cards, releases and reports with charts; no torch",
-            "pip install '.[validate]'   # all that, with torch and transformers: the reference",
+            "pip install .                    # in a checkout: inspect, convert, diff, recipe, card --check",
+            "pip install '.[charts,publish]'  # the same, with charts on cards and reports, publishing; no torch",
+            "pip install '.[validate]'        # all that, with torch and transformers: the reference",
         ]
     wheel = f"./{NAME}-{known.version}-py3-none-any.whl"
     return [
         f"echo '{known.requirement}' > {NAME}.txt",
         f"pip download --no-deps --only-binary :all: --require-hashes --requirement {NAME}.txt",
-        f"pip install {wheel}               # inspect, convert, diff, recipe, publish",
-        f"pip install '{wheel}[charts]'     # the same, and cards, releases and reports with charts; no torch",
-        f"pip install '{wheel}[validate]'   # all that, with torch and transformers: the reference",
+        f"pip install {wheel}                    # inspect, convert, diff, recipe, card --check",
+        f"pip install '{wheel}[charts,publish]'  # the same, with charts on cards and reports, publishing; no torch",
+        f"pip install '{wheel}[validate]'        # all that, with torch and transformers: the reference",
     ]
 
 

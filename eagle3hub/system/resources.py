@@ -1,4 +1,4 @@
-"""Find the files that ship beside the code: templates, schemas, the example.
+"""Find the files that ship beside the code (templates, schemas, the example), and compile templates once in a process.
 
 In a wheel they are in ``eagle3hub/_data``; in a checkout (editable install) they are in the root of the project.
 """
@@ -10,7 +10,12 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from jinja2 import BytecodeCache
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -46,3 +51,27 @@ def cache_dir() -> Path:
     if explicit:
         return Path(explicit).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eagle3hub"
+
+
+@cache
+def compiled() -> BytecodeCache:
+    """Return the store of compiled templates, for environments of which all of one class are set up alike.
+
+    A template is read each time, and its code is used again only if the text is the one that was compiled.
+    """
+    from jinja2.bccache import Bucket, BytecodeCache
+
+    class Compiled(BytecodeCache):
+        def __init__(self) -> None:
+            self.known: dict[tuple[type, str], tuple[str, CodeType]] = {}
+
+        def load_bytecode(self, bucket: Bucket) -> None:
+            checksum, code = self.known.get((type(bucket.environment), bucket.key), ("", None))
+            if checksum == bucket.checksum:
+                bucket.code = code
+
+        def dump_bytecode(self, bucket: Bucket) -> None:
+            if bucket.code is not None:
+                self.known[type(bucket.environment), bucket.key] = bucket.checksum, bucket.code
+
+    return Compiled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from eagle3hub.charts import NARROW, TEXT, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
@@ -15,8 +15,7 @@ from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.errors import Severity, assert_never
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, too_few
-from eagle3hub.system.resources import data_path
-from eagle3hub.system.templates import compiled
+from eagle3hub.system.resources import compiled, data_path
 from eagle3hub.system.text import visible
 from eagle3hub.validation.matrix import CellVerdict, Matrix, MatrixCell
 from eagle3hub.validation.report import Counted, Entry, Report, Throughput
@@ -368,7 +367,7 @@ def to_html(found: Report | Matrix) -> str:
     )
 
 
-def page(template: str, *, charts: Sequence[Chart], **shown: Any) -> str:
+def page(template: str, *, charts: Sequence[Chart], **shown: object) -> str:
     """Fill a template of ``templates/report``: every word is escaped, and charts and style are in the page itself."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

@@ -469,11 +469,8 @@ def _preflight(data: Mapping[str, Any]) -> Preflight:
 # The whole report.
 
 
-def _tau(entry: Entry) -> str:
+def in_words(found: Acceptance) -> str:
     """The acceptance length with its interval, for people."""
-    found = entry.acceptance
-    if found is None:
-        return "–"
     interval = "" if found.ci95 is None else f" ({found.ci95[0]:.2f} to {found.ci95[1]:.2f})"
     return f"{found.mean_acceptance_length:.3f}{interval}"
 
@@ -525,7 +522,16 @@ class Report:
         facts = [("target", self.target.name), ("prompts", f"{self.prompts.name} ({self.prompts.count})")]
         facts += [("K", str(self.settings.draft_tokens)), ("temperature", f"{self.settings.temperature:g}")]
         wrong = [(Cell(p.severity, p.severity), p.message) for p in self.static.problems]
-        engines = [(e.name, e.device, Cell(e.verdict, e.verdict), _tau(e), e.reason) for e in self.engines]
+        engines = [
+            (
+                e.name,
+                e.device,
+                Cell(e.verdict, e.verdict),
+                "–" if e.acceptance is None else in_words(e.acceptance),
+                e.reason,
+            )
+            for e in self.engines
+        ]
         return panel(
             Cell(f"{self.head.source}: {self.verdict}", self.verdict),
             rows(facts),

@@ -31,6 +31,14 @@ def _lengths(found: ServingResults) -> dict[str, float]:
     }
 
 
+def _same_texts(found: ServingResults) -> bool:
+    """Whether every server gave the same tokens as every other, prompt by prompt."""
+    texts = {}
+    for cell in found.cells:
+        texts.setdefault(cell.place, set()).add(tuple(row.tokens_sha256 for row in cell.requests))
+    return all(len(one) == 1 for one in texts.values())
+
+
 def test_a_head_and_its_baselines(
     cli: Callable[..., tuple[int, str, str]], smollm2_target: Path, vllm_python: Path, tmp_path: Path
 ) -> None:
@@ -64,5 +72,5 @@ def test_mtp_of_the_target(vllm_python: Path, tmp_path: Path) -> None:
     found = run_serving(plan, RealServers(plan))
     assert found.verdict == "pass", [cell.reason for cell in found.cells]
     assert 1 < _lengths(found)["mtp"] <= 2
-    # texts are not compared: those of this target differed with MTP and without, several at a time on CPU
+    assert _same_texts(found), "four at a time as well"
     assert replace(found.cells[0].settings, draft_tokens=0) == found.cells[1].settings

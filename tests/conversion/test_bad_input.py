@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import heads
-from support.signals import default_signals, killed_at_a_call
+from support.signals import default_signals, forking, killed_at_a_call
 from support.unprivileged import drop_overrides
 
 WEIGHTS = "model.safetensors"
@@ -377,16 +377,18 @@ def test_sigkill_at_every_step_leaves_no_half_destination(tmp_path: Path):
     source = heads.specjax(tmp_path / "head")
     out = tmp_path / "out"
     killed = 0
-    for step in range(1, 200):
-        done = python(KILLED_AT, step, "convert", source, out, "--to", "specforge")
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        killed += 1
-        if out.exists():  # killed after the rename: it must be whole
-            assert python(MAIN, "inspect", out).returncode == 0
-            assert (out / "eagle3hub.json").is_file()
-            break
+    argv = ["convert", str(source), str(out), "--to", "specforge"]
+    with forking(KILLED_AT, f"from eagle3hub.cli.app import run; run({[*argv, '--dry-run']})") as run:
+        for step in range(1, 200):
+            status = run(step, *argv)
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL
+            killed += 1
+            if out.exists():  # killed after the rename: it must be whole
+                assert python(MAIN, "inspect", out).returncode == 0
+                assert (out / "eagle3hub.json").is_file()
+                break
     assert killed > 20
     if out.exists():
         subprocess.run(["rm", "-r", str(out)], check=True)

@@ -1,7 +1,8 @@
 """Published cards and pages that a person read: the defects listed before the linter ran, and each finding judged.
 
 `judged.json` has the sources and hashes, not the texts. Set A was there while the rules were written; what the linter
-first said of B and C was judged before any rule was changed for them. ``whole`` is false where only the opening of a
+first said of the other sets was judged before any rule was changed for them, and ``mended`` findings say another thing
+at the same place now. ``whole`` is false where only the opening of a
 card was had: what such a text lacks is judged ``cut``. With the texts in a folder that EAGLE3HUB_JUDGED_CARDS names,
 the rules are held against the judgements.
 """
@@ -25,7 +26,7 @@ TEXTS = os.environ.get("EAGLE3HUB_JUDGED_CARDS", "")
 def test_the_judgements_are_whole() -> None:
     assert len(JUDGED) >= 40 and len({card["sha256"] for card in JUDGED}) == len(JUDGED)
     for card in JUDGED:
-        assert card["set"] in {"A", "B", "C"} and card["source"] and len(card["sha256"]) == 64
+        assert card["set"] in {"A", "B", "C", "D", "E", "F"} and card["source"] and len(card["sha256"]) == 64
         for finding in card["first_run"]:
             assert finding["code"] in RULES and finding["verdict"] in {"true", "false", "cut"}
         assert all(defect["code"] == "" or defect["code"] in RULES for defect in card["defects"])
@@ -39,5 +40,7 @@ def test_the_rules_agree_with_the_judgements(card: dict[str, Any]) -> None:
         pytest.skip("this text is not in the folder")
     found = lint_text(texts[card["sha256"]].read_text(encoding="utf-8"))
     said = {(f.code, f.line) for f in found if f.severity != "info"}
-    assert not said & {(f["code"], f["line"]) for f in card["first_run"] if f["verdict"] == "false"}
+    assert not said & {
+        (f["code"], f["line"]) for f in card["first_run"] if f["verdict"] == "false" and "mended" not in f
+    }
     assert {d["code"] for d in card["defects"] if d["found"]} <= {f.code for f in found}

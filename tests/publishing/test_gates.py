@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.hub_writes import WritableHub
 from support.versions import SGLANG_JAX
 
 from eagle3hub.card.folder import public_form
-from eagle3hub.publishing import GATES, gates
+from eagle3hub.publishing import GATES, gates, secrets
 from eagle3hub.publishing.derived import measured_well
 from eagle3hub.publishing.files import LocalFile, file_of_bytes, read_folder
 from eagle3hub.validation.report import load_report
@@ -146,6 +147,30 @@ def test_a_broken_folder_is_refused_before_anything_is_sent(hub: WritableHub, re
     assert status == 1
     assert f"refused {code}" in out
     assert hub.uploads == []
+
+
+@pytest.mark.parametrize("missing", ["kingfisher_sdk", "PIL"])
+@pytest.mark.parametrize("command", ["publish", "publish --dry-run", "release"])
+def test_nothing_is_published_unsearched(
+    hub: WritableHub,
+    release: Path,
+    manifest: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    missing: str,
+):
+    """Without the packages that search for secrets a release is refused, before anything is measured or sent."""
+    monkeypatch.setattr(secrets, "find_spec", lambda name: None if name == missing else object())
+    argv = ["release", manifest, "--work", tmp_path / "w"] if command == "release" else [*command.split(), release]
+    status, out, _ = cli(*argv, "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (4, "unavailable-publish-extra")
+    assert "searched for secrets" in error["message"]
+    assert re.search(r"-m pip install .*(kingfisher|\[publish\])", error["hint"])
+    assert hub.uploads == []
+    assert not (tmp_path / "w").exists()
 
 
 def test_every_gate_is_broken_once():

@@ -51,6 +51,18 @@ def save_target(folder: Path) -> Path:
         topk_group=1,
         first_k_dense_replace=LAYERS + 1,
         max_position_embeddings=512,
+        # without a scaling vLLM calls its CPU kernel, ``_custom_ops.rotary_embedding``, with queries of three
+        # dimensions, of which it rotates the first token's alone: texts then depend on a token's place in its batch
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 256,
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
         tie_word_embeddings=False,
         bos_token_id=1,
         eos_token_id=2,

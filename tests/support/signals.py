@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def default_signals() -> None:
@@ -27,3 +32,39 @@ def fatal(real):
 for name in {of_os}:
     setattr(os, name, fatal(getattr(os, name)))
 {body}"""
+
+
+_FORKING = """
+import contextlib, json, os, sys
+with contextlib.redirect_stdout(sys.stderr):
+    {first}
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.argv = ["-c", *json.loads(line)]
+        exec({script!r}, {{"__name__": "__main__"}})
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@contextmanager
+def forking(script: str, first: str) -> Iterator[Callable[..., int]]:
+    """Run a script many times, each in a fork of one process that has run ``first``, so that what it loads is there.
+
+    ``first`` is one line. Yields a function that takes the script's arguments and returns its exit status, or minus
+    the signal that ended it.
+    """
+    command = [sys.executable, "-c", _FORKING.format(first=first, script=script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(*argv: object) -> int:
+            process.stdin.write(json.dumps([str(word) for word in argv]) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+        process.stdin.close()

@@ -162,10 +162,12 @@ def test_the_command_writes_it(cli: Cli, head: Path, tmp_path: Path) -> None:
     python.chmod(0o755)
     file, report = tmp_path / "report.html", tmp_path / "report.json"
     words = ("validate", head, "--target", target, "--engine", "vllm", "--engine-python", f"vllm={python}")
-    status, _, err = cli(*words, "--html", file, "--report", report)
+    status, out, err = cli(*words, "--html", file, "--report", report)
     assert status == 1, err
+    assert f"report    {report}\npage      {file}\n" in out, "every file that was written is named"
     assert file.read_text() == to_html(Report.from_json(json.loads(report.read_text())))
     assert "&lt;b&gt;last&lt;/b&gt; words" in file.read_text()
+    assert cli(*words, "--html", file)[1].endswith(f"\n\npage      {file}\n")
     status, _, err = cli(*words, "--html", tmp_path / "no" / "report.html")
     assert status == 3
     assert "cannot write" in err

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from support import heads, targets
 from support.scripts import write_interpreter
 from support.validation import validate
-from validate.trained import write_prompts
+from validation.trained import write_prompts
 
 from eagle3hub.engines.base import EngineSettings
 from eagle3hub.errors import Eagle3HubError, InputError, OutputError, UnavailableError
@@ -290,5 +290,5 @@ def test_sampled_texts_of_a_split_target_give_the_rounds_of_a_direct_run(vllm_py
         for row, place in enumerate(batch.index):
             saved = load_file(folder / f"{place:06d}.safetensors")
             n, begin = len(saved["token_ids"]), states.texts[place].prompt_length
-            torch.testing.assert_close(saved["aux_hidden_states"], batch.aux[row, :n], atol=1e-3, rtol=1e-3)
-            torch.testing.assert_close(saved["logprobs"][begin:], batch.logprobs[row, begin:n], atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(saved["aux_hidden_states"], batch.aux[row, :n], atol=1e-2, rtol=1e-2)
+            torch.testing.assert_close(saved["logprobs"][begin:], batch.logprobs[row, begin:n], atol=1e-2, rtol=1e-2)

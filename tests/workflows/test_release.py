@@ -127,7 +127,7 @@ def test_another_repositorys_workflow_releases_its_head(hub: Hub, machine: Machi
     assert set(runner.artifacts) == {"heads", "reports.head.reference", "release"}
     assert runner.installed == [
         *(("convert", f"eagle3hub @ {ADDRESS}"), ("validate", f"eagle3hub[validate] @ {ADDRESS}")),
-        *(("card", f"eagle3hub[charts] @ {ADDRESS}"), ("publish", f"eagle3hub @ {ADDRESS}")),
+        *(("card", f"eagle3hub[charts,publish] @ {ADDRESS}"), ("publish", f"eagle3hub @ {ADDRESS}")),
     ]
     assert runner.environments == ["hub-release"]
     (head,) = json.loads(runner.jobs["convert"][0].outputs["heads"])
