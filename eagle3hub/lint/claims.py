@@ -26,7 +26,9 @@ HARDWARE = (
 _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward)"
 _LENGTH = re.compile(
     rf"acc(?:ept\w*)?[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
-    rf"|average accepted|tokens? (?:per|/) ?{_STEP}|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
+    rf"|average accepted|tokens? (?:per|/) ?{_STEP}"
+    rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,6}}(?:token|词元)"
+    r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
     re.I,
 )
 _ACCEPTED_ALONE = re.compile(
@@ -100,7 +102,8 @@ MEASURED_K = re.compile(
     r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b|\bspec\w* tokens(?: per step)?\s*[:=]\s*(\d{1,3})\b"
     r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
     r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
-    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})",
+    r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})"
+    r"|每(?:步|轮|次)(?:草稿|起草|投机|推测) ?(\d{1,3}) ?个? ?(?:token|词元)",
     re.I,
 )
 _BLOCK = re.compile(r"\bblock[ _-]?size\W{1,6}(\d{1,2})\b", re.I)

@@ -19,6 +19,7 @@ _FACTOR = r"(?P<{0}>\d+(?:\.\d+)?(?:\s*(?:-|–|to)\s*\d+(?:\.\d+)?)?\s?[x×])(?
 _SPEED = (
     rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference)"
     rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|,;]|\.\d){{0,50}}?{_FACTOR.format('b')}"
+    r"|(?:加速|提速|速度|吞吐|推理|解码)[^。，；|\n]{0,12}?(?P<c>\d+(?:\.\d+)?(?:\s*[-–~到至]\s*\d+(?:\.\d+)?)? ?倍)"
 )
 _OF_HARDWARE = re.compile(
     rf"\s*(?:(?:AMD|NVIDIA|Nvidia|Google|Intel|Huawei|Instinct|Cloud|Tesla|GeForce|SXM|PCIe) ?)*"
@@ -71,8 +72,9 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
     if claims.unread_results(card):
         return
     for hit in card.search(_SPEED, tables=False):
-        factor = hit.match["a"] or hit.match["b"]
-        after = hit.match.string[hit.match.end("a" if hit.match["a"] else "b") :]
+        group = next(name for name in "abc" if hit.match[name])
+        factor = hit.match[group]
+        after = hit.match.string[hit.match.end(group) :]
         if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
             continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
@@ -220,7 +222,9 @@ def undefined_rate(card: Card) -> Iterator[Violation]:
         if table.line not in of_positions and all(n.share <= 1 for _, n in table.column(i)):
             yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
     number = r"(?:0?\.\d+|\d+(?:\.\d+)?\s?%)"
-    for hit in card.search(rf"{_RATE}s?(?: \w+){{0,4}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}", tables=False):
+    chinese = rf"接[受收]率(?:\s|约|平均|达到?|高达|为){{0,4}}{number}"
+    wanted = rf"{_RATE}s?(?: \w+){{0,4}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
+    for hit in card.search(wanted, tables=False):
         if hit.line not in of_positions:
             yield Violation(hit.line, f"“{hit.match[0].strip()}”: of what, among what?")
 
@@ -583,6 +587,7 @@ def undescribed_image(card: Card) -> Iterator[Violation]:
 
 _LEFT_OVER = (
     (r"(?-i:\bTODO\b[^\n]{0,60}|\bFIXME\b[^\n]{0,60}|\bTBD\b)", "is still to be done"),
+    (r"待(?:补充|完善|更新)", "is still to be done"),
     (r"\[?More Information Needed\]?", "is the Hub's template"),
     (r"^Model Card for Model ID$", "is the Hub's template"),
     (r"\[optional\]", "is the Hub's template"),

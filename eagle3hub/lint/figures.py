@@ -470,7 +470,9 @@ def full_acceptance(card: Card) -> Iterator[Violation]:
     rate = r"(?:acceptance(?: rates?| ratio)?|接[受收]率)"
     sure = r"100(?:\.0+)?\s?%"
     for hit in card.search(
-        rf"{sure} (?:draft |token )?{rate}|{rate} (?:rate )?(?:of|is|was|=|:|reaches|为) ?{sure}", tables=False
+        rf"{sure} (?:draft |token )?{rate}|{rate} (?:rate )?(?:of|is|was|=|:|reaches) ?{sure}"
+        rf"|{rate} ?(?:：|:|为|达到?|高达) ?{sure}",
+        tables=False,
     ):
         if not re.search(
             r"\b(?:not|no|never|impossible|simulat|synthetic|cannot|upper)",

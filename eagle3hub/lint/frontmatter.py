@@ -82,8 +82,9 @@ def deduced_license(card: Card) -> Iterator[Violation]:
         r"(?:consistent with|same (?:license )?as|inherit\w*(?: \w+){0,3}(?: from)?|follows|identical to|in line with)"
     )
     base = r"(?:the |its )?(?:base|target|original|underlying|verifier) model"
-    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?"):
-        if re.search("licen", hit.match[0] + hit.section.title, re.I):
+    chinese = r"(?:沿用|继承|遵循|同)[^。\n]{0,8}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)"
+    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{chinese}"):
+        if re.search("licen|许可|协议", hit.match[0] + hit.section.title, re.I):
             yield Violation(hit.line, f"“{hit.match[0]}”")
 
 

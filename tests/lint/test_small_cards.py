@@ -252,7 +252,8 @@ CARDS = {
         never=("C501",),
     ),
     "what is counted, two paragraphs above": Small(
-        "## Draft acceptance\n\nThis table has the mean number of draft tokens accepted per target verification pass; the speedup "
+        "## Draft acceptance\n\nThis table has the mean number of draft tokens accepted per target verification "
+        "pass; the speedup "
         "depends on more.\n\nAs others do, with six sets.\n\n| Set | A (block 9) | B (block 8) |\n|---|---|---|\n"
         "| GQA | 4.14 | 9.77 |\n",
         (("C201", "9.77", "K + 1 = 9"),),
@@ -476,3 +477,44 @@ def test_a_log_is_searched_as_its_first_lines_are():
     assert [f.line for f in lint_text(late) if f.code == "C801"] == [late.count("\n")]
     book = HEAD + "".join(f"A line {i} of one paragraph.\n" for i in range(1500)) + "Decoding is 3.1x faster.\n"
     assert [f.line for f in lint_text(book) if f.code == "C801"] == [book.count("\n")]
+
+
+CHINESE = """---
+license: mit
+base_model: Qwen/Qwen3-8B
+language: [zh]
+tags: [eagle3, draft-model]
+datasets: [a/b]
+---
+# Qwen3-8B EAGLE-3 草稿模型
+
+本模型是 Qwen/Qwen3-8B 的草稿模型，训练数据为 a/b，方法见 [EAGLE-3](https://arxiv.org/abs/2503.01840)。
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "code", "words"),
+    [
+        ("在 MT-Bench 上平均接受长度达到 3.2。", "C405", ""),
+        ("草稿 token 的接受率为 72%。", "C303", "72%"),
+        ("相比自回归解码，推理速度提升 2.3 倍。", "C801", "2.3 倍"),
+        ("接受率高达 100%。", "C210", "100%"),
+        ("评测结果待补充。", "C708", "待补充"),
+        ("本模型沿用基座模型的许可证。", "C604", "沿用基座模型"),
+        (
+            "每轮草稿 4 个 token。\n\n| 数据集 | 平均每步接受 token 数 |\n|---|---|\n| GSM8K | 5.6 |",
+            "C201",
+            "K + 1 = 5",
+        ),
+        ("草稿长度为 3。\n\n| 数据集 | 接受长度 |\n|---|---|\n| GSM8K | 4.6 |", "C201", "K + 1 = 4"),
+        ("| 方法 | 吞吐量（token/s） |\n|---|---|\n| 基线 | 100 |\n| EAGLE-3 | 210 |", "C402", "accelerator"),
+        ("EAGLE-3 采用 test-time training。", "C305", "test-time training"),
+    ],
+)
+def test_chinese_sentences_are_read(sentence: str, code: str, words: str) -> None:
+    found = lint_text(CHINESE + sentence + "\n")
+    assert any(f.code == code and words in f.message for f in found), [(f.code, f.message) for f in found]
+    assert not any(f.code == "C002" for f in found)
+    plain = "在 8 张 H100 上测试，许可证为 MIT，速度见下文。"
+    assert code == "C405" or code not in {f.code for f in lint_text(CHINESE + plain + "\n")}
