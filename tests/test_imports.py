@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "eagle3hub"
+EXAMPLE = PACKAGE.parent / "examples/smollm2-135m/head"
 
 # Lowest first; a package or loose module imports only from itself and from those above it in this list.
 ORDER = [
@@ -155,3 +160,31 @@ def test_heavy_packages_stay_where_they_belong():
         for name in imports(tree):
             places = ALLOWED_IN.get(name.split(".")[0])
             assert places is None or any(path.startswith(p) for p in places), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("command", "also"),
+    [
+        (["inspect", "HEAD"], {"inspection"}),
+        (["convert", "HEAD", "OUT", "--to", "modelopt", "--num-target-layers", "30"], {"conversion"}),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(command: list[str], also: set[str], tmp_path: Path):
+    """Starting costs more than reading a head: the check of commands, runs of engines and pickles stay out."""
+    places = {"HEAD": str(EXAMPLE), "OUT": str(tmp_path / "out")}
+    code = (
+        "import sys\n"
+        "from eagle3hub.cli.app import run\n"
+        f"status = run({[places.get(word, word) for word in command]!r})\n"
+        "print(*sorted(sys.modules), file=sys.stderr)\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    ours = {name.removeprefix("eagle3hub.") for name in loaded if name.startswith("eagle3hub.")}
+    rooms = {"_version", "address", "checkpoint", "cli", "engines", "errors", "head", "layouts", "system"}
+    assert done.returncode == 0, done.stderr
+    assert {name.partition(".")[0] for name in ours} == rooms | also
+    assert {name.split(".")[1] for name in ours if name.startswith("engines.")} == {"preflight", "specs"}
+    assert "checkpoint.pickles" not in ours
+    assert not loaded & {"torch", "yaml", "jsonschema", "jinja2", "huggingface_hub"}

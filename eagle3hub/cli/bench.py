@@ -199,7 +199,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
         from eagle3hub.benchmarking.plan import listing, name_and_source, parse_list, refuse_uneven
         from eagle3hub.charts import require_drawing
-        from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.engines import engine_pythons
+        from eagle3hub.engines.options import endpoint_urls
         from eagle3hub.jobs import slurm
         from eagle3hub.validation.options import engine_names
 

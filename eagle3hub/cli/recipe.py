@@ -79,11 +79,10 @@ def recipe(
     from eagle3hub.address import HubAddress, parse_address
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.engines import engine_name
-    from eagle3hub.engines.base import PARALLEL_DRAFTING
     from eagle3hub.engines.options import read_engine_settings
     from eagle3hub.engines.preflight import examine, preflight, runners_of, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe, over_nodes
-    from eagle3hub.engines.specs import known_version
+    from eagle3hub.engines.specs import PARALLEL_DRAFTING, known_version
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
     from eagle3hub.head.target import read_target
     from eagle3hub.layouts import open_head

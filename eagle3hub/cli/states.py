@@ -68,7 +68,7 @@ def states(
 
     Example: eagle3hub states ./target --output ./states --device cuda --tensor-parallel 8
     """
-    from eagle3hub.engines.options import engine_pythons
+    from eagle3hub.engines import engine_pythons
     from eagle3hub.validation.states import StatesOptions, make_states
 
     pythons = engine_pythons(engine_python or [])

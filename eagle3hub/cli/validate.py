@@ -255,7 +255,8 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
-    from eagle3hub.engines.options import endpoint_urls, engine_pythons
+    from eagle3hub.engines import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.options import (

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from eagle3hub.engines.base import PARALLEL_DRAFTING, EngineSettings, Recipe, merged
+from eagle3hub.engines.base import EngineSettings, Recipe, merged
 from eagle3hub.engines.specs import (
+    PARALLEL_DRAFTING,
     Interface,
     Setting,
     VersionData,

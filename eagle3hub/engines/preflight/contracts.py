@@ -310,7 +310,8 @@ class MethodReading:
             target names.
         needs: dotted keys without which the engine stops; alternatives separated by ``|``.
         forms: forms of numbers that it has code for. forms_of_some_devices: those that only some devices run.
-        settings: by key, the values that it has code for (1 for true, 0 for false).
+        settings: by key, the values that it has code for (1 for true, 0 for false). any_precision: by key, the values
+            that it serves in every precision; weights with others are served in float16 alone.
     """
 
     matching: Literal[
@@ -328,6 +329,7 @@ class MethodReading:
     forms: frozenset[str] = frozenset()
     forms_of_some_devices: frozenset[str] = frozenset()
     settings: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    any_precision: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
-from eagle3hub.checkpoint.pickles import is_pickle
-from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef, is_pickle
 from eagle3hub.engines.preflight.contracts import doubts
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, Head
