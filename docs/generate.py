@@ -278,8 +278,7 @@ def _part(source: str) -> dict[str, Any]:
         return found
     kept = ("type", "additionalProperties", "required", "properties")
     whole = {"description": f"{found['title']}.", **{key: found[key] for key in kept}}
-    whole["required"] = [key for key in found["required"] if key != "schema"]
-    whole["properties"] = {key: field for key, field in found["properties"].items() if key != "schema"}
+    whole["required"] = [key for key in found["required"] if key != "schema"]  # of a document inside another
     return whole
 
 
