@@ -10,9 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmarking import serving_samples
+from benchmarking.recorded import measured
+from benchmarking.recorded import plan as recorded_plan
 from support.scripts import load_script
 from typer.main import get_command
 
+from eagle3hub.benchmarking.serving.measure import run_serving
 from eagle3hub.cli.app import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -197,6 +201,67 @@ def test_the_table_is_made_of_reports_and_put_into_the_page(cuda: ModuleType, tm
         cuda.saved("# Page\n", "new\n")
     own = (ROOT / "docs" / "validated.md").read_text(encoding="utf-8")
     assert cuda.saved(own, "new\n").count("new\n") == 1
+
+
+def test_benchmarks_and_a_busy_server_are_told_in_a_line(cuda: ModuleType, tmp_path: Path) -> None:
+    served = run_serving(serving_samples.plan(), serving_samples.Table())
+    served.save(tmp_path / "served.json")
+    said = cuda._finding(tmp_path / "served.json")
+    first = served.comparisons[0]
+    assert said.startswith(f"pass: 1 at a time: {first.tokens_per_second:.0f} tokens/s a request, {first.ratio:.2f}× ")
+    assert f"{first.identical} of {first.prompts * first.runs} texts equal" in said
+    assert cuda._version(tmp_path / "served.json", "vllm") == "1.0"
+    found = measured(recorded_plan())
+    found.save(tmp_path / "bench.json")
+    said = cuda._finding(tmp_path / "bench.json")
+    assert said.startswith(f"{found.verdict}: ")
+    tau = next(cell.acceptance.mean_acceptance_length for cell in found.cells if cell.acceptance)
+    assert f"K = 3: τ {tau:.3f}" in said
+    counted = {"engine_version": "9.9", "prompts": 64, "at_a_time": 16, "others": 21, "rounds": 452}
+    (tmp_path / "b.json").write_text(json.dumps({**counted, "equal_counters": 64, "equal_tokens": 63}))
+    told = "64 of 64 counters and 63 token sequences are those of a run alone"
+    assert cuda._finding(tmp_path / "b.json") == f"{told} (16 at a time, 452 rounds, 21 foreign answers)"
+    assert cuda._version(tmp_path / "b.json", "vllm") == "9.9"
+    states = {"engine": "reference", "version": "1", "flags": {"states": {"producer_version": "0.5"}}}
+    (tmp_path / "s.json").write_text(json.dumps({"layouts": [{"report": {"engines": [states]}}], "cells": []}))
+    assert cuda._version(tmp_path / "s.json", "vllm") == "0.5"
+
+
+def test_several_gpus_share_the_steps_and_what_needs_several_comes_last(cuda: ModuleType, tmp_path: Path) -> None:
+    alone = {one.name for one in cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS))}
+    three = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, gpus=3))
+    split = [one for one in three if one.devices == 3]
+    assert {one.name for one in three} - alone == {one.name for one in split}
+    assert [one.name for one in split] == ["vllm-tensor-parallel-3", "states-vllm-tensor-parallel-3"]
+    for command in (command for one in split for command in one.command):
+        if command[:3] == (sys.executable, "-m", "eagle3hub"):
+            parsed(list(command[3:]))
+    said = tmp_path / "said"
+    tell = f"import os; open({str(said)!r}, 'a').write(os.environ.get('CUDA_VISIBLE_DEVICES', 'all') + ' ')"
+    slow = tell + "; import time; time.sleep(1.5)"
+    steps = [
+        step(cuda, "both", tell, devices=2),
+        *(step(cuda, f"one-{n}", slow + f"  # {n}") for n in range(2)),
+        step(cuda, "after", tell, needs=("one-0",)),
+    ]
+    cuda.Runner(steps, tmp_path / "work", 1, gpus=2).run()
+    order = said.read_text().split()
+    assert sorted(order[:2]) == ["0", "1"], "two steps at once, each on a GPU of its own"
+    assert order[-1] == "all"
+    assert len(order) == 4
+
+
+def test_only_some_steps_and_what_they_need(cuda: ModuleType, tmp_path: Path) -> None:
+    steps = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS))
+    chosen = [step.name for step in cuda._with_needs(steps, ["quantized-vllm"])]
+    assert chosen == ["target", "by-k-vllm", "quantized-vllm"]
+    with pytest.raises(SystemExit, match="no step nonsense"):
+        cuda._with_needs(steps, ["nonsense"])
+
+
+def test_long_prompts_have_text_for_the_longest(cuda: ModuleType, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in cuda.long_prompts(tmp_path / "long.jsonl").read_text().splitlines()]
+    assert sum(len(row["turns"][0]) for row in rows) > 8 * 8000 * 5, "characters, for eight prompts of 8,000 tokens"
 
 
 def test_without_a_gpu_it_says_so(cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def explain(e: BaseException, what: str, repo_id: str, revision: str | None, doi
     if isinstance(e, RuntimeError) and e.__cause__ is not None:  # how the client reports a failed transfer
         return explain(e.__cause__, what, repo_id, revision, doing)
     if type(e).__name__ == "OIDCError":
-        hint = "in GitHub Actions the job needs `permissions: id-token: write`; elsewhere unset HF_OIDC_RESOURCE"
+        hint = "a job of GitHub Actions needs `permissions: id-token: write`, others put theirs into HF_OIDC_ID_TOKEN"
         return HubError("there is no identity to get a token for HF_OIDC_RESOURCE with", hint=hint, code="hub-oidc")
     if isinstance(e, HfHubHTTPError) and (asked := _identity_service(str(e.response.url))):
         hint = "its trusted publisher must name this workflow's repository, branch and file exactly"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import threading
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.engine_servers import free_port, served
+from support.scripts import load_script
 from support.validation import validate
 from support.versions import SGLANG, VLLM
 
@@ -34,6 +32,7 @@ from eagle3hub.validation.report import check_report
 from eagle3hub.validation.target import Target
 
 pytestmark = pytest.mark.engine
+busy = load_script(Path(__file__).resolve().parents[2] / "benchmarks" / "busy.py").busy
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 # rounds that accepted 0, 1, 2, … drafts, prompt by prompt: float32, K = 3, 64 new tokens
 REACHED = [
@@ -182,38 +181,6 @@ def test_vllm_serving_something_else_is_refused(
     assert endpoint.compare_settings(replace(job, head=same)) == ("which tensors of the head the server loaded",)
 
 
-@contextlib.contextmanager
-def busy(url: str, target: Path) -> Iterator[list[int]]:
-    """Let three other users ask all the time; gives a list that grows by one with each of their answers.
-
-    They ask greedily: on CPU, one request with a temperature spoils every other one of its batch in vLLM's rejection
-    sampler (``greedy_only`` in its ``engine.toml``).
-    """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    over, answered = threading.Event(), []
-
-    def user(name: int) -> None:
-        while not over.is_set():
-            asked = f"Tell me {len(answered)} things about the number {name}"
-            body = {"model": str(target), "prompt": asked, "max_tokens": 40, "ignore_eos": True, "temperature": 0}
-            request = urllib.request.Request(
-                f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-            )
-            with direct.open(request, timeout=120) as answer:
-                answer.read()
-            answered.append(name)
-
-    users = [threading.Thread(target=user, args=(name,)) for name in range(3)]
-    for one in users:
-        one.start()
-    try:
-        yield answered
-    finally:
-        over.set()
-        for one in users:
-            one.join()
-
-
 def test_a_busy_server_counts_every_prompt_as_if_it_were_alone(
     vllm_server: str, job: RunSpec, smollm2_target: Path, tmp_path: Path
 ) -> None:
@@ -235,7 +202,7 @@ def test_a_busy_server_counts_every_prompt_as_if_it_were_alone(
     plan = ServingPlan(target, (contender,), (prompts,), (16,), 1, None, ("vllm",), BenchOptions(), 0.0)
     (cell,) = next(plan.groups())[2]
     python = load_generator().python
-    with busy(vllm_server, smollm2_target) as others:
+    with busy(vllm_server, str(smollm2_target)) as others:
         found = measured_rows(cell, endpoint, job, 600, lambda load: send(load, python))
         meanwhile = len(others)
         again = endpoint.run(

@@ -75,6 +75,19 @@ def test_a_workflow_publishes_with_its_identity_alone(
 
 
 @pytest.mark.slow
+def test_a_job_of_another_system_publishes_with_the_identity_that_it_was_given(
+    hub: WritableHub, release: Path, workflow: dict[str, str], tmp_path: Path
+):
+    """As in GitLab, where a job finds its identity in a variable."""
+    elsewhere = {name: value for name, value in workflow.items() if "ACTIONS" not in name}
+    done, place = publish(release, elsewhere | {"HF_OIDC_ID_TOKEN": IDENTITY}, tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    asked = [r.path.partition("?")[0] for r in hub.requests if "identity" in r.path or "oauth" in r.path]
+    assert asked == ["/oauth/token"]
+    nowhere(done, place)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "method", "how"),
     [

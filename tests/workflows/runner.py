@@ -172,7 +172,9 @@ class Runner:
             made.ran.append(str(fill(step.get("name") or step.get("uses"), contexts)))
             if "uses" in step:
                 with_ = {k: fill(v, contexts) for k, v in (step.get("with") or {}).items()}
-                self._use(made, str(step["uses"]), with_, contexts, space, mine)
+                outputs = self._use(made, str(step["uses"]), with_, contexts, space, mine)
+                if "id" in step:
+                    contexts["steps"][step["id"]] = {"outputs": outputs}
             else:
                 self._execute(made, step, contexts, space, mine, step.get("shell", shell))
 
@@ -234,13 +236,14 @@ class Runner:
         contexts: dict[str, Any],
         space: Path,
         env: Mapping[str, str],
-    ) -> None:
+    ) -> dict[str, str]:
+        """Use an action, and return its outputs; only our own has any here."""
         here = space / "workspace"
         if action == "./" or (PINNED.fullmatch(action) and action.startswith(f"{OURS}@")):
             document = yaml.safe_load((ROOT / "action.yml").read_text())
             inner = {**contexts, "inputs": _inputs(document["inputs"], with_), "steps": {}}
             self._steps(made, document["runs"]["steps"], inner, space, env, None)
-            return
+            return {name: as_text(fill(one["value"], inner)) for name, one in document["outputs"].items()}
         assert PINNED.fullmatch(action), f"{action} is not pinned by its commit"
         actions: dict[str, Callable[[Path, Mapping[str, Any]], None]] = {
             "actions/checkout": self._checkout,
@@ -252,6 +255,7 @@ class Runner:
             "github/codeql-action/upload-sarif": lambda to, w: self.uploaded_sarif.append(to / w["sarif_file"]),
         }
         actions[action.partition("@")[0]](here, with_)
+        return {}
 
     def _checkout(self, here: Path, with_: Mapping[str, Any]) -> None:
         assert with_["persist-credentials"] is False

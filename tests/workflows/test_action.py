@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from workflows.conftest import ROOT
+from workflows.expressions import condition
 from workflows.runner import Runner, load
 from workflows.test_several_heads import TRAINED, of_two
 
@@ -22,10 +23,23 @@ def test_a_good_head(repository: Repository, machine: Machine):
     runner = machine(repository())
     assert runner.run(CHECK) == "success", runner.jobs["check"][0].log
     (job,) = runner.jobs["check"]
-    every = [*load(CHECK)["jobs"]["check"]["steps"], *load(ROOT / "action.yml")["runs"]["steps"]]
+    checkout, action, alerts = load(CHECK)["jobs"]["check"]["steps"]
+    every = [checkout, action, *load(ROOT / "action.yml")["runs"]["steps"], alerts]
     assert job.ran == [step.get("name") or step["uses"] for step in every]
+    (sarif,) = runner.uploaded_sarif
+    assert json.loads(sarif.read_text())["version"] == "2.1.0"
+    assert Path(ROOT / "constraints.txt").is_file(), "torch and transformers are held to its versions"
     assert "PASS" in job.summary
     assert "::error" not in job.log
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_alerts_are_not_sent_from_a_fork(fork: bool):
+    """GitHub gives its pull requests no token that may send them."""
+    alerts = load(CHECK)["jobs"]["check"]["steps"][-1]
+    event = {"pull_request": {"head": {"repo": {"fork": fork}}}}
+    contexts = {"github": {"event": event}, "steps": {"head": {"outputs": {"sarif": "card.sarif"}}}}
+    assert condition(alerts["if"], contexts, {"success": False, "failure": True, "cancelled": False}) is not fork
 
 
 def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine, tmp_path: Path):
@@ -42,7 +56,7 @@ def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine, tm
 
 def test_findings_about_a_card_are_annotated(repository: Repository, machine: Machine, tmp_path: Path):
     here = repository()
-    (here / "README.md").write_text("# A head\n\nIt is 5x faster: 100% lossless.\n")
+    (here / "README.md").write_text("# An EAGLE-3 draft head\n\nThis draft head is 5x faster: 100% lossless.\n")
     check = CHECK.read_text().replace("engine: reference", "card: README.md")
     (tmp_path / "check.yml").write_text(check)
     runner = machine(here)
