@@ -518,3 +518,8 @@ def test_chinese_sentences_are_read(sentence: str, code: str, words: str) -> Non
     assert not any(f.code == "C002" for f in found)
     plain = "在 8 张 H100 上测试，许可证为 MIT，速度见下文。"
     assert code == "C405" or code not in {f.code for f in lint_text(CHINESE + plain + "\n")}
+
+
+def test_the_report_of_a_sibling_is_no_wrong_id() -> None:
+    found = [f.message for f in lint_text(HEAD + CARDS["reports of one family"].body) if f.code == "C106"]
+    assert len(found) == 1 and "EAGLE-2" in found[0]
