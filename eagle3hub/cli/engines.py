@@ -157,7 +157,8 @@ def doctor(
 def remove(
     name: Name,
     device: Annotated[
-        str | None, typer.Option(help="Device it is for.", show_default="that of the only environment")
+        str | None,
+        typer.Option(metavar="DEVICE", help="Device it is for.", show_default="that of the only environment"),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -263,7 +264,9 @@ def probe(
         Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
     ] = None,
     device: Device = "cpu",
-    output: Annotated[Path | None, typer.Option(help="Write the contract here.", show_default="nowhere")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the contract here.", show_default="nowhere")
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="QUESTION", help="Ask this one.", show_default="all")
     ] = None,

@@ -93,7 +93,7 @@ def release(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", "--verifier", metavar="T", help=f"Target to measure against: {TARGET}."),
+        typer.Option("--target", "--verifier", metavar="TARGET", help=f"Target to measure against: {TARGET}."),
     ] = None,
     engine_python: EnginePythonOption = None,
     endpoint: EndpointOption = None,

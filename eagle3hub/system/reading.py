@@ -1,8 +1,8 @@
 """Read files that a user named, and wait for written ones to be on the disk.
 
 Pipes, devices and sockets are refused, because reading them may never end. Every function raises OSError, so that a
-caller can say in its own words which file it could not read. The ``strerror`` for a place that is not a file fits after
-"cannot read NAME: ".
+caller can say in its own words which file it could not read. The ``strerror`` for a place that is not a file fits
+after "cannot read NAME: ".
 """
 
 from __future__ import annotations
