@@ -19,7 +19,7 @@ from typing import Any
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.options import engine_pythons
+from eagle3hub.engines import engine_pythons
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import load_prompts
 from eagle3hub.reference.model import load_draft

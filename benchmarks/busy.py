@@ -22,7 +22,7 @@ from eagle3hub.benchmarking import BenchOptions
 from eagle3hub.benchmarking.serving.measure import RealServers
 from eagle3hub.benchmarking.serving.plan import ServingOptions, serving_plan
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.options import engine_pythons
+from eagle3hub.engines import engine_pythons
 from eagle3hub.prompts import load_prompts
 
 HEAD = Path(__file__).resolve().parent.parent / "examples" / "smollm2-135m" / "head"

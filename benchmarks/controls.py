@@ -27,9 +27,8 @@ from safetensors.torch import load_file, save_file
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines import get_engine
+from eagle3hub.engines import engine_pythons, get_engine
 from eagle3hub.engines.base import EngineFailure, RunSpec
-from eagle3hub.engines.options import engine_pythons
 from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import InputError

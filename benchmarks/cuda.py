@@ -39,8 +39,8 @@ from typing import Any, Literal
 from eagle3hub.benchmarking.serving.results import ServingResults, load_any_results
 from eagle3hub.benchmarking.table import tables
 from eagle3hub.checkpoint.staging import replace_file
+from eagle3hub.engines import engine_pythons
 from eagle3hub.engines.environments import environment_for
-from eagle3hub.engines.options import engine_pythons
 from eagle3hub.engines.specs import default_version, engine_module, engine_title, environment_devices
 from eagle3hub.system.resources import cache_dir
 

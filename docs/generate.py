@@ -278,8 +278,7 @@ def _part(source: str) -> dict[str, Any]:
         return found
     kept = ("type", "additionalProperties", "required", "properties")
     whole = {"description": f"{found['title']}.", **{key: found[key] for key in kept}}
-    whole["required"] = [key for key in found["required"] if key != "schema"]
-    whole["properties"] = {key: field for key, field in found["properties"].items() if key != "schema"}
+    whole["required"] = [key for key in found["required"] if key != "schema"]  # of a document inside another
     return whole
 
 
@@ -306,7 +305,9 @@ def filled_json(page: str, schemas: Mapping[str, Mapping[str, Any]] | None = Non
                 lines += [f"### {name}: {part}", "", inner.get("description", ""), "", *_documented(inner), ""]
             elif (source := inner.get("x-copied-from", "")).split("#")[0] in printed:
                 whole, _, inside = source.partition("#")
-                anchor = f"{whole}-{inside.rpartition('/')[2]}".rstrip("-")
+                there = inside.rpartition("/")[2]
+                headed = "properties" in printed[whole].get("$defs", {}).get(there, {})
+                anchor = f"{whole}-{there}" if headed else whole
                 lines += [f"`{part}` is as in [{whole}](#{anchor}).", ""]
     return _filled(page, {"documents": _table(["command", "documents"], rows), "fields": lines[:-1]})
 

@@ -10,7 +10,6 @@ from typing import Any
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import PARALLEL_DRAFTING
 from eagle3hub.engines.preflight import (
     ExaminedHead,
     PreflightVerdict,
@@ -23,6 +22,7 @@ from eagle3hub.engines.preflight import (
     target_embeddings,
     told_layers,
 )
+from eagle3hub.engines.specs import PARALLEL_DRAFTING
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE

@@ -161,6 +161,23 @@ def test_what_does_not_fit_is_noticed_where_it_is_printed(cli: Cli, monkeypatch:
         cli("engines", "remove", "vllm", "--json")
 
 
+def test_what_a_task_printed_is_a_part_of_what_is_collected(head: Path, tmp_path: Path, cli: Cli):
+    """A release that ran on a cluster printed its document with its schema; of several heads each has none."""
+    (tmp_path / "release.yaml").write_text(
+        f"schema: eagle3hub/manifest/1\nhead: {{source: {head}}}\ntarget: {{id: a/b, license: mit, path: t}}\n"
+        "release: {repo: alice/head, title: T, summary: S, license: mit}\nlayouts: {main: specforge}\nspeculative_tokens: 3\n"
+        "training: {framework: f, data: d, hardware: h}\nlimitations: [short]\n"
+    )
+    heads.target(tmp_path / "t", heads.dims(hidden=576, vocab=49152))
+    status, out, err = cli("release", tmp_path / "release.yaml", "--until", "convert", "--json")
+    assert status == 0, out + err
+    printed = json.loads(out)
+    assert printed["schema"] == "eagle3hub/released/1"
+    documents.hold("measured-layouts", {"layouts": [printed], "then": ["eagle3hub", "release"]}, None)
+    del printed["schema"]
+    documents.hold("released-heads", {"heads": [printed]}, None)
+
+
 def test_a_failure_prints_one_document_with_its_status(tmp_path: Path, cli: Cli):
     for argv in (["inspect", tmp_path / "nothing"], ["inspect"], ["inspect", "x", "--nope"], ["nope"]):
         status, out, err = cli(*argv, "--json")

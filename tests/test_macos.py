@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from support import heads
+
+from eagle3hub.checkpoint.staging import write_file
 
 PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 LINUX_ONLY = {
@@ -82,3 +86,23 @@ def test_nothing_of_linux_alone_is_used_without_need():
         if name in LINUX_ONLY
     }
     assert used == set(GUARDED.items())
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_what_is_flushed_is_on_the_disk_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_it: bool):
+    """macOS's fsync leaves data in the disk's cache; a file system there may lack the call that does not."""
+    asked: list[str] = []
+
+    def full(fd: int, command: int) -> int:
+        assert command == 51
+        asked.append("full")
+        if not has_it:
+            raise OSError(45, "Operation not supported")
+        return 0
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", full)
+    monkeypatch.setattr(os, "fsync", lambda fd: asked.append("fsync"))
+    write_file(tmp_path / "a", b"1")
+    assert asked == (["full"] if has_it else ["full", "fsync"])
+    assert (tmp_path / "a").read_bytes() == b"1"

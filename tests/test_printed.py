@@ -15,7 +15,7 @@ from support.printed import FIELD, GROUPS, NAMES, ROOT, Printed, of_code, of_oth
 
 from eagle3hub.card import load_manifest, render_text
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import DEVICES
+from eagle3hub.engines.specs import DEVICES
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.prompts import PACKAGED, datasets
 from eagle3hub.publishing import GATES

@@ -15,8 +15,9 @@ from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype, EngineSettings
+from eagle3hub.engines.base import DTYPES, Dtype, EngineSettings
 from eagle3hub.engines.options import template_in_words
+from eagle3hub.engines.specs import DEVICES, Device
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, contexts_of, datasets, is_cached

@@ -108,14 +108,15 @@ Metric = Literal[
     "latency",
     "marginal_acceptance_rate",
     "conditional_acceptance_rate",
+    "draft_acceptance_rate",
     "training_agreement",
 ]
-RATES = ("marginal_acceptance_rate", "conditional_acceptance_rate", "training_agreement")
+RATES = ("marginal_acceptance_rate", "conditional_acceptance_rate", "draft_acceptance_rate", "training_agreement")
 """Metrics whose values are percentages."""
 _LABELS = {
     "engine": "Engine", "engine_version": "Version", "hardware": "Hardware", "dtype": "Format",
     "tensor_parallel": "TP", "mode": "Mode", "draft_tokens": "K", "temperature": "T", "top_k": "Top-k",
-    "top_p": "Top-p", "prompts": "Prompts", "concurrency": "Requests at a time", "context": "Prompt tokens",
+    "top_p": "Top-p", "prompts": "Prompts", "concurrency": "Concurrency", "context": "Prompt tokens",
     "max_new_tokens": "New tokens",
 }  # fmt: skip
 """Conditions that may differ from row to row, and the heads of their columns."""
@@ -358,6 +359,7 @@ METRICS = {
     "latency": "Latency",
     "marginal_acceptance_rate": "Marginal rate",
     "conditional_acceptance_rate": "Conditional rate",
+    "draft_acceptance_rate": "Drafted tokens accepted",
     "training_agreement": "Agreement in training",
 }
 _ROWS_ARE = {"dataset": "Data set", "category": "Category", "position": "Position", "setting": "Setting"}
@@ -397,6 +399,7 @@ _NEEDED = {
     ),
     "marginal_acceptance_rate": ("engine", "engine_version", "temperature", "prompts"),
     "conditional_acceptance_rate": ("engine", "engine_version", "temperature", "prompts"),
+    "draft_acceptance_rate": ("engine", "engine_version", "draft_tokens", "temperature", "prompts"),
     "training_agreement": ("prompts",),
 }  # fmt: skip
 
@@ -431,6 +434,7 @@ _MEANINGS = {
     "training_agreement": "Share of training positions at which the most likely token of the head is the target's, "
     "step by step of training-time test. It is not an acceptance rate of an engine and does not convert to τ.",
     "marginal_acceptance_rate": "Marginal: share of all rounds in which the token at this position was accepted.",
+    "draft_acceptance_rate": "Accepted of all drafted tokens; with K of them a round, τ is 1 plus K times this share.",
     "conditional_acceptance_rate": "Conditional: share of the rounds whose earlier tokens were all accepted.",
 }
 
@@ -440,6 +444,7 @@ _COLUMN: dict[Metric, str] = {
     "speedup": "speed-up",
     "marginal_acceptance_rate": "marginal rate",
     "conditional_acceptance_rate": "conditional rate",
+    "draft_acceptance_rate": "drafted tokens accepted",
     "training_agreement": "agreement",
 }
 

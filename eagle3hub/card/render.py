@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub.benchmarking.serving.table import any_charts
 from eagle3hub.card import context, markdown, results
 from eagle3hub.card.context import NOTHING_ELSE, Picture, Shown
-from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, chart_name, label
+from eagle3hub.card.imported import CHARTS, LENGTH, METRICS, ImportedTable, chart_name, label
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
-from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
+from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position, has_glyphs
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
@@ -38,7 +38,7 @@ def draw(
     """Draw the charts of a card; the files are keyed by path relative to the card."""
     charts: dict[str, tuple[str, Chart]] = {}
     for i, m in enumerate(manifest.imported, 1):
-        if len(m.of(LENGTH)) > 1:
+        if len(m.of(LENGTH)) > 1 and has_glyphs("".join([m.this, *m.others, *(label(m, row) for row in m.rows)])):
             charts[chart_name(i, m)] = ("imported", reported(m))
     for i, benchmark in enumerate(benchmarks, 1):
         for name, found in any_charts(benchmark.results).items():
@@ -65,8 +65,9 @@ def reported(m: ImportedTable) -> Chart:
         series.append(Series(name, tuple(values)))
     told = [f"{word} = {m.conditions[key]}" for key, word in _SHOWN if key in m.conditions and key not in m.varying]
     note = " · ".join([*told, f"reported by {m.source.measured_by}, not measured with eagle3hub"])
-    labels = tuple(label(m, row) for row, _ in found)
-    return acceptance_by_dataset([Panel("", labels, tuple(series))], title=m.title, note=note, width=NARROW)
+    labels = tuple(label(m, row).replace(" = ", "=") for row, _ in found)  # which is never broken over two lines
+    title = m.title if m.metric == LENGTH and has_glyphs(m.title) else METRICS[LENGTH]
+    return acceptance_by_dataset([Panel("", labels, tuple(series))], title=title, note=note, width=NARROW)
 
 
 def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.edits.settings import target_of as known_target
-from eagle3hub.engines.base import PARALLEL_DRAFTING
 from eagle3hub.engines.preflight import EFFECTS, ExaminedHead, HeadFiles, PreflightVerdict, examine, preflight
-from eagle3hub.engines.specs import preflight_version, version_data
+from eagle3hub.engines.specs import PARALLEL_DRAFTING, preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE

@@ -11,6 +11,7 @@ from eagle3hub.charts.draw import (
     acceptance_by_dataset,
     acceptance_by_draft_tokens,
     acceptance_by_position,
+    has_glyphs,
     require_drawing,
     throughput_by_concurrency,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "acceptance_by_dataset",
     "acceptance_by_draft_tokens",
     "acceptance_by_position",
+    "has_glyphs",
     "require_drawing",
     "throughput_by_concurrency",
 ]

@@ -38,8 +38,9 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3a92c4")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2)))
 _PNG_DPI = 192
+_FONT = "DejaVu Sans"
 _RC: dict[str, object] = {
-    "font.family": ["DejaVu Sans"],
+    "font.family": [_FONT],
     "font.size": 9.0,
     "text.color": TEXT,
     "text.parse_math": False,
@@ -91,6 +92,15 @@ def require_drawing() -> None:
             hint=command_for_extra("charts"),
             code="unavailable-charts-extra",
         )
+
+
+def has_glyphs(text: str) -> bool:
+    """Return whether the charts' font, which comes with matplotlib, has every character of ``text``."""
+    require_drawing()
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont(_FONT)).get_charmap()
+    return all(ord(character) in known for character in visible(text))
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import Address, HubAddress, parse_address
-from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
-from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, parse_header, read_range
+from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, is_pickle, parse_header, read_range
 from eagle3hub.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -261,6 +260,8 @@ def read_weights(reader: ByteReader, *, views: bool = False) -> Header:
     start = reader.read(0, min(64, reader.size))
     refuse_pointer(start, reader.shown)
     if is_pickle(start):
+        from eagle3hub.checkpoint.pickles import parse_pickle
+
         return parse_pickle(reader, views=views)
     return parse_header(reader)
 

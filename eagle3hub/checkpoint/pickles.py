@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from eagle3hub.checkpoint.safetensors import BITS, ByteReader, Header, TensorRef, num_bytes, open_local
+from eagle3hub.checkpoint.safetensors import BITS, ZIP, ByteReader, Header, TensorRef, num_bytes, open_local
 from eagle3hub.errors import CheckpointError
 
 # Find the uncompressed members of a zip archive by their byte offsets.
@@ -424,7 +424,6 @@ STATE_DICTS = ("draft_state_dict", "model_state_dict", "state_dict", "model", "m
 BARE = "tensor"
 """The name given to a tensor that was saved alone."""
 
-_ZIP = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_DEPTH, _MAX_ENTRIES, _MAX_NAME, _MAX_RANK = 32, 200_000, 500, 64
@@ -505,16 +504,6 @@ class StridedRef(TensorRef):
     stride: tuple[int, ...] = ()
 
 
-def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins with these (nine or more) bytes is a pickle, whatever its name.
-
-    A safetensors file may begin with the length 0x0280, but its ninth byte always opens a JSON object.
-    """
-    if start[8:9] == b"{":
-        return False
-    return start.startswith(_ZIP) or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
 def read_pickle_tensors(path: Path) -> dict[str, TensorRef]:
     """The tensors of a local torch pickle by name, in the order of the file; see `parse_pickle` for the names.
 
@@ -535,7 +524,7 @@ def parse_pickle(reader: ByteReader, *, views: bool = False) -> Header:
     The digest is that of the description (names, dtypes, shapes, places), since the format has no header.
     Raises CheckpointError.
     """
-    zipped = reader.read(0, min(reader.size, len(_ZIP))) == _ZIP
+    zipped = reader.read(0, min(reader.size, len(ZIP))) == ZIP
     root, place = _zipped(reader) if zipped else _legacy(reader)
     refs = {name: _ref(reader, name, tensor, place, views) for name, tensor in _flatten(reader, _model_part(root))}
     if not refs:

@@ -26,6 +26,20 @@ _SCALES = frozenset(
 )
 
 
+ZIP = b"PK\x03\x04"
+"""How a zip archive begins, and so a torch pickle."""
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether a weights file that begins with these (nine or more) bytes is a pickle, whatever its name.
+
+    A safetensors file may begin with the length 0x0280, but its ninth byte always opens a JSON object.
+    """
+    if start[8:9] == b"{":
+        return False
+    return start.startswith(ZIP) or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
 def is_scale(name: str) -> bool:
     """Whether a tensor's name is that of a quantizer's scale, or of what else lies beside quantized values."""
     return name.rpartition(".")[2] in _SCALES

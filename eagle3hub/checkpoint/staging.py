@@ -25,6 +25,7 @@ from eagle3hub.checkpoint.destination import (
     write_through,
     written,
 )
+from eagle3hub.system.reading import wait_for_disk
 from eagle3hub.system.signals import held
 
 _OLD = "-old"
@@ -76,7 +77,7 @@ def staged_folder(
             yield stage
             if stage.keep:
                 if flush:
-                    os.fsync(lock)
+                    wait_for_disk(lock)
                 check_destination(dest, force=force, beside=beside)
                 with held():
                     stage.left = _put_in_place(stage.path, dest, beside)
@@ -98,7 +99,7 @@ def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
         f.write(data)
         f.flush()
         if flush:
-            os.fsync(f.fileno())
+            wait_for_disk(f.fileno())
 
 
 def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
@@ -146,7 +147,7 @@ def _replace(file: Path, data: bytes) -> None:
                 out.flush()
                 with suppress(FileNotFoundError):
                     _keep_mode(fd, file.stat())
-                os.fsync(fd)
+                wait_for_disk(fd)
                 with held():
                     partial.replace(file)
         finally:
@@ -281,6 +282,6 @@ def _prefix(name: str) -> str:
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        wait_for_disk(fd)
     finally:
         os.close(fd)

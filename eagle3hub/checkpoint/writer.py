@@ -21,7 +21,7 @@ from eagle3hub.checkpoint.source import WEIGHTS
 from eagle3hub.errors import CheckpointError, Hint, TensorError, UsageError
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.system.reading import open_regular
+from eagle3hub.system.reading import open_regular, wait_for_disk
 
 # Cast floating-point numbers between the dtypes of draft heads, rounding to nearest even.
 #
@@ -459,7 +459,7 @@ class GrowingFile:
 
     def complete(self) -> None:
         """Report that the file is complete."""
-        self._flushed = self._pool.submit(os.fsync, self._fd)
+        self._flushed = self._pool.submit(wait_for_disk, self._fd)
 
     def wait(self) -> None:
         """Return once the complete file is on the disk. Raises OSError where it could not be written."""

@@ -121,7 +121,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         ] = "float32",
         min_acceptance_length: BarOption = None,
         base: Annotated[
-            str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
+            str | None,
+            typer.Option(metavar="NAME", help="Head the others are compared with.", show_default="the first"),
         ] = None,
         target_name: TargetNameOption = None,
         tensor_parallel: TensorParallelOption = 1,
@@ -137,6 +138,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         concurrency: Annotated[
             str | None,
             typer.Option(
+                metavar="N,…",
                 help="Measure servers: requests under way at a time, with commas.",
                 show_default="no server is measured",
             ),
@@ -144,6 +146,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         baseline: Annotated[
             str | None,
             typer.Option(
+                metavar="NAME,…",
                 help="With --concurrency: none, mtp, ngram or heads, with commas; mtp:1 for K = 1.",
                 show_default="none",
             ),
@@ -167,7 +170,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             ),
         ] = None,
         output: Annotated[
-            Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
+            Path | None,
+            typer.Option(metavar="DIR", help="Folder for results, tables and charts.", show_default="none"),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on with the results in the output folder.")] = False,
         on: OnSlurmOption = None,
@@ -195,7 +199,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.benchmarking import BenchOptions, bench_plan, load_results, run_bench
         from eagle3hub.benchmarking.plan import listing, name_and_source, parse_list, refuse_uneven
         from eagle3hub.charts import require_drawing
-        from eagle3hub.engines.options import endpoint_urls, engine_pythons
+        from eagle3hub.engines import engine_pythons
+        from eagle3hub.engines.options import endpoint_urls
         from eagle3hub.jobs import slurm
         from eagle3hub.validation.options import engine_names
 

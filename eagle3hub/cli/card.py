@@ -47,12 +47,16 @@ def card(
     ],
     report: Annotated[
         list[Path] | None,
-        typer.Option(help="A report to print; may be repeated.", show_default="those the manifest names"),
+        typer.Option(
+            metavar="FILE", help="A report to print; may be repeated.", show_default="those the manifest names"
+        ),
     ] = None,
     head: Annotated[
         list[str] | None,
         typer.Option(
-            help="A folder of the release; may be repeated, the first is described.", show_default="the manifest's"
+            metavar="DIR",
+            help="A folder of the release; may be repeated, the first is described.",
+            show_default="the manifest's",
         ),
     ] = None,
     folder: Annotated[
@@ -63,9 +67,12 @@ def card(
             show_default="none",
         ),
     ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="File to write, or - for standard output.")] = "-",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="File to write, or - for standard output.")
+    ] = "-",
     templates: Annotated[
-        Path | None, typer.Option(help="Folder of templates that replace the shipped ones.", show_default="none")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of templates that replace the shipped ones.", show_default="none"),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the card instead of writing it.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="With --check: warnings fail too.")] = False,
@@ -130,15 +137,17 @@ def init(
         typer.Option(
             "--target",
             "--verifier",
+            metavar="TARGET",
             help="Hub id of the target, with its revision if it is not the default.",
             show_default=False,
         ),
     ],
     repo: Annotated[
-        str | None, typer.Option(help="Hub id to publish to.", show_default="made of the target's")
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Hub id to publish to.", show_default="made of the target's"),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Manifest to write; an existing file is refused.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Manifest to write; an existing file is refused.")
     ] = Path("release.yaml"),
 ) -> None:
     """Write a commented release.yaml to start from, filled with what the head's files say.
@@ -206,7 +215,10 @@ def preview(
     source: Annotated[Path, typer.Argument(help="A card (README.md) or a manifest.", show_default=False)],
     port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8313,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the page to this file and stop.", show_default="serve")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the page to this file and stop.", show_default="serve"
+        ),
     ] = None,
 ) -> None:
     """Show a card as the Hub would: metadata, tables and charts, light and dark, reloaded when a file changes.

@@ -41,7 +41,7 @@ def convert(
     layout: LayoutOption = None,
     target: AnyTargetOption = None,
     target_name: Annotated[
-        str | None, typer.Option(metavar="ID", help="Hub id to record for a target given as a folder, or not given.")
+        str | None, typer.Option(metavar="NAME", help="Hub id to record for a target given as a folder, or not given.")
     ] = None,
     speculative_tokens: Annotated[
         int | None,
@@ -136,7 +136,9 @@ def convert(
     ] = False,
     dtype: Annotated[
         str | None,
-        typer.Option(metavar="bf16|fp16|fp32", help="Cast the weights; says what is lossy.", rich_help_panel=CHANGE),
+        typer.Option(
+            metavar="DTYPE", help="Cast the weights: bf16, fp16 or fp32; says what is lossy.", rich_help_panel=CHANGE
+        ),
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

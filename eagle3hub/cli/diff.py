@@ -192,11 +192,11 @@ def _print_comparison(found: ReportComparison, html: Path | None, out: Console) 
         out.print(f"{side}         {escape(one.name)}: {escape(', '.join(one.heads))}, measured {one.measured_at}")
     out.print(f"target    {escape(found.a.target.name)}")
     for what in found.unproven:
-        out.print(f"[yellow]not proven[/]  {escape(what)}")
+        out.print(f"[yellow]unproven[/]  {escape(what)}")
     for pair in found.pairs:
         _print_pair(pair, out)
     for what in found.left_out:
-        out.print(f"[yellow]not compared[/]  {escape(what)}")
+        out.print(f"[yellow]left out[/]  {escape(what)}")
     if html is not None:
         out.print(f"\npage      {escape(str(html))}")
 
@@ -209,7 +209,8 @@ def _print_pair(pair: Pair, out: Console) -> None:
 
     found = pair.found
     out.print(f"\n[bold]{escape(pair.title)}[/]")
-    out.print(f"τ         A {found.base_tau:.3f}, B {found.tau:.3f}, B − A {signed(found.difference, found.ci95)}")
+    interval = "" if found.ci95 is None else ", 95 % interval {:+.3f} to {:+.3f}".format(*found.ci95)
+    out.print(f"τ         A {found.base_tau:.3f}, B {found.tau:.3f}, B − A {found.difference:+.3f}{interval}")
     out.print(f"prompts   {found.prompts}, {found.identical} with the same counters")
     out.print(f"finding   {escape(pair.finding)}")
     for one in pair.differs:

@@ -78,8 +78,7 @@ def list_(as_json: JsonFlag = False) -> None:
     Example: eagle3hub engines list
     """
     from eagle3hub.engines import ENGINES, environments
-    from eagle3hub.engines.base import DEVICES
-    from eagle3hub.engines.specs import default_version, environment_spec, no_environment
+    from eagle3hub.engines.specs import DEVICES, default_version, environment_spec, no_environment
 
     found = [
         _json(one) | {"tested": environment_spec(one.engine, one.device).tested, "unobtainable": None}
@@ -120,9 +119,8 @@ def doctor(
 
     Example: eagle3hub engines doctor vllm
     """
-    from eagle3hub.engines import ENGINES, engine_name
+    from eagle3hub.engines import ENGINES, engine_name, engine_pythons
     from eagle3hub.engines.environments import diagnose
-    from eagle3hub.engines.options import engine_pythons
 
     pythons = {engine: Path(path).expanduser() for engine, path in engine_pythons(engine_python or []).items()}
     found = diagnose(ENGINES if name is None else [engine_name(name)], pythons)
@@ -159,7 +157,8 @@ def doctor(
 def remove(
     name: Name,
     device: Annotated[
-        str | None, typer.Option(help="Device it is for.", show_default="that of the only environment")
+        str | None,
+        typer.Option(metavar="DEVICE", help="Device it is for.", show_default="that of the only environment"),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -219,9 +218,9 @@ def check(
 
     Example: eagle3hub engines check README.md
     """
+    from eagle3hub.engines import engine_versions
     from eagle3hub.engines.check import check_file
     from eagle3hub.engines.check.commands import PARSED
-    from eagle3hub.engines.options import engine_versions
 
     installed = {} if data_only else _interpreters(engine_python or [])
     outcome = check_file(file, installed, _versions(engine_python or []) | engine_versions(version or []))
@@ -265,7 +264,9 @@ def probe(
         Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
     ] = None,
     device: Device = "cpu",
-    output: Annotated[Path | None, typer.Option(help="Write the contract here.", show_default="nowhere")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the contract here.", show_default="nowhere")
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="QUESTION", help="Ask this one.", show_default="all")
     ] = None,
@@ -312,8 +313,7 @@ def probe(
 
 def _interpreters(pairs: list[str]) -> dict[str, Path]:
     """Return the interpreters of engines whose parsers can be asked: the given ones, else the installed ones."""
-    from eagle3hub.engines import ENGINES, environments
-    from eagle3hub.engines.options import engine_pythons
+    from eagle3hub.engines import ENGINES, engine_pythons, environments
 
     installed = {one.engine: one.python for one in environments.list_environments(ENGINES) if one.ready}
     return installed | {engine: Path(path).expanduser() for engine, path in engine_pythons(pairs).items()}
@@ -321,8 +321,8 @@ def _interpreters(pairs: list[str]) -> dict[str, Path]:
 
 def _versions(pairs: list[str]) -> dict[str, str]:
     """Return the versions that lie in the given interpreters, for those that tell one."""
+    from eagle3hub.engines import engine_pythons
     from eagle3hub.engines.environments import installed_version
-    from eagle3hub.engines.options import engine_pythons
 
     given = {engine: Path(path).expanduser().absolute() for engine, path in engine_pythons(pairs).items()}
     told = {engine: installed_version(engine, python) for engine, python in given.items()}

@@ -85,7 +85,7 @@ def inspect(
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
-    from eagle3hub.engines.options import engine_versions
+    from eagle3hub.engines import engine_versions
     from eagle3hub.engines.preflight import read_probed
     from eagle3hub.inspection import InspectOptions
     from eagle3hub.inspection import inspect as run

@@ -79,13 +79,13 @@ TargetOption = Annotated[
     typer.Option(
         "--target",
         "--verifier",
-        metavar="T",
+        metavar="TARGET",
         help=f"Target model: {TARGET}.",
         show_default="the one that the head names",
     ),
 ]
 AnyTargetOption = Annotated[
-    str | None, typer.Option("--target", "--verifier", metavar="T", help=f"Target model: {TARGET}.")
+    str | None, typer.Option("--target", "--verifier", metavar="TARGET", help=f"Target model: {TARGET}.")
 ]
 LayoutOption = Annotated[
     str | None,
@@ -176,7 +176,9 @@ TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an e
 RunAnywayFlag = Annotated[
     bool, typer.Option("--run-anyway", help="Also start an engine that will refuse these files or read them wrong.")
 ]
-ReportOption = Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")]
+ReportOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the report to this file.", show_default="none")
+]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
 ]

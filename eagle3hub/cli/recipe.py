@@ -34,7 +34,9 @@ def recipe(
     engine: Annotated[
         str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.", autocompletion=engine_completed)
     ] = "vllm",
-    version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Version of the engine.", show_default="newest known")
+    ] = None,
     draft_tokens: Annotated[
         int | None,
         typer.Option(help="Tokens drafted per round (K); of a tree its depth.", show_default="the engine's, else 3"),
@@ -50,7 +52,9 @@ def recipe(
         ),
     ] = None,
     nodes: Annotated[int, typer.Option(metavar="N", help="Nodes that the engine spans.")] = 1,
-    dtype: Annotated[str | None, typer.Option(help="Precision of the target.", show_default="the engine's")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help="Precision of the target.", show_default="the engine's")
+    ] = None,
     context: Annotated[int | None, typer.Option(help="Context in tokens.", show_default="the target's")] = None,
     engine_arg: EngineArgOption = None,
     engine_env: EngineEnvOption = None,
@@ -75,11 +79,10 @@ def recipe(
     from eagle3hub.address import HubAddress, parse_address
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.engines import engine_name
-    from eagle3hub.engines.base import PARALLEL_DRAFTING
     from eagle3hub.engines.options import read_engine_settings
     from eagle3hub.engines.preflight import examine, preflight, runners_of, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe, over_nodes
-    from eagle3hub.engines.specs import known_version
+    from eagle3hub.engines.specs import PARALLEL_DRAFTING, known_version
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
     from eagle3hub.head.target import read_target
     from eagle3hub.layouts import open_head

@@ -93,7 +93,7 @@ def release(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", "--verifier", metavar="T", help=f"Target to measure against: {TARGET}."),
+        typer.Option("--target", "--verifier", metavar="TARGET", help=f"Target to measure against: {TARGET}."),
     ] = None,
     engine_python: EnginePythonOption = None,
     endpoint: EndpointOption = None,
@@ -143,7 +143,8 @@ def release(
     """
     if dry_run and until not in (None, "card"):
         raise UsageError("--dry-run is --until card", hint="name one")
-    from eagle3hub.engines.options import endpoint_urls, engine_pythons
+    from eagle3hub.engines import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls
     from eagle3hub.publishing import PublishOptions
     from eagle3hub.releasing.heads import failure_markdown, markdown
     from eagle3hub.releasing.heads import release as run

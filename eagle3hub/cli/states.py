@@ -32,7 +32,7 @@ def states(
     ctx: typer.Context,
     target: Annotated[str, typer.Argument(help=f"The target: {TARGET}.", show_default=False)],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make, or to finish.", show_default=False)],
-    prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
+    prompts: Annotated[str, typer.Option(metavar="SET", help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
     num_prompts: NumPromptsOption = None,
     aux_layers: AuxLayersOption = None,
     aux_convention: AuxConventionOption = None,
@@ -42,8 +42,10 @@ def states(
     ] = 8,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Precision of the target and of its states.")] = "bfloat16",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Precision of the target and of its states.")
+    ] = "bfloat16",
     tensor_parallel: TensorParallelOption = 1,
     engine_arg: EngineArgOption = None,
     engine_env: EngineEnvOption = None,
@@ -66,7 +68,7 @@ def states(
 
     Example: eagle3hub states ./target --output ./states --device cuda --tensor-parallel 8
     """
-    from eagle3hub.engines.options import engine_pythons
+    from eagle3hub.engines import engine_pythons
     from eagle3hub.validation.states import StatesOptions, make_states
 
     pythons = engine_pythons(engine_python or [])

@@ -255,7 +255,8 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
-    from eagle3hub.engines.options import endpoint_urls, engine_pythons
+    from eagle3hub.engines import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.options import (
@@ -306,7 +307,9 @@ def validate(
         batch_tokens=batch_tokens,
     )
     job = {"flavor": flavor, "minutes": time_limit, "namespace": namespace, "package": job_package}
-    wanted = {name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None}
+    wanted: dict[str, Any] = {
+        name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None
+    }
     _of_one_place(on, bool(wanted or yes), bool(slurm_profile or run_folder), detach)
     if on is not None:
         refuse_endpoints(endpoints)
@@ -352,7 +355,9 @@ def validate(
             "save_hidden_states": save_hidden_states,
             "second_turns": second_turns,
         }
-        request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
+        from eagle3hub.jobs.plan import JobOptions
+
+        request = JobRequest(JobOptions(**wanted), run_anyway=run_anyway, ask=not yes, detach=detach)
         validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from eagle3hub.engines.base import Engine
 from eagle3hub.errors import UsageError
+
+if TYPE_CHECKING:
+    from eagle3hub.engines.base import Engine
 
 ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
 
@@ -24,6 +26,8 @@ def engine_name(name: str) -> str:
 
 def no_such_engine(name: str, known: Sequence[str]) -> UsageError:
     """The error for a name that none of the ``known`` has; it says which was meant where one is alike."""
+    from difflib import get_close_matches
+
     from eagle3hub.engines.specs import engine_title
 
     spelt = {engine_title(engine).lower(): engine for engine in known if engine in ENGINES}
@@ -31,6 +35,40 @@ def no_such_engine(name: str, known: Sequence[str]) -> UsageError:
     close = get_close_matches(name.lower(), spelt, n=1)
     meant = f"; did you mean {spelt[close[0]]!r}?" if close else ""
     return UsageError(f"no engine is called {name!r}{meant}", hint=f"engines: {', '.join(known)}", code="usage-engine")
+
+
+def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
+    """Parse ``["sglang=/path/python"]`` into a mapping. Raises UsageError for anything else."""
+    out = {}
+    for pair in pairs:
+        engine, _, path = pair.partition("=")
+        name = engine.replace("-", "_")
+        if not path or name not in ENGINES:
+            raise UsageError(
+                f"--engine-python {pair!r} is not ENGINE=PATH",
+                hint=f"engines: {', '.join(ENGINES)}",
+                code="usage-engine-python",
+            )
+        out[name] = path
+    return out
+
+
+def engine_versions(pairs: Sequence[str]) -> dict[str, str]:
+    """Parse ``["vllm=0.19.0"]`` into a mapping. Raises UsageError for anything else, and for what is no version."""
+    from eagle3hub.engines.specs import known_version
+
+    out = {}
+    for pair in pairs:
+        engine, _, version = pair.partition("=")
+        if not version:
+            raise UsageError(
+                f"--engine-version {pair!r} is not ENGINE=VERSION",
+                hint=f"engines: {', '.join(ENGINES)}",
+                code="usage-engine-version",
+            )
+        out[engine_name(engine)] = version
+        known_version(engine_name(engine), version)
+    return out
 
 
 def get_engine(name: str, version: str | None = None) -> Engine:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from eagle3hub.engines.specs import Device
 from eagle3hub.errors import assert_never
 from eagle3hub.system.progress import Progress
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # a conversion asks what engines there are, and fetches and m
     from eagle3hub.prompts import PromptSet
 
 Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
-Device = Literal["cpu", "cuda", "tpu"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Scalar = str | int | float | bool | None
 """What an environment says of one thing: a version, a number of threads."""
@@ -25,7 +25,6 @@ Scalar = str | int | float | bool | None
 Method = Literal["none", "eagle3", "mtp", "ngram"]
 """How an engine drafts: not at all, with a head, with the target's own MTP layers, or from the text so far."""
 
-DEVICES: tuple[Device, ...] = ("cpu", "cuda", "tpu")
 METHODS: tuple[Method, ...] = ("none", "eagle3", "mtp", "ngram")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
@@ -126,7 +125,7 @@ class EngineSettings:
             self.chat_template,
         )
 
-    def arguments_of(self, engine: str, own: Mapping[str, Any], *, drafts: bool) -> dict[str, Any]:
+    def arguments_of(self, engine: str, own: Mapping[str, object], *, drafts: bool) -> dict[str, object]:
         """Return ``own``, the arguments of a run, with those given for ``engine``.
 
         A run of the target alone (``drafts`` is false) takes none about speculation.
@@ -155,17 +154,13 @@ class EngineSettings:
 NO_SETTINGS = EngineSettings()
 
 
-def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def merged(own: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return ``own`` with ``given`` over it; objects are merged key by key."""
     out = dict(own)
     for key, value in given.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
+        known = out.get(key)
+        out[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
     return out
-
-
-PARALLEL_DRAFTING = "parallel_drafting"
-"""The key of vLLM's speculative_config that makes it draft in parallel (``config/speculative.py:478``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from eagle3hub.engines.specs import (
 )
 from eagle3hub.errors import HubError, OutputError, UnavailableError, UsageError
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.system.reading import read_bytes
+from eagle3hub.system.reading import read_bytes, wait_for_disk
 from eagle3hub.system.resources import cache_dir
 from eagle3hub.system.signals import held
 
@@ -282,7 +282,7 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
     with partial.open("w", encoding="utf-8") as out:
         json.dump(marker, out, indent=2)
         out.flush()
-        os.fsync(out.fileno())
+        wait_for_disk(out.fileno())
     partial.replace(target.path / _MARKER)
 
 

@@ -15,45 +15,13 @@ from eagle3hub.engines.check.commands import check_variable
 from eagle3hub.engines.check.finding import Against
 from eagle3hub.engines.check.settings import Settings, acceptance, check_settings, flag_of, load_json
 from eagle3hub.engines.check.snippets import VariableSetting
-from eagle3hub.engines.specs import engine_data, engine_title, known_version
+from eagle3hub.engines.specs import engine_data, engine_title
 from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
 ENDPOINT_ENGINES = ("vllm", "sglang")
 ENDPOINT_KEY = "EAGLE3HUB_ENDPOINT_API_KEY"
 """Environment variable that holds the API key for the servers of ``--endpoint``."""
-
-
-def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
-    """Parse ``["sglang=/path/python"]`` into a mapping. Raises UsageError for anything else."""
-    out = {}
-    for pair in pairs:
-        engine, _, path = pair.partition("=")
-        name = engine.replace("-", "_")
-        if not path or name not in ENGINES:
-            raise UsageError(
-                f"--engine-python {pair!r} is not ENGINE=PATH",
-                hint=f"engines: {', '.join(ENGINES)}",
-                code="usage-engine-python",
-            )
-        out[name] = path
-    return out
-
-
-def engine_versions(pairs: Sequence[str]) -> dict[str, str]:
-    """Parse ``["vllm=0.19.0"]`` into a mapping. Raises UsageError for anything else, and for what is no version."""
-    out = {}
-    for pair in pairs:
-        engine, _, version = pair.partition("=")
-        if not version:
-            raise UsageError(
-                f"--engine-version {pair!r} is not ENGINE=VERSION",
-                hint=f"engines: {', '.join(ENGINES)}",
-                code="usage-engine-version",
-            )
-        out[engine_name(engine)] = version
-        known_version(engine_name(engine), version)
-    return out
 
 
 def endpoint_urls(pairs: Sequence[str]) -> dict[str, str]:

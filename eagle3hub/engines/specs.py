@@ -17,12 +17,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from eagle3hub.engines.base import Device
 from eagle3hub.errors import Severity, UnavailableError, UsageError
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
 T = TypeVar("T")
+Device = Literal["cpu", "cuda", "tpu"]
+DEVICES: tuple[Device, ...] = ("cpu", "cuda", "tpu")
+PARALLEL_DRAFTING = "parallel_drafting"
+"""The key of vLLM's speculative_config that makes it draft in parallel (``config/speculative.py:478``)."""
 _PYTHONS = (11, 14)
 """The oldest and the newest minor version of Python 3 that engines support, unless their data say otherwise."""
 DATA = Path(__file__).resolve().parent / "data"

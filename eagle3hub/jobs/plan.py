@@ -18,9 +18,8 @@ from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.hub import download_file
 from eagle3hub.checkpoint.source_tree import published_commit
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.base import DEVICES, Device
 from eagle3hub.engines.options import engine_options
-from eagle3hub.engines.specs import default_version, version_data
+from eagle3hub.engines.specs import DEVICES, Device, default_version, version_data
 from eagle3hub.errors import FoundWanting, ManifestError, SourceError, UnavailableError, UsageError
 from eagle3hub.jobs import api
 from eagle3hub.layouts import open_head

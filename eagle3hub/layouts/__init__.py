@@ -23,7 +23,7 @@ from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
-from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model
+from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model, refuse_wrapped
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
 from eagle3hub.system.documents import did_you_mean
@@ -119,6 +119,7 @@ def detect(checkpoint: Checkpoint) -> tuple[Reader, Match]:
     matches.sort(key=lambda pair: pair[1].rank, reverse=True)
     if not matches:
         refuse_language_model(checkpoint)
+        refuse_wrapped(checkpoint)
         raise LayoutError(
             f"{checkpoint.source} is in no layout this version knows (its tensors: {_some(checkpoint)})",
             hint=Hint(f"if you know which it is, name it with --from {'|'.join(READERS)}", "--from"),

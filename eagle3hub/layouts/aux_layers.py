@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -205,6 +206,7 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     """
     default, kind = aux_default(head.layout), head.target_model_type
     taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
+    other = _other_list(head)
     why: str | None = _WHY_DEFAULT[default.unnamed]
     doubtful = default.unnamed != "certain"
     if default.fixed:
@@ -226,7 +228,31 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
             hint=Hint("give the layers with --aux-layers", "--aux-layers"),
             code="config-aux-count",
         )
+    if other is not None and other[1] not in (taps.after_layer, taps.boundary):
+        why, doubtful = _why_other(*other), True
     return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps), doubtful)
+
+
+_LISTS_LAYERS = re.compile(r"(?=.*(layer|captur))(?=.*(aux|captur|draft|eagle|feature|hidden|target|tap))")
+"""What the name of a key says that lists the layers of a target which feed its head, whoever writes it."""
+
+
+def _other_list(head: Head) -> tuple[str, list[int]] | None:
+    """A list of as many layers as fc takes states, with its key, in a key that is not read for the aux layers."""
+    inner = head.config.get("eagle_config")
+    for place, table in (("", head.config), ("eagle_config.", inner if isinstance(inner, dict) else {})):
+        for key, value in table.items():
+            ids = value if isinstance(value, list) and all(type(i) is int for i in value) else []
+            if len(ids) == aux_count(head) and key != AUX_IDS and _LISTS_LAYERS.search(key.lower()):
+                return f"{place}{key}", ids
+    return None
+
+
+def _why_other(key: str, ids: list[int]) -> str:
+    return (
+        f"config.json lists layers {ids} under {key}, which is not known to name the aux layers: the trainer's "
+        "default is taken instead"
+    )
 
 
 _WHY_DEFAULT = {
@@ -243,6 +269,8 @@ def unnamed_layers(head: Head) -> Assumption:
     default = aux_default(head.layout)
     layers = shown(aux_default().layers)
     why = f"the source names no aux layers; engines then take their default, after layers ({layers})"
+    if (other := _other_list(head)) is not None:
+        return Assumption("aux", None, _why_other(*other), Hint("give --aux-layers", "--aux-layers"))
     return Assumption("aux", None, why, "give --target", default.unnamed != "certain" or bool(default.targets))
 
 

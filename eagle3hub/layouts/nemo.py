@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.pickles import read_pickle_tensors
 from eagle3hub.errors import Hint, Problem
 from eagle3hub.head import Head
 from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions
@@ -83,6 +82,8 @@ class Nemo(FlatReader):
 
 def read_integers_named(path: Path) -> array[int] | None:
     """The ids in a checkpoint's ``eagle_meta.pt``, or None. Nothing in the file is run. Raises CheckpointError."""
+    from eagle3hub.checkpoint.pickles import read_pickle_tensors
+
     ref = read_pickle_tensors(path).get(SELECTED)
     return None if ref is None else read_integers(ref)
 

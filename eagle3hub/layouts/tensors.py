@@ -507,7 +507,9 @@ def several(names: list[str]) -> str:
 # Before any codec sees a folder's names: tensors are dropped, leftovers refused, prefixes removed.
 
 
-_LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
+_LEAKED = re.compile(r"(^|\.)target_model\.|^verifier_(lm_head|norm)\.")
+_ROTATION = re.compile(r"\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+"""Tables of RoPE that transformers saved up to version 4.30. Engines compute their own, and so does the reference."""
 _PREFIX = "model."
 _NEVER_PREFIXED = frozenset({"lm_head.weight", MASK_HIDDEN, *BUFFERS})
 """What a model has besides its backbone, whose names alone begin with ``model.`` as NeMo Automodel saves them."""
@@ -527,7 +529,9 @@ _OWN = {
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
-    """The checkpoint without dropped tensors and without a ``model.`` before every name, or every name of a backbone.
+    """The checkpoint without dropped tensors, without tables of RoPE, and without a ``model.`` before every name.
+
+    Also without one before every name of a backbone.
 
     Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
     LayoutError where some other names begin with ``model.`` and others do not.
@@ -537,6 +541,7 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
         raise UsageError(f"{checkpoint.source} holds no {several(absent)} to drop", code="usage-drop")
     tensors = {name: ref for name, ref in checkpoint.tensors.items() if name not in options.drop}
     leaked = sorted(name for name in tensors if _LEAKED.search(name))
+    tensors = {name: ref for name, ref in tensors.items() if not _ROTATION.search(name)}
     if leaked:
         raise TensorError(
             f"{checkpoint.source} holds {several(leaked)}: leftovers of the target model that training saved along, "
@@ -605,6 +610,21 @@ def refuse_language_model(checkpoint: Checkpoint) -> None:
     layers = {match[1] for name in checkpoint.tensors if (match := _NUMBERED.match(name))}
     if len(layers) >= _DEEP and not any("hidden_norm" in name or "fc." in name for name in checkpoint.tensors):
         raise _whole_model(checkpoint)
+
+
+def refuse_wrapped(checkpoint: Checkpoint) -> None:
+    """Raise LayoutError for a head of which every name begins with one and the same word, as wrappers save it."""
+    word, dot, _ = min(checkpoint.tensors, default="").partition(".")
+    bare = {name.removeprefix(f"{word}{dot}") for name in checkpoint.tensors if name.startswith(f"{word}{dot}")}
+    if dot and len(bare) == len(checkpoint.tensors) and any(_OF_A_HEAD.match(name) for name in bare):
+        raise LayoutError(
+            f"in {checkpoint.source} every name begins with {word}. ({word}.{min(bare)}): no engine reads such names",
+            hint=f"save the weights anew without {word}. before their names, from the module inside its wrapper",
+            code="layout-wrapped",
+        )
+
+
+_OF_A_HEAD = re.compile(r"(midlayer|layers\.0)\.|fc\.weight$")
 
 
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:

@@ -80,6 +80,7 @@ class Examined:
         verdict = judge(head, terms, target, None, devices, among)
         told = [key for key, value in question.settings.items() if value is True]
         told += [] if "own_kernels" in question.settings else ["custom_ops"]
+        told += [f"--dtype {question.settings['dtype']}"] if "dtype" in question.settings else []
         kind = verdict.with_settings(told).kind
         return "right" if kind == "depends" else kind
 

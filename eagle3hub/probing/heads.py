@@ -161,11 +161,12 @@ def head(
     target_hidden: int = HIDDEN,
     own_embeddings: bool = False,
     attention_bias: bool = False,
+    sizes: tuple[int, int] = (HIDDEN, INTER),
     **semantics: Any,
 ) -> Probed:
     """Make a head; ``taps`` of None is one without aux states. ``semantics`` are fields of `Semantics`.
 
-    ``query_latent``: whether queries of an MLA head come from a latent.
+    ``query_latent``: whether queries of an MLA head come from a latent. ``sizes``: its hidden size, and its MLP's.
     """
     latent: dict[str, Any] = LATENT if query_latent else {**LATENT, "q_lora_rank": None}
     s = Semantics(
@@ -178,8 +179,8 @@ def head(
         **semantics,
     )
     dims = Dims(
-        hidden_size=HIDDEN,
-        intermediate_size=INTER,
+        hidden_size=sizes[0],
+        intermediate_size=sizes[1],
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS if mla else KV,
         head_dim=LATENT["qk_nope_head_dim"] + LATENT["qk_rope_head_dim"] if mla else SIZE,
@@ -189,7 +190,7 @@ def head(
         mla=MlaDims(**latent) if mla else None,
     )
     weights = _weights(s, dims, 0 if taps is None else len(taps))
-    own = {"embed_tokens.weight": _random((VOCAB, HIDDEN), 99)} if own_embeddings else {}
+    own = {"embed_tokens.weight": _random((VOCAB, sizes[0]), 99)} if own_embeddings else {}
     ids = None if full else _ids()
     embeddings = own["embed_tokens.weight"] if own else target_embeddings()
     truth = DraftModel(dims, s, weights, embeddings, ids, CONTEXT, mask_token_id=MASK if s.parallel_drafting else None)
@@ -253,7 +254,7 @@ def _config(s: Semantics, dims: Dims, taps: tuple[int, ...] | None) -> dict[str,
         "torch_dtype": "float32",
         **{key: True for key, on in flags.items() if on},
         **({"mask_token_id": MASK} if s.parallel_drafting else {}),
-        **({"target_hidden_size": dims.target_hidden_size} if dims.target_hidden_size != HIDDEN else {}),
+        **({"target_hidden_size": dims.target_hidden_size} if dims.target_hidden_size != dims.hidden_size else {}),
         **listed,
     }
 
@@ -377,7 +378,9 @@ def quantized(made: Probed, form: str, **changes: Any) -> Probed:
             rounded[name.replace("midlayer.", "layers.0.")] = values * scale
         elif form == "fp8":
             scale = wide.abs().amax(dim=1) / 448
-            tensors |= {name: (wide / scale[:, None]).to(torch.float8_e4m3fn), f"{module}.weight_scale": scale}
+            values = (wide / scale[:, None]).to(torch.float8_e4m3fn)
+            tensors |= {name: values, f"{module}.weight_scale": scale}
+            rounded[name.replace("midlayer.", "layers.0.")] = values.float() * scale[:, None]
         else:
             rows, columns = wide.shape
             tensors |= {
@@ -392,6 +395,73 @@ def quantized(made: Probed, form: str, **changes: Any) -> Probed:
         tensors=tensors,
         config={**made.config, "quantization_config": {**how, **changes}},
     )
+
+
+TILES = 128
+"""Hidden size of heads whose weights are packed: kernels take them in tiles of that many inputs."""
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Which of eight outputs lies in which four bits of an element (``layers/quantization/auto_awq.py`` of vLLM)."""
+
+
+def packed(
+    method: str,
+    *,
+    bits: int = 4,
+    group: int = 32,
+    also: tuple[str, ...] = (),
+    full: bool = False,
+    keys: Mapping[str, Any] | None = None,
+) -> Probed:
+    """Make a head whose decoder layers (and ``also`` other matrices) are quantized by ``gptq`` or ``awq``.
+
+    Its truth has the rounded weights. ``keys`` are keys of ``quantization_config``; None removes one.
+    """
+    made = head(sizes=(TILES, TILES), own_embeddings=True, full=full)
+    tensors, rounded = dict(made.tensors), dict(made.truth.weights)
+    for name, weight in made.tensors.items():
+        module = name.removesuffix(".weight")
+        if "_proj.weight" not in name and module not in also:
+            continue
+        rows, columns = weight.shape
+        parts = weight.float().reshape(rows, -1, group)
+        scale = (parts.abs().amax(dim=2) / (2 ** (bits - 1) - 1)).half()
+        middle = 2 ** (bits - 1)
+        values = (parts / scale.float()[:, :, None]).round().clamp(-middle, middle - 1).to(torch.int64) + middle
+        rounded[name.replace("midlayer.", "layers.0.")] = ((values - middle) * scale.float()[:, :, None]).reshape(
+            rows, columns
+        )
+        del tensors[name]
+        values = values.reshape(rows, columns).T
+        zeros = torch.full((columns // group, rows), middle)
+        tensors[f"{module}.scales"] = scale.T.contiguous()
+        if method == "gptq":
+            tensors |= {
+                f"{module}.qweight": _pack(values.T, bits).T,
+                f"{module}.qzeros": _pack(zeros - 1, bits),
+                f"{module}.g_idx": (torch.arange(columns) // group).to(torch.int32),
+            }
+        else:
+            tensors |= {
+                f"{module}.qweight": _pack(_interleaved(values), bits),
+                f"{module}.qzeros": _pack(_interleaved(zeros), bits),
+            }
+    how: dict[str, Any] = {"quant_method": method, "bits": bits, "group_size": group}
+    how |= {"desc_act": False, "sym": True} if method == "gptq" else {"zero_point": True, "version": "gemm"}
+    stated = {key: value for key, value in {**how, **(keys or {})}.items() if value is not None}
+    truth = replace(made.truth, weights=rounded)
+    return replace(made, truth=truth, tensors=tensors, config={**made.config, "quantization_config": stated})
+
+
+def _pack(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Put ``32 / bits`` numbers of the last dimension into each int32, the first into its lowest bits."""
+    each = 32 // bits
+    shifted = values.reshape(*values.shape[:-1], -1, each) << (torch.arange(each) * bits)
+    whole = shifted.sum(dim=-1)
+    return torch.where(whole >= 2**31, whole - 2**32, whole).to(torch.int32)
+
+
+def _interleaved(values: torch.Tensor) -> torch.Tensor:
+    return values.reshape(*values.shape[:-1], -1, 8)[..., list(_AWQ_ORDER)].flatten(-2)
 
 
 def _int8(targets: list[str]) -> dict[str, object]:

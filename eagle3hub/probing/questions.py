@@ -39,6 +39,7 @@ from eagle3hub.probing.heads import (
     mapped,
     nested,
     omits,
+    packed,
     quantized,
     renames,
     states,
@@ -1093,6 +1094,23 @@ def _quantized() -> Iterator[Question]:
         change=_become(lambda: omits("quantization_config")(quantized(head(), "nvfp4"))),
     )  # fmt: skip
     yield _ask(
+        "fp8-of-quark", "int8", engines=("vllm", "sglang"),
+        change=_of_quark("re:.*fc", "re:.*lm_head"),
+    )  # fmt: skip
+    yield _ask(
+        "fp8-of-quark-but-for-fc-by-its-plain-name", "int8", "rules.quantized-where-plain", engines=("vllm", "sglang"),
+        change=_of_quark("fc", "lm_head"),
+    )  # fmt: skip
+    for name, (make, asks) in _PACKED.items():
+        yield _ask(name, "int8", *asks, change=_become(make), engines=("vllm", "sglang"))
+    yield _ask(
+        "int8-of-gptq", "int8", change=_become(partial(packed, "gptq", bits=8, keys=_NAMED)), engines=("sglang",)
+    )
+    yield _ask(
+        "int4-of-awq-in-groups-of-16-in-float16", "int8", change=_become(partial(packed, "awq", group=16)),
+        settings={"dtype": "float16"}, engines=("vllm", "sglang"),
+    )  # fmt: skip
+    yield _ask(
         "fc-in-int8-too", "int8", "rules.fc-quantized", change=both(_fc_in_int8, _exceptions("re:.*lm_head")),
         engines=("sglang",),
     )  # fmt: skip
@@ -1114,6 +1132,72 @@ def _quantized() -> Iterator[Question]:
         "mla-and-a-config-of-quantized-weights", "mla", "rules.mla-quantized", engines=("sglang",),
         change=states(quantization_config={**fp8, "ignore": ["fc", "lm_head"]}), settings={"dtype": "bfloat16"},
     )  # fmt: skip
+
+
+_FP8 = {"dtype": "fp8_e4m3", "qscheme": "per_channel", "symmetric": True}
+_QUARK: Mapping[str, Any] = {
+    "algo_config": None,
+    "export": {"kv_cache_group": [], "min_kv_scale": 0.0, "pack_method": "reorder", "weight_merge_groups": None},
+    "global_quant_config": {
+        "weight": {**_FP8, "ch_axis": 0, "is_dynamic": False},
+        "input_tensors": {**_FP8, "ch_axis": 1, "is_dynamic": True},
+        "output_tensors": None,
+        "bias": None,
+    },
+    "kv_cache_quant_config": {},
+    "layer_quant_config": {},
+    "layer_type_quant_config": {},
+    "quant_mode": "eager_mode",
+}
+"""What Quark 0.11 writes of FP8 by channel, with inputs by token."""
+_MODULES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+_NAMED = {"modules_in_block_to_quantize": _MODULES}
+"""What vLLM asks for: the modules as it calls them."""
+_PACKED: Mapping[str, tuple[Callable[[], Probed], tuple[str, ...]]] = {
+    "int4-of-gptq": (partial(packed, "gptq", keys=_NAMED), ()),
+    "int4-of-gptq-and-no-names-of-modules": (partial(packed, "gptq"), ("rules.plain-where-quantized",)),
+    "int4-of-gptq-and-its-lm-head": (
+        partial(
+            packed,
+            "gptq",
+            also=("lm_head",),
+            full=True,
+            keys={"modules_in_block_to_quantize": [*_MODULES, "lm_head"], "lm_head": True},
+        ),
+        (),
+    ),
+    "int4-of-gptq-not-symmetric": (
+        partial(packed, "gptq", keys={**_NAMED, "sym": False}),
+        ("rules.quantization-setting",),
+    ),
+    "int4-of-gptq-in-groups-of-16": (partial(packed, "gptq", group=16, keys=_NAMED), ("rules.quantization-setting",)),
+    "int4-of-gptq-in-an-order-of-inputs": (partial(packed, "gptq", keys={**_NAMED, "desc_act": True}), ()),
+    "int4-of-gptq-and-no-symmetry-stated": (
+        partial(packed, "gptq", keys={**_NAMED, "sym": None}),
+        ("rules.quantization-incomplete",),
+    ),
+    "int4-of-awq": (partial(packed, "awq"), ()),
+    "int4-of-awq-and-exceptions": (partial(packed, "awq", keys={"modules_to_not_convert": ["fc", "lm_head"]}), ()),
+    "int4-of-awq-by-other-keys": (
+        partial(packed, "awq", keys={"bits": None, "group_size": None, "w_bit": 4, "q_group_size": 32}),
+        ("rules.quantization-float16",),
+    ),
+    "int4-of-awq-without-zero-points": (
+        partial(packed, "awq", keys={"zero_point": False}),
+        ("rules.quantization-float16",),
+    ),
+    "int4-of-awq-in-groups-of-16": (partial(packed, "awq", group=16), ("rules.quantization-float16",)),
+    "int8-of-awq": (partial(packed, "awq", bits=8), ("rules.quantization-form",)),
+    "fc-of-gptq-too": (
+        partial(packed, "gptq", also=("fc",), keys={"modules_in_block_to_quantize": ["fc", *_MODULES]}),
+        ("rules.fc-renamed",),
+    ),
+}
+"""Heads of 4-bit and 8-bit weights, with what the answer decides."""
+
+
+def _of_quark(*exceptions: str) -> Change:
+    return _become(lambda: quantized(head(), "fp8", quant_method="quark", exclude=list(exceptions), **_QUARK))
 
 
 def _fc_in_int8(made: Probed) -> Probed:

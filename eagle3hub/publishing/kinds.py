@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax import SAXException
 from xml.sax.handler import ContentHandler, feature_namespaces, property_lexical_handler
 
-from eagle3hub.checkpoint.pickles import is_pickle
+from eagle3hub.checkpoint.safetensors import is_pickle
 from eagle3hub.errors import CheckpointError, ManifestError, SourceError
 from eagle3hub.publishing.content import (
     RECOGNISED_BYTES,

@@ -17,8 +17,7 @@ from typing import Any
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
-from eagle3hub.engines import environments
-from eagle3hub.engines.options import engine_pythons
+from eagle3hub.engines import engine_pythons, environments
 from eagle3hub.errors import HubError, InputError, UnavailableError, UsageError
 from eagle3hub.releasing.release import BESIDE, Release, ReleaseOptions, release_head
 from eagle3hub.system.installation import command_for_extra

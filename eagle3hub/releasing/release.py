@@ -27,7 +27,8 @@ from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.conversion.plan import plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, Verdict
+from eagle3hub.engines.base import Verdict
+from eagle3hub.engines.specs import DEVICES
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.quantization import QUANT_CONFIG
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights

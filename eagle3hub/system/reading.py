@@ -1,16 +1,19 @@
-"""Read files that a user named. Pipes, devices and sockets are refused, because reading them may never end.
+"""Read files that a user named, and wait for written ones to be on the disk.
 
-Every function raises OSError, so that a caller can say in its own words which file it could not read. The ``strerror``
-for a place that is not a file fits after "cannot read NAME: ".
+Pipes, devices and sockets are refused, because reading them may never end. Every function raises OSError, so that a
+caller can say in its own words which file it could not read. The ``strerror`` for a place that is not a file fits
+after "cannot read NAME: ".
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 LARGEST = 64 << 20
@@ -99,3 +102,17 @@ def _refuse_kind(mode: int, path: object) -> None:
     what = special_kind(mode)
     if what is not None:
         raise OSError(errno.EINVAL, f"it is {what}, not a file: write its content to a file first", str(path))
+
+
+def wait_for_disk(fd: int) -> None:
+    """Return once an open file or folder is on the disk. Raises OSError where it could not be written.
+
+    On macOS ``fsync`` hands the data to the disk, which may keep it in a cache that a power cut empties: only
+    F_FULLFSYNC, which not every file system there has, waits for the disk itself.
+    """
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):
+            fcntl.fcntl(fd, full)
+            return
+    os.fsync(fd)

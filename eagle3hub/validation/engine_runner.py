@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, PARALLEL_DRAFTING, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, RunSpec
 from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings, told_layers
-from eagle3hub.engines.specs import preflight_version
+from eagle3hub.engines.specs import DEVICES, PARALLEL_DRAFTING, preflight_version
 from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
 from eagle3hub.system.progress import Progress
@@ -23,7 +23,7 @@ from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.folder import Checkpoint
-    from eagle3hub.engines.base import Device
+    from eagle3hub.engines.specs import Device
     from eagle3hub.head import Head
     from eagle3hub.metrics import Rounds
     from eagle3hub.reference.target import TargetModel

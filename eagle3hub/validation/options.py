@@ -10,8 +10,8 @@ from typing import Literal, get_args
 from eagle3hub.charts import require_drawing
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES, no_such_engine
-from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings
-from eagle3hub.engines.specs import engine_title
+from eagle3hub.engines.base import DTYPES, EngineSettings
+from eagle3hub.engines.specs import DEVICES, engine_title
 from eagle3hub.errors import UsageError
 from eagle3hub.prompts import contexts_of
 

@@ -11,10 +11,10 @@ from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, RunSpec
 from eagle3hub.engines.options import template_in_words
 from eagle3hub.engines.preflight import told_layers
-from eagle3hub.engines.specs import default_version, engine_title, version_data
+from eagle3hub.engines.specs import DEVICES, default_version, engine_title, version_data
 from eagle3hub.errors import UnavailableError
 from eagle3hub.head import Head
 from eagle3hub.head.target import require_files, require_weights

@@ -17,9 +17,10 @@ from eagle3hub.checkpoint.staging import append_file, replace_file
 from eagle3hub.checkpoint.writer import OpenFiles, OutTensor, Shard, encode_header, write_safetensors
 from eagle3hub.conversion.edits.embeddings import find_embeddings, find_lm_head
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, DTYPES, EngineSettings, RunSpec
+from eagle3hub.engines.base import DTYPES, EngineSettings, RunSpec
 from eagle3hub.engines.environments import version_in
 from eagle3hub.engines.process import Event, ask_worker
+from eagle3hub.engines.specs import DEVICES
 from eagle3hub.engines.vllm import states_environment, states_request
 from eagle3hub.errors import HubError, InputError, OutputError, UnavailableError
 from eagle3hub.head import AuxTaps
@@ -45,7 +46,8 @@ from eagle3hub.validation.options import DEFAULT_TIMEOUT, ValidateOptions
 from eagle3hub.validation.target import Target, with_room
 
 if TYPE_CHECKING:
-    from eagle3hub.engines.base import Device, Dtype
+    from eagle3hub.engines.base import Dtype
+    from eagle3hub.engines.specs import Device
 
 RESPONSES = "responses.jsonl"
 TARGET = "target"

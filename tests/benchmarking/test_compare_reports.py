@@ -170,7 +170,11 @@ def test_the_command(cli: Cli, a: Path, b: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     status, out, err = cli("compare-reports", a, b, "--html", page)
     assert (status, err) == (0, "")
-    for words in ("B − A +0.736 (+0.532 to +0.940)", "16, 0 with the same counters", "layout: specjax | specforge"):
+    for words in (
+        "B − A +0.736, 95 % interval +0.532 to +0.940",
+        "16, 0 with the same counters",
+        "layout: specjax | specforge",
+    ):
         assert words in out, out
     assert str(page) in out
     html = page.read_text()

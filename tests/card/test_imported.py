@@ -164,7 +164,7 @@ def test_rows_have_conditions_and_further_columns_of_their_own(write: Write, tmp
         text.splitlines()[i : i + 4] for i, line in enumerate(text.splitlines()) if line.startswith("| Hardware |")
     )
     assert header == (
-        "| Hardware | TP | Mode | Requests at a time | Prompt tokens | This head, throughput (tokens/s) "
+        "| Hardware | TP | Mode | Concurrency | Prompt tokens | This head, throughput (tokens/s) "
         "| Without a head, throughput (tokens/s) | Difference | Speed-up | Median TPOT, latency (ms) "
         "| Acceptance length, τ |"
     )

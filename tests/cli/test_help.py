@@ -148,3 +148,17 @@ def test_bash_completes_commands_and_options(tmp_path: Path):
         *("specjax specforge speculators", "reference,llamacpp", "modelopt"),
         *("mt_bench", "torchspec", "trtllm"),
     ]
+
+
+OTHER_THINGS = {"--from", "--to", "--on", "--version", "--context"}
+"""Options whose name means another thing in another command: a layout or a step, a target or a tool."""
+
+
+def test_one_option_has_one_name_for_its_value():
+    found: dict[str, set[str]] = {}
+    for _, command in leaves(root()):
+        for option in (p for p in command.params if p.param_type_name != "argument"):
+            found.setdefault(option.opts[0], set()).add(metavar(option).removesuffix(",…"))
+    several = {option for option, names in found.items() if len(names) > 1}
+    assert several - {"--output"} == OTHER_THINGS & several
+    assert found["--output"] == {"FILE", "DIR"}

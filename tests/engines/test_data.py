@@ -12,13 +12,13 @@ import pytest
 from support.versions import forget
 
 from eagle3hub.engines import ENGINES, specs
-from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.preflight import contracts, current_contracts
 from eagle3hub.engines.preflight.contracts import RopeReading, common_rules
 from eagle3hub.engines.preflight.probed import probed
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import (
     DATA,
+    DEVICES,
     default_version,
     engine_data,
     engine_title,

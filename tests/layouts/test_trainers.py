@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
@@ -29,7 +30,7 @@ def test_the_user_settles_what_norm_output_meant(tmp_path: Path, word, feedback:
     assert not [p for p in head.problems if p.severity == "error"]
 
 
-def test_a_head_that_may_be_unnormed_is_open_until_settled(tmp_path: Path, target: Path):
+def test_a_head_that_may_be_unnormed_is_open_until_assumed(tmp_path: Path, target: Path):
     served = {"eagle_aux_hidden_state_layer_ids": [2, 15, 27], "max_position_embeddings": 8192}
     source = heads.specforge(tmp_path / "x", norm_output=False, **served)
     for to in ("universal", "modelopt", "specforge"):
@@ -184,6 +185,48 @@ def test_buffers_of_the_target_are_named_and_can_be_dropped(tmp_path: Path):
         open_head(source, options=ReadOptions(drop=("fc.bias", leaked)))
 
 
+@pytest.mark.parametrize("table", ["inv_freq", "cos_cached"])
+def test_tables_of_rope_that_engines_compute_anew_are_no_part_of_a_head(tmp_path: Path, table: str):
+    source = heads.safeailab(tmp_path / "x")
+    replace(source, **{f"midlayer.self_attn.rotary_emb.{table}": torch.ones(4)})
+    head = open_head(source)
+    assert (head.layout, [p for p in head.problems if p.severity == "error"]) == ("safeailab", [])
+    found = preflight_all(examine(open_checkpoint(source), head))
+    assert not {r.code for v in found for r in v.reasons} & {"tensor-unknown", "tensor-leftover"}
+    convert(source, tmp_path / "out", "specforge")
+    assert not [name for name in tensors_of(tmp_path / "out") if table in name]
+
+
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "draft_model"])
+def test_names_of_a_wrapped_module_are_said(tmp_path: Path, wrapper: str):
+    source = heads.specforge(tmp_path / "x")
+    wrapped = {f"{wrapper}.{name}": tensor for name, tensor in tensors_of(source).items()}
+    save_file(wrapped, source / "model.safetensors")
+    with pytest.raises(LayoutError, match=rf"every name begins with {wrapper}\.") as refused:
+        open_head(source)
+    assert refused.value.code == "layout-wrapped"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"aux_hidden_state_layers": [3, 9, 20]},
+        {"target_layer_ids": [3, 9, 20]},
+        {"eagle_config": {"layers_to_capture": [3, 9, 20]}},
+    ],
+)
+def test_layers_listed_where_nobody_looks_leave_the_default_in_doubt(
+    tmp_path: Path, target: Path, stated: dict[str, object]
+):
+    unlisted = {"eagle_config": {"use_aux_hidden_state": True}}
+    source = heads.specforge(tmp_path / "x", **{**unlisted, **stated})
+    (assumed,) = (a for a in open_head(source, target=str(target)).assumptions if a.field == "aux")
+    assert (assumed.doubtful, "lists layers [3, 9, 20] under" in assumed.why) == (True, True)
+    for fits in (assumed.value, [i + 1 for i in assumed.value]):
+        same = heads.specforge(tmp_path / str(fits), **unlisted, aux_hidden_state_layers=fits)
+        assert "lists layers" not in str(open_head(same, target=str(target)).assumptions)
+
+
 def test_angelslims_tied_embeddings_and_unread_base(tmp_path: Path):
     source = heads.angelslim(tmp_path / "x", num_hidden_layers=24)
     head = open_head(source)
@@ -307,8 +350,8 @@ def test_a_list_that_is_not_ascending_needs_other_columns(tmp_path: Path):
     with pytest.raises(ConfigError, match="column blocks of fc") as refused:
         convert(source, tmp_path / "out", "specforge")
     assert refused.value.code == "config-aux-order"
-    settled = open_head(source, options=ReadOptions(aux_layers=(1, 14, 26)))
-    assert (settled.fc_order, [p for p in settled.problems if p.severity == "error"]) == (None, [])
+    assumed = open_head(source, options=ReadOptions(aux_layers=(1, 14, 26)))
+    assert (assumed.fc_order, [p for p in assumed.problems if p.severity == "error"]) == (None, [])
     twice = heads.specforge(tmp_path / "y", eagle_config={"eagle_aux_hidden_state_layer_ids": [1, 1, 26]})
     with pytest.raises(ConfigError, match="some of them twice"):
         open_head(twice)

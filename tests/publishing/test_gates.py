@@ -191,7 +191,7 @@ def test_an_untouched_folder_passes_every_gate(hub: WritableHub, release: Path, 
 
 
 def test_a_file_too_large_for_the_hub(hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("eagle3hub.publishing.gates.MAX_FILE", 10_000_000)
+    monkeypatch.setattr("eagle3hub.publishing.gates.MAX_FILE", (release / "model.safetensors").stat().st_size - 1)
     status, out, _ = cli("publish", release, "--repo", REPO)
     assert status == 1
     assert "refused publish-size model.safetensors" in out

@@ -10,7 +10,7 @@ from support import heads
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.options import engine_pythons
+from eagle3hub.engines import engine_pythons
 from eagle3hub.errors import OutputError, SourceError, UsageError
 from eagle3hub.validation import engine_runner
 from eagle3hub.validation.engine_runner import default_device

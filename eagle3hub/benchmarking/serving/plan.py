@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 
 from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS, BenchHead, BenchOptions, parse_list, read_head
 from eagle3hub.benchmarking.serving.load import AIPERF
-from eagle3hub.engines.base import DEVICES, DTYPES, Method
+from eagle3hub.engines.base import DTYPES, Method
 from eagle3hub.engines.options import ENDPOINT_ENGINES, endpoint_urls
+from eagle3hub.engines.specs import DEVICES
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.prompts import PromptSet, contexts_of
 from eagle3hub.system.documents import did_you_mean

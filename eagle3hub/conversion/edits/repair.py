@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
-from eagle3hub.checkpoint.safetensors import TensorRef, read_header
+from eagle3hub.checkpoint.safetensors import TensorRef, is_pickle, read_header
 from eagle3hub.conversion.edits.change import Change, with_map
 from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
@@ -278,7 +277,11 @@ def _read(path: Path) -> tuple[array[int], bytes | None]:
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
     if start.startswith(_NPY):
         return _from_npy(path), None
-    return _from_tensors(path, read_pickle_tensors(path) if is_pickle(start) else read_header(path).tensors)
+    if not is_pickle(start):
+        return _from_tensors(path, read_header(path).tensors)
+    from eagle3hub.checkpoint.pickles import read_pickle_tensors
+
+    return _from_tensors(path, read_pickle_tensors(path))
 
 
 def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:

@@ -192,6 +192,20 @@ class PreflightVerdict:
             **({"note": self.noted} if self.noted else {}),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PreflightVerdict:
+        """Read what `to_json` wrote; ``assumed`` is not in it."""
+        return cls(
+            engine=data["engine"],
+            version=data["version"],
+            title=data["title"],
+            kind=data["verdict"],
+            reasons=tuple(Reason(**reason) for reason in data["reasons"]),
+            depends=tuple(Assumption(**assumed) for assumed in data.get("depends", ())),
+            warning=data.get("warning"),
+            note=data.get("note"),
+        )
+
 
 def weigh(
     engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Sequence[Assumption] = ()
@@ -310,7 +324,8 @@ class MethodReading:
             target names.
         needs: dotted keys without which the engine stops; alternatives separated by ``|``.
         forms: forms of numbers that it has code for. forms_of_some_devices: those that only some devices run.
-        settings: by key, the values that it has code for (1 for true, 0 for false).
+        settings: by key, the values that it has code for (1 for true, 0 for false). any_precision: by key, the values
+            that it serves in every precision; weights with others are served in float16 alone.
     """
 
     matching: Literal[
@@ -328,6 +343,7 @@ class MethodReading:
     forms: frozenset[str] = frozenset()
     forms_of_some_devices: frozenset[str] = frozenset()
     settings: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    any_precision: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

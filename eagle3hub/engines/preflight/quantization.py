@@ -77,10 +77,12 @@ def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
     elif form not in reading.forms:
         yield PreflightFinding("quantization-form", {"form": form, **facts})
         return
-    for key, values in reading.settings.items():
-        if all(_setting(scheme, key) != value for value in values):
-            stated = str(scheme.fields.get(key)).lower()
-            yield PreflightFinding("quantization-setting", {"setting": f"{key}: {stated}", **facts})
+    for code, settings in (("setting", reading.settings), ("float16", reading.any_precision)):
+        for key, values in settings.items():
+            if [key] not in [keys.split("|") for keys in lacking] and _setting(scheme, key) not in values:
+                stated = f"{key}: {str(scheme.fields[key]).lower()}" if key in scheme.fields else f"no {key}"
+                yield PreflightFinding(f"quantization-{code}", {"setting": stated, **facts})
+                break
     yield from _modules(case, scheme, reading)
 
 
@@ -133,6 +135,8 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
 
 def _remedy(reading: MethodReading, own: Mapping[str, Sequence[str]]) -> str | None:
     """The whole list to write, in the engine's own names, where it would else make one; None for other engines."""
+    if reading.lm_head == "never" and "lm_head" in own["quantized"]:
+        return "export the head with an lm_head that is not quantized"
     if not reading.unlisted:
         return None
     key, names = (reading.includes[0], own["quantized"]) if reading.includes else (reading.excludes[0], own["plain"])

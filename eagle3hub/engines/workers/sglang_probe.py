@@ -234,10 +234,20 @@ def _load_alone(arguments, ports, device, facts):
     they are loaded needs the device, and is left out.
     """
     import torch
+    from sglang.srt.layers import quantization
+    from sglang.srt.layers.quantization import marlin_utils
+    from sglang.srt.layers.quantization.awq import awq
     from sglang.srt.layers.quantization.quark import quark
     from sglang.srt.model_loader import loader
 
-    torch.cuda.get_device_capability = quark.get_device_capability = loader.get_device_capability = lambda *_: (9, 0)
+    def capability(*_):
+        return 9, 0
+
+    torch.cuda.get_device_capability = marlin_utils.get_device_capability = capability
+    quark.get_device_capability = loader.get_device_capability = capability
+    awq._is_cuda = True
+    for methods in (quantization.BASE_QUANTIZATION_METHODS, quantization.QUANTIZATION_METHODS):
+        methods.pop("gptq", None)  # which only a CPU has; others have gptq_marlin alone
     loader.DefaultModelLoader.postprocess_weights = staticmethod(lambda *_: None)
 
     def loaded():

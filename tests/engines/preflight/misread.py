@@ -126,8 +126,13 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "R R R U U S U",
         "quantized",
     ),
-    "AWQ of 8 bits": (f.packed(f.universal(**f.awq(bits=8))), "X X R U U S U", "quantization-form"),
-    "AWQ in groups of 16": (f.packed(f.universal(**f.awq(group_size=16))), "R R U U U S U", "quantization-setting"),
+    "AWQ of 8 bits": (f.packed(f.universal(**f.awq(bits=8))), "X X X U U S U", "quantization-form"),
+    "AWQ in groups of 16": (f.packed(f.universal(**f.awq(group_size=16))), "R R X U U S U", "quantization-float16"),
+    "AWQ, sizes by AutoAWQ's keys": (
+        f.packed(f.universal(**f.awq(bits="DELETE", group_size="DELETE", w_bit=4, q_group_size=128))),
+        "R R X U U S U",
+        "quantization-float16",
+    ),
     "AWQ, no word of zero points": (
         f.packed(f.universal(**f.awq(zero_point="DELETE"))),
         "X X X U U S U",
@@ -176,8 +181,18 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "GPTQ, asymmetric": (
         f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], sym=False))),
-        "X X U U U S U",
+        "X X X U U S U",
         "quantization-setting",
+    ),
+    "GPTQ, no word of symmetry": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], sym="DELETE"))),
+        "X X X U U S U",
+        "quantization-incomplete",
+    ),
+    "GPTQ, lm_head too, as the config says": (
+        f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], lm_head=True)), ("fc",)),
+        "X X R U U S U",
+        "plain-where-quantized",
     ),
     "GPTQ of 8 bits": (
         f.packed(f.universal(**f.gptq(modules_in_block_to_quantize=["self_attn", "mlp"], bits=8))),
