@@ -59,8 +59,9 @@ def conditions(results: ServingResults) -> list[str]:
         several = ", mean of the runs, lowest and highest in parentheses" if results.runs > 1 else ""
         times = "once" if results.runs == 1 else f"{results.runs} times"
         out.append(
-            f"Runs: each server was started once and answered all prompts {times} at each concurrency; warm-up requests "
-            f"are not counted. Speed: new tokens over the seconds from the first request sent to the last token{several}."
+            f"Runs: each server was started once and answered all prompts {times} at each concurrency; warm-up "
+            "requests are not counted. Speed: new tokens over the seconds from the first request sent to the last "
+            f"token{several}."
         )
         out.append(
             "Speed-up: ratio of new tokens per second of request, paired by prompt and run; in parentheses its 95 % "
