@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.benchmarking import chart
 from eagle3hub.benchmarking.results import Results
@@ -145,7 +144,7 @@ def _conditions(cell: ServingRecord) -> list[str]:
     return out
 
 
-def _settings(found: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _settings(found: Mapping[str, object], prefix: str = "") -> list[str]:
     """Nested settings as words: ``environment.vllm.NAME=VALUE``."""
     out = []
     for key, value in found.items():
