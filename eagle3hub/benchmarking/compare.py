@@ -52,8 +52,8 @@ class Run:
     question_ids: tuple[int | str, ...]
     categories: tuple[str, ...]
     counts: tuple[Counts, ...]
-    same: Mapping[str, Any]
-    other: Mapping[str, Any]
+    same: Mapping[str, str | float | tuple[str, str] | None]
+    other: Mapping[str, str | float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _of_results(results: bench.Results, name: str) -> Measured:
     return Measured(name, "bench", results.target, results.measured_at, results.tool_version, digests, tuple(runs))
 
 
-def _same(settings: Any, tree: str | None) -> dict[str, Any]:
+def _same(settings: Any, tree: str | None) -> dict[str, str | float | None]:
     return {
         "draft tokens": settings.draft_tokens,
         "draft tree": tree,
@@ -163,7 +163,7 @@ def _same(settings: Any, tree: str | None) -> dict[str, Any]:
     }
 
 
-def _other(settings: Any, engine: str, version: str, dtype: str, device: str) -> dict[str, Any]:
+def _other(settings: Any, engine: str, version: str, dtype: str, device: str) -> dict[str, str | float | None]:
     sampled = {"seed": settings.seed, "drafting": settings.drafting or "greedy"} if settings.temperature else {}
     return {
         "engine": engine,
@@ -320,7 +320,7 @@ def compare_reports(a: str | Path, b: str | Path) -> ReportComparison:
 
 
 def _hold_targets(a: Measured, b: Measured) -> tuple[str, ...]:
-    """Refuse two targets; return what was taken for the same and is not proven to be."""
+    """Refuse files of two targets; return what is assumed to be the same in both, without proof."""
     ours, theirs = a.target, b.target
     for what, x, y in (
         ("weights", ours.weights_digest, theirs.weights_digest),
@@ -415,7 +415,7 @@ def _departures(a: Run, b: Run) -> Iterator[str]:
         theirs = b.same[what]
         if ours == theirs:
             continue
-        if what != "prompts":
+        if not isinstance(ours, tuple) or not isinstance(theirs, tuple):
             yield f"{what} {'none' if ours is None else ours} and {'none' if theirs is None else theirs}"
         elif ours[0] != theirs[0]:
             yield f"prompts of {ours[0]} and of {theirs[0]}"

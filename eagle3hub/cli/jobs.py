@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from eagle3hub.benchmarking import Results
     from eagle3hub.jobs.api import Job
-    from eagle3hub.jobs.plan import JobPlan
+    from eagle3hub.jobs.plan import JobOptions, JobPlan
     from eagle3hub.jobs.slurm import Kind, Profile, Run, Task
 
 app = typer.Typer(help="Measurements that run as Hugging Face Jobs or on a Slurm cluster.", no_args_is_help=True)
@@ -386,9 +386,9 @@ def finish_benchmark(results: Results, output: Path | None, *, as_json: bool) ->
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """How the user wants a job: fields of `JobOptions`, whether to ask before it starts, whether to wait for it."""
+    """How the user wants a job: its options, whether to ask before it starts, whether to wait for it."""
 
-    options: Mapping[str, Any]
+    options: JobOptions
     run_anyway: bool
     ask: bool
     detach: bool
@@ -407,7 +407,7 @@ def validate_on(
     ``options`` are those of `plan_job`; ``local`` are options that only a validation on this machine can use.
     """
     from eagle3hub.jobs.collect import collect
-    from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
+    from eagle3hub.jobs.plan import plan_job, refuse_local_files
 
     refuse_local_files(local)
     if wanted.ask and not sys.stdin.isatty():
@@ -415,8 +415,7 @@ def validate_on(
             "a job costs money, and there is no terminal to ask on", hint="say --yes", code="usage-jobs-not-asked"
         )
     with progress(quiet=to.quiet) as say:
-        wished = JobOptions(**wanted.options)
-        plan = plan_job(head, target, options, wished, run_anyway=wanted.run_anyway, progress=say)
+        plan = plan_job(head, target, options, wanted.options, run_anyway=wanted.run_anyway, progress=say)
     _show(plan, console(stderr=True))
     if wanted.ask and not typer.confirm("start the job?", err=True):
         tell("no job was started\n")

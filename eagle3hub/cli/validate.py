@@ -307,7 +307,9 @@ def validate(
         batch_tokens=batch_tokens,
     )
     job = {"flavor": flavor, "minutes": time_limit, "namespace": namespace, "package": job_package}
-    wanted = {name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None}
+    wanted: dict[str, Any] = {
+        name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None
+    }
     _of_one_place(on, bool(wanted or yes), bool(slurm_profile or run_folder), detach)
     if on is not None:
         refuse_endpoints(endpoints)
@@ -353,7 +355,9 @@ def validate(
             "save_hidden_states": save_hidden_states,
             "second_turns": second_turns,
         }
-        request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
+        from eagle3hub.jobs.plan import JobOptions
+
+        request = JobRequest(JobOptions(**wanted), run_anyway=run_anyway, ask=not yes, detach=detach)
         validate_on(head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,

@@ -125,7 +125,7 @@ class EngineSettings:
             self.chat_template,
         )
 
-    def arguments_of(self, engine: str, own: Mapping[str, Any], *, drafts: bool) -> dict[str, Any]:
+    def arguments_of(self, engine: str, own: Mapping[str, object], *, drafts: bool) -> dict[str, object]:
         """Return ``own``, the arguments of a run, with those given for ``engine``.
 
         A run of the target alone (``drafts`` is false) takes none about speculation.
@@ -154,12 +154,12 @@ class EngineSettings:
 NO_SETTINGS = EngineSettings()
 
 
-def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def merged(own: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return ``own`` with ``given`` over it; objects are merged key by key."""
     out = dict(own)
     for key, value in given.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
+        known = out.get(key)
+        out[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
     return out
 
 

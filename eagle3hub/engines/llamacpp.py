@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
@@ -87,9 +86,9 @@ def _arguments(spec: RunSpec) -> dict[str, object]:
     }
 
 
-def _sampling(spec: RunSpec) -> dict[str, Any]:
+def _sampling(spec: RunSpec) -> dict[str, object]:
     """Return the fields of a chat request: they override llama.cpp's sampling defaults and ask for token ids."""
-    sampling = {
+    sampling: dict[str, object] = {
         "max_tokens": spec.max_new_tokens,
         "temperature": spec.temperature,
         "top_k": 0,

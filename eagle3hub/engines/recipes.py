@@ -242,15 +242,16 @@ def _sglang_options(serving: Serving, flags: Mapping[Setting, str], *, numbers: 
 def _trtllm(serving: Serving, data: VersionData) -> _Built:
     import yaml
 
-    speculative: dict[str, Any] = {
+    own: dict[str, object] = {
         "decoding_type": data.decoding_type,
         "max_draft_len": serving.depth,
         data.head_key: serving.head,
     }
     if serving.aux_layers is not None:
-        speculative[AUX_CAPTURE] = list(serving.aux_layers)
+        own[AUX_CAPTURE] = list(serving.aux_layers)
+    given = serving.arguments.get("speculative_config")
+    speculative = merged(own, given) if isinstance(given, Mapping) else own
     document = merged({"speculative_config": speculative}, serving.arguments)
-    speculative = document["speculative_config"]
     if serving.dtype:
         document = {"dtype": serving.dtype, **document}
     common = {k: v for k, v in _common(serving, data.flags).items() if v != serving.dtype}

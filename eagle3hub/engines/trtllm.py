@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.checkpoint.source import parse_json_object
-from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec, merged
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -91,8 +91,8 @@ def _environment(spec: RunSpec) -> dict[str, str]:
     return spec.engine_settings.environment_of("trtllm", {**watched, **base_environment(spec)})
 
 
-def _arguments(spec: RunSpec) -> dict[str, Any]:
-    llm: dict[str, Any] = {
+def _arguments(spec: RunSpec) -> dict[str, object]:
+    llm: dict[str, object] = {
         "model": spec.target,
         "dtype": spec.dtype,
         "max_batch_size": 1,
@@ -103,17 +103,18 @@ def _arguments(spec: RunSpec) -> dict[str, Any]:
         "disable_overlap_scheduler": True,
         "kv_cache_config": {"enable_block_reuse": False, "free_gpu_memory_fraction": 0.5},
     }
-    draft = None
+    draft: dict[str, object] | None = None
     if spec.head is not None:
         draft = {"max_draft_len": spec.draft_tokens, "speculative_model": str(spec.head)}
         if spec.aux_layers is not None:
             draft[AUX_CAPTURE] = list(spec.aux_layers)
-    sampling: dict[str, Any] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
+    sampling: dict[str, object] = {"temperature": spec.temperature, "max_tokens": spec.max_new_tokens}
     if spec.temperature > 0:
         sampling["seed"] = spec.seed
     if spec.engine_settings.tensor_parallel > 1:
         llm["tensor_parallel_size"] = spec.engine_settings.tensor_parallel
     llm = spec.engine_settings.arguments_of("trtllm", llm, drafts=draft is not None)
     if draft is not None:
-        draft |= llm.pop("speculative_config", {})
+        given = llm.pop("speculative_config", {})
+        draft = merged(draft, given) if isinstance(given, Mapping) else draft
     return {"llm": llm, "draft": draft, "sampling": sampling}

@@ -293,9 +293,11 @@ def _known(card: Card) -> Iterator[tuple[Entry, Reference]]:
 
 def _normal(text: str) -> str:
     """Return letters and digits alone, because hyphens, case and punctuation do not change a title."""
-    return "".join(c for c in _letters(text) if c.isalnum())
+    return re.sub(r"[\W_]+", "", _letters(text))
 
 
 def _letters(text: str) -> str:
+    if text.isascii():
+        return text.casefold().strip()
     bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return bare.casefold().strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -409,16 +409,23 @@ _OF_OTHERS = re.compile(
 )
 
 
+_SENTENCE_END = re.compile(r"[.!?。]\s")
+
+
 def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
     if not _LENGTH.search(prose.text):
         return
     plain = prose.text.replace("\n", " ")
     line, seen = prose.line, 0
     named = [m.start() for m in _ANY_K.finditer(plain)]
+    others = [m.start() for m in _OF_OTHERS.finditer(plain)]
+    ends = [m.end() for m in _SENTENCE_END.finditer(plain)]
     for m in _IN_SENTENCE.finditer(plain):
         if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
             continue
-        if _OF_OTHERS.search(re.split(r"[.!?。]\s", plain[max(0, m.start() - 200) : m.start()])[-1] + m[0]):
+        before = bisect_right(ends, m.start())
+        begun = max(ends[before - 1] if before else 0, m.start() - 200)
+        if bisect_left(others, m.end()) > bisect_left(others, begun):
             continue
         line, seen = line + prose.text.count("\n", seen, m.start()), m.start()
         number = numbers(m["a"] or m["b"] or m["c"])[0]

@@ -501,6 +501,8 @@ def active_content(card: Card) -> Iterator[Violation]:
 def invisible_characters(card: Card) -> Iterator[Violation]:
     """Report direction marks and control characters; other format characters are a warning."""
     for number, line in enumerate(card.text.split("\n"), 1):
+        if line.isprintable():  # then none of its characters is a control or format character
+            continue
         odd = [c for c in line if unicodedata.category(c) in {"Cc", "Cf"} and c not in _HARMLESS]
         if odd:
             bad = any(c in _BIDI or unicodedata.category(c) == "Cc" for c in odd)

@@ -28,6 +28,9 @@ _PAIR = re.compile(
 )
 
 
+_ARROWS = frozenset("→⇒➜⟶>")
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """One number as printed. ``value`` of ``31.4%`` is 31.4; ``ulp`` is one unit of its last printed digit.
@@ -53,13 +56,14 @@ class Number:
 
 def numbers(text: str) -> list[Number]:
     """Return every number in a text, such as ``+2.8%``, ``1,866``, ``1.35x`` or ``×1.35``."""
-    out = []
-    for m in _NUMBER.finditer(text):
-        sign = -1 if m["sign"] in {"-", "−"} else 1
-        unit = "x" if m["times"] else (m["unit"] or "").replace("×", "x")
-        value, ulp = _value(m["digits"])
-        out.append(Number(sign * value, unit, ulp, bool(m["sign"])))
-    return out
+    return [_number(m) for m in _NUMBER.finditer(text)]
+
+
+def _number(m: re.Match[str]) -> Number:
+    sign = -1 if m["sign"] in {"-", "−"} else 1
+    unit = "x" if m["times"] else (m["unit"] or "").replace("×", "x")
+    value, ulp = _value(m["digits"])
+    return Number(sign * value, unit, ulp, bool(m["sign"]))
 
 
 def _value(digits: str) -> tuple[float, float]:
@@ -77,13 +81,13 @@ class Cell:
     @classmethod
     def of(cls, text: str) -> Cell:
         """Make a cell from its text."""
-        found = numbers(text) if _NUMBER_FIRST.match(text) else []
-        return cls(text, found[0] if found else None)
+        found = _NUMBER.search(text) if _NUMBER_FIRST.match(text) else None
+        return cls(text, None if found is None else _number(found))
 
     @property
     def pair(self) -> tuple[Number, Number] | None:
         """The two numbers of a cell such as ``207.83 → 268.62``, or None."""
-        m = _PAIR.search(self.text)
+        m = _PAIR.search(self.text) if _ARROWS & set(self.text) else None
         return (Number(*_numbered(m["a"])), Number(*_numbered(m["b"]))) if m else None
 
 
@@ -124,7 +128,11 @@ class Table:
 
     def column(self, index: int) -> list[tuple[Row, Number]]:
         """Return the numbers of one column with their rows. Cells that are not numbers are left out."""
-        return [(row, n) for row in self.rows if (n := row.cells[index].number) is not None]
+        key = f"column {index}"
+        if key not in self.cache:
+            self.cache[key] = [(row, n) for row in self.rows if (n := row.cells[index].number) is not None]
+        found: list[tuple[Row, Number]] = self.cache[key]
+        return found
 
     @property
     def text(self) -> str:

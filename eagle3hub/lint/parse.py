@@ -569,9 +569,9 @@ class _Walk:
         for m in _LINK_IN_CELL.finditer(text) if "](" in text else ():
             self.links.append(Link(line, m["target"], m["text"]))
         plain = _LINK_IN_CELL.sub(lambda m: m["text"], text) if "](" in text else text
-        inner = plain.strip().removeprefix("|").removesuffix("|")
+        inner = _MARKS.sub("", plain.strip().removeprefix("|").removesuffix("|"))
         parts = _CELL_END.split(inner) if "\\" in inner else inner.split("|")
-        cells = [_MARKS.sub("", part).replace("\\|", "|").strip() for part in parts[:width]]
+        cells = [part.replace("\\|", "|").strip() for part in parts[:width]]
         return [_shortened(cell) for cell in cells] + [""] * (width - len(cells))
 
     def _inline(self, token: Token, line: int | None = None) -> str:
@@ -615,7 +615,7 @@ class _Walk:
 
 def _shortened(text: str) -> str:
     """Cut every word that is too long to be a word."""
-    return _LONG_WORD.sub(lambda found: found[0][:400], text)
+    return text if len(text) <= 400 else _LONG_WORD.sub(lambda found: found[0][:400], text)
 
 
 def _of_code(text: str) -> str:

@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.pickles import StridedRef
 from eagle3hub.checkpoint.safetensors import BITS, TORCH_NAME
 from eagle3hub.errors import Refusal, TensorError
-from eagle3hub.head.rope import ORIGINAL, from_original, lacking, with_original
+from eagle3hub.head.rope import ORIGINAL, Scaling, from_original, lacking, with_original
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.safetensors import TensorRef
@@ -80,7 +80,7 @@ def _frequencies(
 
     The radians are float32 [rotated dimensions / 2].
     """
-    given: dict[str, Any] = {**dict(scaling), "rope_theta": theta}
+    given: Scaling = {**dict(scaling), "rope_theta": theta}
     kind = given.get("rope_type", "default")
     if kind not in _SCALED and kind != "default":
         raise Refusal(
@@ -107,11 +107,11 @@ def _frequencies(
     return (slowed, *(_mla_yarn(given) if mla and kind == "yarn" else (length, 1.0)))
 
 
-def _linear(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
+def _linear(inverse: torch.Tensor, given: Scaling) -> tuple[torch.Tensor, float]:
     return inverse / given["factor"], 1.0
 
 
-def _llama3(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
+def _llama3(inverse: torch.Tensor, given: Scaling) -> tuple[torch.Tensor, float]:
     """Slow down frequencies below ``low_freq_factor`` turns within the trained length, with a blend to the others."""
     turns = given["original_max_position_embeddings"] * inverse / (2 * math.pi)
     low, high = given["low_freq_factor"], given["high_freq_factor"]
@@ -119,7 +119,7 @@ def _llama3(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor,
     return inverse * kept + inverse / given["factor"] * (1 - kept), 1.0
 
 
-def _yarn(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
+def _yarn(inverse: torch.Tensor, given: Scaling) -> tuple[torch.Tensor, float]:
     """Scale like llama3, with a blend that is linear in the index of the dimension (arXiv:2309.00071, section 3)."""
     factor, rotated = given["factor"], 2 * len(inverse)
 
@@ -139,7 +139,7 @@ def _yarn(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, f
     return inverse * (1 - slowed) + inverse / factor * slowed, float(length)
 
 
-def _mla_yarn(given: dict[str, Any]) -> tuple[float, float]:
+def _mla_yarn(given: Scaling) -> tuple[float, float]:
     """The length of rotated vectors and the factor of all scores.
 
     Without mscale and mscale_all_dim, DeepSeek takes 1 and 0 (the modeling code of DeepSeek-V2 and Kimi-K2, and vLLM's

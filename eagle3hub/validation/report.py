@@ -18,7 +18,6 @@ from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import EngineSettings, LoadReport, Recipe, Scalar, Verdict
 from eagle3hub.engines.options import arguments_in_words
 from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
-from eagle3hub.engines.preflight.contracts import Reason
 from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow
@@ -454,16 +453,9 @@ class Entry:
             reason=data["reason"],
             flags=data["flags"],
             recipe=None if recipe is None else RecipeText.from_json(recipe),
-            preflight=None if foreseen is None else _preflight(foreseen),
+            preflight=None if foreseen is None else Preflight.from_json(foreseen),
             outcome=Counted.from_json(data) if "per_prompt" in data else NotRun(tuple(data["log_tail"])),
         )
-
-
-def _preflight(data: Mapping[str, Any]) -> Preflight:
-    reasons = tuple(Reason(**reason) for reason in data["reasons"])
-    depends = tuple(Assumption(**assumed) for assumed in data.get("depends", ()))
-    told = (data.get("warning"), data.get("note"))
-    return Preflight(data["engine"], data["version"], data["title"], data["verdict"], reasons, depends, *told)
 
 
 # The whole report.

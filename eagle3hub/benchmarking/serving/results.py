@@ -335,7 +335,7 @@ class ServingResults:
             cells=cells,
             comparisons=tuple(ServingComparison.from_json(one) for one in document["comparisons"]),
         )
-        _check_numbers(found, document, name)
+        _check_numbers(found, [cell["summary"] for cell in document["cells"]], name)
         return found
 
     @property
@@ -372,7 +372,7 @@ def load_any_results(path: str | Path) -> Results | ServingResults:
     return Results.from_json(document, path.name)
 
 
-def _check_numbers(results: ServingResults, document: Mapping[str, Any], name: str) -> None:
+def _check_numbers(results: ServingResults, summaries: Sequence[object], name: str) -> None:
     servers = {server.name: server for server in results.servers}
     heads = {head.name for head in results.heads}
     for server in results.servers:
@@ -380,7 +380,7 @@ def _check_numbers(results: ServingResults, document: Mapping[str, Any], name: s
             server.head is not None and server.head not in heads
         ):
             raise _numbers(f"{name}: the server {server.name!r} names no head of these results, or one too many")
-    for i, (cell, stated) in enumerate(zip(results.cells, document["cells"], strict=True)):
+    for i, (cell, stated) in enumerate(zip(results.cells, summaries, strict=True)):
         where = f"{name}: cells[{i}]"
         own = servers.get(cell.server)
         if own is None or own.draft_tokens != cell.settings.draft_tokens:
@@ -398,7 +398,7 @@ def _check_numbers(results: ServingResults, document: Mapping[str, Any], name: s
             for row in cell.requests
         ):
             raise _numbers(f"{where} has counters of another number of draft tokens")
-        if not nearly_equal(cell.to_json()["summary"], stated["summary"]):
+        if not nearly_equal(cell.to_json()["summary"], stated):
             raise _numbers(f"{where}.summary does not follow from its requests")
     computed = [one.to_json() for one in comparisons(results.cells, results.servers)]
     if not nearly_equal(computed, [one.to_json() for one in results.comparisons]):

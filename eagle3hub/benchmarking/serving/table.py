@@ -22,7 +22,7 @@ from eagle3hub.system.text import visible
 
 _NOTHING = "–"
 _WIDEST = 100
-"""Ends of an interval that are further apart say nothing, and are not printed."""
+"""An interval whose upper end is more than this many times the lower says nothing, and is not printed."""
 _DATASET = Column(("data set",), "left")
 _AT_A_TIME = Column(("at a", "time"))
 Place = tuple[str, str, int]

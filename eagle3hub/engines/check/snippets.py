@@ -334,7 +334,7 @@ def _take_line(region: Snippet, begin: int, found: Extracted) -> int:
     lines = region.lines
     bare = _PROMPT.sub("", lines[begin])
     exports = re.match(r"^\s*(?:export|ENV)\s+[A-Z]", bare)
-    if "`" in bare or not (exports or _starts(bare.split(maxsplit=_FIRST_WORDS))):
+    if "`" in bare or not (exports or (_NAMES.search(bare) and _starts(bare.split(maxsplit=_FIRST_WORDS)))):
         return _logical_end(lines, begin)
     script, end = _one_command(lines, begin, found)
     if script.broken and re.search(r"\s--[a-z]", bare):
@@ -749,6 +749,10 @@ _MODULES = {
     "sgl_jax.launch_server": "sglang_jax",
     "tensorrt_llm.commands.serve": "trtllm",
 }
+
+
+_NAMES = re.compile("vllm|sglang|sgl_jax|llama-server|trtllm|tensorrt_llm")
+"""What is in every line that starts an engine."""
 
 
 def _launcher(words: list[str]) -> tuple[str, int, int] | None:

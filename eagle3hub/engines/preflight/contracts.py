@@ -192,6 +192,20 @@ class PreflightVerdict:
             **({"note": self.noted} if self.noted else {}),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PreflightVerdict:
+        """Read what `to_json` wrote; ``assumed`` is not in it."""
+        return cls(
+            engine=data["engine"],
+            version=data["version"],
+            title=data["title"],
+            kind=data["verdict"],
+            reasons=tuple(Reason(**reason) for reason in data["reasons"]),
+            depends=tuple(Assumption(**assumed) for assumed in data.get("depends", ())),
+            warning=data.get("warning"),
+            note=data.get("note"),
+        )
+
 
 def weigh(
     engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Sequence[Assumption] = ()

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
@@ -310,26 +310,26 @@ def _layers_held(names: Iterable[str]) -> int:
 def _with_head(truth: Truth, head: Head) -> Truth:
     """Correct the truth with what a codec, the user or the target knows better than the files."""
     s = head.semantics
-    changes: dict[str, Any] = {
-        "norm_before_residual": s.norm_before_residual,
-        "norm_before_fc": s.norm_before_fc,
-        "fc_norm": s.fc_norm,
-        "feedback": None if head.feedback_is_open else s.feedback,
-        "rope_theta": s.rope.theta,
-        "rope_scaling": of_whole_heads(s.rope.scaling or {}),
-        "uses_aux": s.uses_aux,
-        "hidden_act": s.hidden_act,
-        "sliding_window": s.sliding_window is not None,
-        "draft_vocab_size": head.dims.draft_vocab_size,
-    }
+    known = replace(
+        truth,
+        norm_before_residual=s.norm_before_residual,
+        norm_before_fc=s.norm_before_fc,
+        fc_norm=s.fc_norm,
+        feedback=None if head.feedback_is_open else s.feedback,
+        rope_theta=s.rope.theta,
+        rope_scaling=of_whole_heads(s.rope.scaling or {}),
+        uses_aux=s.uses_aux,
+        hidden_act=s.hidden_act,
+        sliding_window=s.sliding_window is not None,
+        draft_vocab_size=head.dims.draft_vocab_size,
+    )
     if not s.uses_aux:
-        changes["boundaries"] = None
-    elif head.aux is not None:
-        if head.aux.numbered:
-            changes["boundaries"] = tuple(i + 1 for i in head.fc_order or head.aux.after_layer)
-        else:
-            changes |= {"uses_aux": False, "boundaries": None}
-    return replace(truth, **changes)
+        return replace(known, boundaries=None)
+    if head.aux is None:
+        return known
+    if not head.aux.numbered:
+        return replace(known, uses_aux=False, boundaries=None)
+    return replace(known, boundaries=tuple(i + 1 for i in head.fc_order or head.aux.after_layer))
 
 
 def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
