@@ -165,7 +165,8 @@ def test_what_a_task_printed_is_a_part_of_what_is_collected(head: Path, tmp_path
     """A release that ran on a cluster printed its document with its schema; of several heads each has none."""
     (tmp_path / "release.yaml").write_text(
         f"schema: eagle3hub/manifest/1\nhead: {{source: {head}}}\ntarget: {{id: a/b, license: mit, path: t}}\n"
-        "release: {repo: alice/head, title: T, summary: S, license: mit}\nlayouts: {main: specforge}\nspeculative_tokens: 3\n"
+        "release: {repo: alice/head, title: T, summary: S, license: mit}\n"
+        "layouts: {main: specforge}\nspeculative_tokens: 3\n"
         "training: {framework: f, data: d, hardware: h}\nlimitations: [short]\n"
     )
     heads.target(tmp_path / "t", heads.dims(hidden=576, vocab=49152))

@@ -320,7 +320,7 @@ def compare_reports(a: str | Path, b: str | Path) -> ReportComparison:
 
 
 def _hold_targets(a: Measured, b: Measured) -> tuple[str, ...]:
-    """Refuse two targets; return what was taken for the same and is not proven to be."""
+    """Refuse files of two targets; return what is assumed to be the same in both, without proof."""
     ours, theirs = a.target, b.target
     for what, x, y in (
         ("weights", ours.weights_digest, theirs.weights_digest),

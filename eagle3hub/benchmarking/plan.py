@@ -407,7 +407,7 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
 
 
 def refuse_uneven(plan: BenchPlan) -> None:
-    """Raise UsageError (``usage-context``) for lengths that a run of one length alone would measure on other prompts.
+    """Raise UsageError (``usage-context``) for lengths that would take other prompts if each were run alone.
 
     Those that do not fit into the shortest are left out of every length.
     """

@@ -320,7 +320,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """Earlier results that these are compared with, prompt by prompt: of another format of the target or the head.
+    """Earlier results to compare these with, prompt by prompt; the target or the head had another format then.
 
     ``cells`` are those that a cell of these results can be compared with.
     """
@@ -594,7 +594,7 @@ def comparisons(cells: Sequence[CellRecord], base: str) -> list[AcceptanceCompar
 
 
 def context_curves(cells: Sequence[CellRecord]) -> list[ContextCurve]:
-    """Put together what was measured of one head over the same prompts at several lengths."""
+    """Join the cells of one head over the same prompts at several lengths."""
     found: dict[tuple[Any, ...], dict[int, CellRecord]] = {}
     for cell in cells:
         context = cell.prompts.context
@@ -640,7 +640,7 @@ def held_against(results: Results, earlier: Results) -> Results:
 
 
 def losses(results: Results) -> list[Loss]:
-    """Compare every cell with that of the earlier results: of the head of its name, or of the only head."""
+    """Compare every cell with the earlier cell of the head of the same name, or of the only head."""
     against = results.against
     if against is None:
         return []
@@ -688,7 +688,7 @@ def _same(cell: CellRecord) -> tuple[Any, ...]:
 
 
 def speeds(cells: Sequence[CellRecord]) -> list[SpeedRecord]:
-    """Put together what was timed of one head over the same prompts with several K of a chain."""
+    """Join the timed cells of one head over the same prompts, with chains of several K."""
     found: dict[tuple[Any, ...], dict[int, list[TimedPrompt]]] = {}
     names: dict[tuple[Any, ...], str] = {}
     for cell in cells:

@@ -104,7 +104,7 @@ class Profile:
 
     @property
     def device(self) -> str:
-        """The device that tasks compute on where nothing else is said: cuda if they are given GPUs."""
+        """The device of the tasks by default: cuda if the profile gives them GPUs."""
         return "cuda" if any(re.match(r"--(gres=.*gpu|gpus)", option) for option in self.options) else "cpu"
 
 
@@ -802,7 +802,7 @@ def validation_of(run: Run) -> Report | Matrix:
 
 
 def benchmark_of(run: Run) -> Results:
-    """Join the cells that the tasks measured; each is held to the measurement that its task was.
+    """Join the cells that the tasks measured; each must be the measurement that its task was to make.
 
     Raises what `documents` raises, and ManifestError for a cell of another measurement.
     """

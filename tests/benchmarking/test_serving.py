@@ -299,7 +299,7 @@ def test_quantiles_are_values_that_were_measured() -> None:
 def test_tables_say_what_was_measured(tmp_path: Path) -> None:
     found = run_serving(plan(), Table())
     speed, speedups, latency, acceptance = tables(found)
-    assert speed.title == "Throughput, new tokens per second, vllm 1.0"
+    assert speed.title == "Throughput, new tokens per second, vLLM 1.0"
     assert [column.heading for column in speed.columns[2:]] == [("as-trained",), ("none",), ("ngram",)]
     assert [row[:2] for row in speed.rows] == [("smoke", "1"), ("smoke", "4")]
     rates = [cell.summary.output_tokens_per_second for cell in found.cells[:3] if cell.summary]
@@ -321,8 +321,20 @@ def test_tables_say_what_was_measured(tmp_path: Path) -> None:
         "throughput-by-concurrency-vllm.svg",
         "throughput-by-concurrency-vllm.png",
     ]
-    assert "## Speed-up, vllm 1.0" in (tmp_path / "tables.md").read_text()
+    assert "## Speed-up, vLLM 1.0" in (tmp_path / "tables.md").read_text()
     assert charts(run_serving(ONE, Table())) == {}, "one concurrency is no line"
+
+
+def test_settings_and_a_single_run_are_told_in_words() -> None:
+    given = EngineSettings(
+        arguments={"vllm": {"max_num_batched_tokens": 640}}, environment={"vllm": {"VLLM_LOGGING_LEVEL": "WARNING"}}
+    )
+    found = run_serving(replace(ONE, runs=1, options=BenchOptions(engine_settings=given)), Table())
+    told = " ".join(conditions(found))
+    assert "arguments.vllm.max_num_batched_tokens=640" in told
+    assert "environment.vllm.VLLM_LOGGING_LEVEL=WARNING" in told
+    assert "answered all prompts once at each concurrency" in told
+    assert "mean of the runs" not in told
 
 
 def test_answers_that_speculation_changes_are_counted() -> None:

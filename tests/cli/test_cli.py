@@ -22,6 +22,7 @@ from support.commands import leaves, root
 
 import eagle3hub
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.cli.output import shown_for
 from eagle3hub.errors import Eagle3HubError, Hint
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -138,6 +139,13 @@ def test_every_hint_knows_which_options_of_convert_it_names():
                 texts = " ".join(unmarked(hint))
                 assert not names & {*re.findall(r"--[a-z0-9-]+", texts)}, f"{path.name}: {texts}"
     assert found > 100
+
+
+@pytest.mark.parametrize(("words", "by_manifest"), [("release", True), ("card write", True), ("bench", False)])
+def test_a_command_with_a_manifest_is_told_its_fields(words: str, by_manifest: bool):
+    command = dict(leaves(root()))[words]
+    told = shown_for(Hint("repair it with --repair", "--repair"), command)
+    assert ("in the manifest: head.repair" in told) is by_manifest
 
 
 def test_a_hint_names_the_options_it_says_it_names():

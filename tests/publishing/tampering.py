@@ -454,7 +454,11 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     ),
     "a limitation taken away": (text("README.md", "- Measured on a CPU", "- Made on a CPU"), "publish-card", "is not"),
     "the card's license": (text("README.md", "license: apache-2.0", "license: mit"), "publish-card", "is not what"),
-    "a result in the metadata": (text("README.md", "value: 1.453", "value: 2.453"), "publish-card", "is not what"),
+    "a result in the metadata": (
+        text("README.md", "tags:\n", "model-index:\n- name: a\n  results: []\ntags:\n"),
+        "publish-card",
+        "is not what",
+    ),
     "a tag in the metadata": (text("README.md", "- draft-model", "- fastest"), "publish-card", "is not what manifest"),
     "a space on the card": (
         text("README.md", "## Results\n", "## Results \n"),

@@ -43,11 +43,11 @@ def test_what_an_engine_does_wrong_with_every_head_is_kept():
 def test_a_kept_report_that_was_edited_is_measured_again(tmp_path: Path):
     store = ReportStore(tmp_path)
     report = samples.make_report()
-    store.keep("key", read(report))
+    store.keep("key", read(report), 1.0)
     found = store.find("key")
     assert found is not None and found.document == report
     report["engines"][0]["per_prompt"][0]["rounds"] += 1
-    store.keep("key", read(report))
+    store.keep("key", read(report), 1.0)
     assert store.find("key") is None
 
 

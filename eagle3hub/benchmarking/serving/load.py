@@ -174,7 +174,7 @@ def _canonical(request: object) -> str:
 
 
 def _fault(record: Mapping[str, Any]) -> str | None:
-    """Return why a request failed; an answer that came to its end did not, also where AIPerf misses text in it."""
+    """Return why a request failed. An answer that ended has not failed, even if AIPerf found no text in it."""
     if record.get("status") == 200 and _came_to_its_end(record):
         return None
     error = record.get("error")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eagle3hub.benchmarking import chart
@@ -17,12 +18,13 @@ from eagle3hub.benchmarking.serving.results import (
 )
 from eagle3hub.benchmarking.table import NOISE, Column, Table
 from eagle3hub.charts import Chart, Panel, Series, throughput_by_concurrency
+from eagle3hub.engines.specs import engine_title
 from eagle3hub.metrics import MIN_PROMPTS
 from eagle3hub.system.text import visible
 
 _NOTHING = "–"
 _WIDEST = 100
-"""Ends of an interval that are further apart say nothing, and are not printed."""
+"""An interval whose upper end is more than this many times the lower says nothing, and is not printed."""
 _DATASET = Column(("data set",), "left")
 _AT_A_TIME = Column(("at a", "time"))
 Place = tuple[str, str, int]
@@ -32,7 +34,7 @@ def tables(results: ServingResults) -> list[Table]:
     """Return every table that has numbers, engine by engine."""
     out = []
     for engine, version in dict.fromkeys((c.engine, c.engine_version) for c in results.cells if c.requests):
-        title = f"{engine} {version}"
+        title = f"{engine_title(engine)} {version}"
         places = [place for place in results.places if place[0] == engine]
         for make in (_speed, _speedups, _latency, _acceptance):
             table = make(results, places, title)
@@ -53,10 +55,12 @@ def conditions(results: ServingResults) -> list[str]:
         )
     out += list(dict.fromkeys(line for cell in results.cells if cell.requests for line in _conditions(cell)))
     if any(cell.requests for cell in results.cells):
+        several = ", mean of the runs, lowest and highest in parentheses" if results.runs > 1 else ""
+        times = "once" if results.runs == 1 else f"{results.runs} times"
         out.append(
-            f"Runs: each server was started once and answered all prompts {results.runs} times at each concurrency; "
-            "warm-up requests are not counted. Speed: new tokens over the seconds from the first request sent to the "
-            "last token, mean of the runs, lowest and highest in parentheses."
+            f"Runs: each server was started once and answered all prompts {times} at each concurrency; warm-up "
+            "requests are not counted. Speed: new tokens over the seconds from the first request sent to the last "
+            f"token{several}."
         )
         out.append(
             "Speed-up: ratio of new tokens per second of request, paired by prompt and run; in parentheses its 95 % "
@@ -134,9 +138,20 @@ def _conditions(cell: ServingRecord) -> list[str]:
     ]
     further = {k: v for k, v in settings.engine_settings.items() if k != "tensor_parallel"}
     if further:
-        out.append(f"Engine settings: {further}")
+        out.append(f"Engine settings: {', '.join(_settings(further))}")
     if cell.unchecked:
         out.append(f"Not checked of {cell.server}: {', '.join(cell.unchecked)}.")
+    return out
+
+
+def _settings(found: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Nested settings as words: ``environment.vllm.NAME=VALUE``."""
+    out = []
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            out += _settings(value, f"{prefix}{key}.")
+        else:
+            out.append(f"{prefix}{key}={value if isinstance(value, str) else json.dumps(value)}")
     return out
 
 
