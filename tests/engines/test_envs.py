@@ -182,6 +182,27 @@ def command(pid: int) -> str:
     return ""
 
 
+def test_an_engine_that_is_there_is_told_and_not_made_again(
+    cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, place = environment_spec("vllm", "cpu"), environments.environment_for("vllm", "cpu")
+    place.python.parent.mkdir(parents=True)
+    place.python.touch()
+    digest = hashlib.sha256(spec.requirements.read_bytes()).hexdigest()
+    (place.path / "eagle3hub-environment.json").write_text(json.dumps({"requirements_sha256": digest}))
+    monkeypatch.setattr(environments, "_build", lambda *_: pytest.fail("it is made again"))
+    status, out, err = cli("engines", "install", "vllm", "--json")
+    assert status == 0, err
+    assert json.loads(out) == {
+        "schema": "eagle3hub/engine/1",
+        "engine": "vllm",
+        "version": spec.version,
+        "device": "cpu",
+        "installed": True,
+        "path": str(place.path),
+    }
+
+
 def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:
     place = environments.environment_for("csv", "cpu")
     place.python.parent.mkdir(parents=True)

@@ -147,6 +147,21 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
     assert started["most_usd"] == 0.03
 
 
+def test_a_job_is_looked_at_while_it_runs_and_when_it_has_ended(hub: JobsHub, cli: Cli) -> None:
+    hub.script = lambda job: None
+    assert cli(*HERE, "--yes", "--detach")[0] == 0
+    (job,) = hub.jobs
+    name = f"alice/{job.id}"
+    status, out, err = cli("jobs", "status", name, "--json")
+    url = f"{hub.url}/jobs/{name}"
+    shown = {"name": name, "url": url, "stage": "RUNNING", "message": None}
+    assert (status, json.loads(out)) == (0, {"schema": "eagle3hub/job/1", "job": shown}), err
+    job.end("ERROR", "Job failed with exit code: 1")
+    ended = json.loads(cli("jobs", "status", name, "--json")[1])["job"]
+    assert ended == shown | {"stage": "ERROR", "message": "Job failed with exit code: 1"}
+    assert cli("jobs", "status", name)[:2] == (0, f"{name}: ERROR\n")
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

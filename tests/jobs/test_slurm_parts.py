@@ -412,3 +412,38 @@ def test_every_layout_of_a_validation_is_a_task(commands: Commands, files: Path,
     assert [task.words[-4:] for task in tasks] == [
         ("--seed", "3", "--layouts", "specforge"), ("--seed", "3", "--layouts", "modelopt")
     ]  # fmt: skip
+
+
+def test_what_every_layout_of_a_release_measured_comes_home(commands: Commands, files: Path, cli: Cli) -> None:
+    """The tasks' own command lines, run here, give the results: two layouts of one head count alike."""
+    manifest = {
+        "schema": "eagle3hub/manifest/1",
+        "head": {"source": str(files / "head")},
+        "target": {"id": "alice/target", "license": "mit"},
+        "release": {"repo": "alice/head", "title": "T", "summary": "S", "license": "mit"},
+        "layouts": {"main": "specforge", "also": ["modelopt"]},
+        "speculative_tokens": 3,
+        "validate": {"engine": "reference", "num_prompts": 2, "max_new_tokens": 8},
+        "training": {"framework": "f", "data": "d", "hardware": "h"},
+        "limitations": ["short"],
+    }
+    Path("release.yaml").write_text(yaml.safe_dump(manifest))
+    words = ("release", "release.yaml", "--until", "validate", "--target", str(files / "target"))
+    status, _, err = cli(*words, "--on", "slurm", "--run-folder", "run", "--detach")
+    assert status == 0, err
+    run = slurm.open_run("run")
+    for number, task in enumerate(run.tasks):
+        status, out, err = cli(*task.words, "--json")
+        assert (status, json.loads(out)["verdict"]) == (1, "inconclusive"), err
+        give(run, number, json.loads(out))
+    status, out, err = cli("jobs", "collect", "run", "--json")
+    assert status == 1, "the exit status of the worst layout"
+    found = json.loads(out)
+    assert found["then"] == ["eagle3hub", *words, "--from", "convert"]
+    measured = [layout for one in found["layouts"] for layout in one["layouts"]]
+    assert [one["layout"] for one in measured] == ["specforge", "modelopt"]
+    first, second = (one["engines"][0]["acceptance"] for one in measured)
+    assert (first["prompts"], first) == (2, second)
+    assert commands.called("squeue") == [], "nothing is left to ask Slurm about"
+    again = json.loads(cli(*found["then"][1:], "--json")[1])["layouts"]
+    assert [(one["reused"], one["digest"]) for one in again] == [(True, one["digest"]) for one in measured]

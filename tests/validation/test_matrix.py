@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support import heads, targets
 from support.validation import validate_layouts
 from validation import samples
 
@@ -123,6 +124,24 @@ def test_layouts_of_the_example_count_alike(cli: Cli, head: Path, smollm2_target
     first, second = (row["report"] for row in matrix.document["layouts"])
     assert first["head"]["digest"] != second["head"]["digest"]
     assert [gate["name"] for gate in first["engines"][0]["gates"]] == ["collapse", "agreement"]
+
+
+def test_a_matrix_is_printed_as_it_is_written(cli: Cli, tmp_path: Path) -> None:
+    """Of a head that learnt nothing, on two prompts: the layouts count alike, and that is too little to judge by."""
+    target = targets.save(tmp_path / "target", tokenizer=True, max_position_embeddings=4096)
+    sizes = heads.dims(hidden=16, inter=24, heads=4, kv=2, vocab=targets.VOCAB, draft=24)
+    taps = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [0, 1, 2]}
+    small = heads.specforge(tmp_path / "head", sizes, eagle_config=taps)
+    words = ("validate", small, "--target", target, "--engine", "reference", "--num-prompts", 2, "--max-new-tokens", 8)
+    file = tmp_path / "matrix.json"
+    status, out, err = cli(*words, "--layouts", "specforge,modelopt", "--report", file, "--json")
+    assert status == 1, err
+    printed = json.loads(out)
+    assert printed == json.loads(file.read_text())
+    assert printed["verdict"] == "inconclusive"
+    found = cells(Matrix.from_json(printed), "mean_acceptance_length")
+    assert list(found) == [("specforge", "reference"), ("modelopt", "reference")]
+    assert len(set(found.values())) == 1
 
 
 @pytest.mark.parametrize("option", ["--reference-head", "--save-responses", "--write-acceptance-reference"])

@@ -207,6 +207,11 @@ def test_the_command_says_what_to_type_next(stand: Stand, tmp_path: Path, cli: C
     assert f"eagle3hub validate HEAD --hidden-states {tmp_path / 's'}".replace(" ", "") in out.replace(
         "\n", ""
     ).replace(" ", "")
+    again = (*words, "--aux-layers", "1,3,4", "--aux-convention", "after", "--dtype", "float32", "--json")
+    status, out, err = cli(*again)
+    told = json.loads(out)
+    assert (status, told["boundary_ids"], told["folder"]) == (0, [2, 4, 5], str(tmp_path / "s")), err
+    assert (told["texts"], told["computed_now"]) == (2, 0), "the same states, which are there"
     status, _, err = cli(*words, "--aux-convention", "boundary")
     assert status == 2
     assert "--aux-layers" in err
