@@ -213,7 +213,7 @@ def test_the_examples_do_what_they_say(here: Path):
 @pytest.mark.slow
 def test_the_examples_that_measure(here: Path, smollm2_target: Path):
     names: dict[str, object] = {"target": smollm2_target, "eagle3hub": eagle3hub}
-    assert sum(needs for needs, _ in blocks()) == 2
+    assert sum(needs for needs, _ in blocks()) == 3
     for needs_target, code in blocks():
         if needs_target:
             exec(compile(code, str(PAGE), "exec"), names)

@@ -171,7 +171,7 @@ def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installatio
     names = {re.split(r"[<>=]", word)[0] for word in shlex.split(command)[4:]}
     table = re.search(rf"^{extra} = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert table is not None
-    assert names == {re.split(r"[<>=]", word.strip('", '))[0] for word in table[1].split(",")}
+    assert names == {re.split(r"[<>=]", word.strip('", '))[0] for word in re.findall(r'"[^"]+"', table[1])}
     for line in (command, installation.command_for_extra(extra, upgrade=True)):
         done = subprocess.run(
             ["sh", "-c", line], env={**os.environ, "PIP_NO_INDEX": "1"}, capture_output=True, text=True, timeout=120

@@ -16,7 +16,7 @@ import pytest
 from support.hub_server import HubServer, client_of
 
 from eagle3hub.checkpoint import remote
-from eagle3hub.cli.output import Events, Lines, Moment, readable_time
+from eagle3hub.cli.output import Events, Lines, Moment, forget, readable_time
 from eagle3hub.engines.process import LogFollower, run_worker
 from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.progress import Pace, tell_bytes, tell_log, telling
@@ -34,6 +34,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_asked_for() -> None:
+    """A command that another test ran in this process may have asked for events."""
+    forget()
 
 
 @pytest.fixture

@@ -335,6 +335,8 @@ def test_settings_and_a_single_run_are_told_in_words() -> None:
     assert "environment.vllm.VLLM_LOGGING_LEVEL=WARNING" in told
     assert "answered all prompts once at each concurrency" in told
     assert "mean of the runs" not in told
+    (made,) = charts(run_serving(plan(runs=1), Table())).values()
+    assert b"vLLM \xc2\xb7 one run" in made.svg
 
 
 def test_answers_that_speculation_changes_are_counted() -> None:

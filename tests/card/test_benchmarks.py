@@ -132,5 +132,5 @@ def test_files_are_included_by_pattern_with_their_charts(write: Callable[[str], 
     for name in ("tau-by-dataset", "tau-by-draft-tokens", "rate-by-position"):
         for temperature in (0, 1):
             chart = f"charts/benchmark-1-{name}-reference-t{temperature}"
-            assert f"]({chart}.png)" in card
+            assert f'src="{chart}.png"' in card
             assert (tmp_path / f"{chart}.png").is_file() and (tmp_path / f"{chart}.svg").is_file()

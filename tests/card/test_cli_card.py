@@ -54,7 +54,7 @@ def test_file_and_json(release: Path) -> None:
     assert "[reports/specjax.json](reports/specjax.json)" in text
     assert sorted(p.name for p in release.iterdir()) == ["README.md", "charts", "head", "release.yaml", "reports"]
     assert sorted(p.suffix for p in (release / "charts").iterdir()) == [".png", ".svg"]
-    assert re.search(r"!\[Acceptance by draft position.+33\.1%.+\]\(charts/acceptance-by-position\.png\)", text)
+    assert re.search(r'src="charts/acceptance-by-position\.png" alt="Acceptance by draft position[^"]+33\.1%', text)
     assert json.loads(run(release / "release.yaml", "--json"))["card"].startswith("---")
 
 

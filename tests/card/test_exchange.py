@@ -73,7 +73,11 @@ def test_dynamo_gets_conditional_rates_as_text(tmp_path: Path, cli: Cli) -> None
     status, out, _ = cli("profile", written(tmp_path, PROFILE), "--to", "dynamo", "--json")
     assert (status, json.loads(out)) == (
         0,
-        {"aic_nextn": 3, "aic_nextn_accept_rates": "0.719081,0.645495,0.624895"},
+        {
+            "schema": "eagle3hub/profile-dynamo/1",
+            "aic_nextn": 3,
+            "aic_nextn_accept_rates": "0.719081,0.645495,0.624895",
+        },
     )
     long = {**PROFILE, "num_speculative_tokens": 7, "conditional_accept_rates": [0.5] * 7}
     long |= {"marginal_accept_rates": [0.5**i for i in range(1, 8)], "mean_accept_length": 2 - 0.5**7}

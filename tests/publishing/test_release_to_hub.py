@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from publishing.conftest import TOKEN
-from publishing.folders import REPO, write_manifest
+from publishing.folders import EXAMPLE, REPO, write_manifest
 from support.hub_writes import WritableHub
 
 pytestmark = pytest.mark.slow  # whole releases, measured and published
@@ -30,8 +31,10 @@ def cells(table: str) -> list[list[str]]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Write a manifest and its head: two layouts, eight prompts of twelve tokens, measured by the reference."""
+    """Write a manifest and the example's head: two layouts, eight prompts of twelve tokens, by the reference."""
     path = write_manifest(tmp_path / "release.yaml")
+    shutil.rmtree(tmp_path / "head")
+    shutil.copytree(EXAMPLE / "head", tmp_path / "head")
     document = yaml.safe_load(path.read_text())
     document["validate"] |= {"engine": "reference", "num_prompts": 8, "max_new_tokens": 12}
     path.write_text(yaml.safe_dump(document, sort_keys=False))

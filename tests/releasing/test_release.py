@@ -89,7 +89,7 @@ def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: 
     assert status == 0, err
     assert load_results(made / "benchmarks" / "1.json").document == results.document
     card = (made / "README.md").read_text()
-    pictures = re.findall(r"\]\((charts/[^)]+)\.png\)", card)
+    pictures = re.findall(r'src="(charts/[^"]+)\.png"', card)
     assert {f"{name}{end}" for name in pictures for end in (".png", ".svg")} == {
         p.relative_to(made).as_posix() for p in (made / "charts").iterdir()
     }

@@ -284,7 +284,8 @@ def charts(results: ServingResults) -> dict[str, Chart]:
                 )
                 for name in dict.fromkeys(place[1] for place in places)
             ]
-            note = f"{results.target.name} · {engine} · mean of {results.runs} runs; bars: lowest and highest run"
+            several = f"mean of {results.runs} runs; bars: lowest and highest run"
+            note = " · ".join([results.target.name, engine_title(engine), several if results.runs > 1 else "one run"])
             title = "Throughput by concurrency"
             out[f"throughput-by-concurrency-{engine}"] = throughput_by_concurrency(panels, title=title, note=note)
     return out

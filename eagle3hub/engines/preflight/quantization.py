@@ -77,19 +77,22 @@ def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
     elif form not in reading.forms:
         yield PreflightFinding("quantization-form", {"form": form, **facts})
         return
-    for code, settings in (("setting", reading.settings), ("float16", reading.any_precision)):
-        for key, values in settings.items():
+    settings = (("quantization-setting", reading.settings), ("quantization-float16", reading.any_precision))
+    for code, served in settings:
+        for key, values in served.items():
             if [key] not in [keys.split("|") for keys in lacking] and _setting(scheme, key) not in values:
                 stated = f"{key}: {str(scheme.fields[key]).lower()}" if key in scheme.fields else f"no {key}"
-                yield PreflightFinding(f"quantization-{code}", {"setting": stated, **facts})
+                yield PreflightFinding(code, {"setting": stated, **facts})
                 break
     yield from _modules(case, scheme, reading)
 
 
-def _setting(scheme: Scheme, key: str) -> Any:
-    """The value of a key; an order of activations within one group for all inputs is none."""
+def _setting(scheme: Scheme, key: str) -> float | str | None:
+    """The value of a key, None for a list or a mapping; an order of activations within one group of all is none."""
     value = scheme.fields.get(key)
-    return 0 if key == "desc_act" and scheme.fields.get("group_size") == -1 else value
+    if key == "desc_act" and scheme.fields.get("group_size") == -1:
+        return 0
+    return value if isinstance(value, (int, float, str)) else None
 
 
 def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Iterator[PreflightFinding]:
