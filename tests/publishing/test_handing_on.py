@@ -48,6 +48,19 @@ def test_a_release_until_convert_leaves_the_heads_and_tells_their_digest(made: P
     assert f"not {document['digest']}" in out
 
 
+def test_a_card_completes_the_folder_of_a_release_and_says_what_it_made(made: Path, release: Path, cli: Cli):
+    before = (release / "README.md").read_bytes()
+    (release / "README.md").unlink()
+    shutil.rmtree(release / "charts", ignore_errors=True)
+    status, out, err = cli("card", made / "release.yaml", "--folder", release, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert (document["folder"], document["repo"]) == (str(release), REPO)
+    assert (release / "README.md").read_bytes() == before
+    drawn = [p.relative_to(release).as_posix() for p in (release / "charts").rglob("*") if p.is_file()]
+    assert sorted(drawn) == document["charts"] != []
+
+
 def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli):
     digest = (
         json.loads(cli("verify", release, "--digest", "sha256:0", "--json")[1])["faults"][0].split()[6].rstrip(",")
