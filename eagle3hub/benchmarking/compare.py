@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.benchmarking import results as bench
+from eagle3hub.benchmarking.plan import CellSettings
 from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.options import settings_in_words
@@ -21,6 +22,7 @@ from eagle3hub.metrics import (
     MIN_PROMPTS,
     Counts,
     Paired,
+    PromptRow,
     acceptance,
     acceptance_if_any,
     paired,
@@ -95,85 +97,71 @@ def read_measured(path: str | Path) -> Measured:
 
 
 def _of_report(report: validation.Report, name: str) -> Measured:
-    settings, prompts = report.settings, report.prompts
-    runs = []
-    for entry in report.engines:
-        if entry.counted is None or entry.acceptance is None:
-            continue
-        rows = entry.counted.per_prompt
-        tree = settings.tree
-        runs.append(
-            Run(
-                report.head.source,
-                entry.engine,
-                prompts.name,
-                tuple(row.question_id for row in rows),
-                tuple(row.category for row in rows),
-                entry.counted.counts,
-                {"prompts": (prompts.name, prompts.sha256), **_same(settings, tree)},
-                {
-                    "head": report.head.source,
-                    "head's files": report.head.digest,
-                    "layout": report.head.layout,
-                    **_other(settings, entry.engine, entry.version, entry.dtype, entry.device),
-                },
-            )
+    head, settings = report.head, report.settings
+    runs = [
+        _run(
+            head.source, head, report.prompts, settings, entry.counted.per_prompt,
+            engine=entry.engine, version=entry.version, dtype=entry.dtype, device=entry.device,
         )
-    heads = {report.head.source: report.head.digest}
+        for entry in report.engines
+        if entry.counted is not None and entry.acceptance is not None
+    ]  # fmt: skip
+    heads = {head.source: head.digest}
     return Measured(name, "report", report.target, report.measured_at, report.tool_version, heads, tuple(runs))
 
 
 def _of_results(results: bench.Results, name: str) -> Measured:
     heads = {head.name: head for head in results.heads}
-    runs = []
-    for cell in results.cells:
-        if cell.acceptance is None:
-            continue
-        settings, head = cell.settings, heads[cell.head]
-        tree = None if settings.topk is None else f"top-k {settings.topk}, {settings.num_draft_tokens} tokens verified"
-        runs.append(
-            Run(
-                head.name,
-                cell.engine,
-                cell.prompts.name,
-                tuple(row.question_id for row in cell.per_prompt),
-                tuple(row.category for row in cell.per_prompt),
-                tuple(cell.counts),
-                {"prompts": (cell.prompts.name, cell.prompts.sha256), **_same(settings, tree)},
-                {
-                    "head": head.name,
-                    "head's files": head.digest,
-                    "layout": head.layout,
-                    **_other(settings, cell.engine, cell.engine_version, settings.dtype, settings.device),
-                },
-            )
+    runs = [
+        _run(
+            cell.head, heads[cell.head], cell.prompts, cell.settings, cell.per_prompt,
+            engine=cell.engine, version=cell.engine_version, dtype=cell.settings.dtype, device=cell.settings.device,
         )
+        for cell in results.cells
+        if cell.acceptance is not None
+    ]  # fmt: skip
     digests = {head.name: head.digest for head in results.heads}
     return Measured(name, "bench", results.target, results.measured_at, results.tool_version, digests, tuple(runs))
 
 
-def _same(settings: Any, tree: str | None) -> dict[str, str | float | None]:
-    return {
-        "draft tokens": settings.draft_tokens,
-        "draft tree": tree,
-        "temperature": settings.temperature,
-        "new tokens": settings.max_new_tokens,
-        "system prompt": settings.system_prompt,
-        "chat template": settings.chat_template,
-    }
-
-
-def _other(settings: Any, engine: str, version: str, dtype: str, device: str) -> dict[str, str | float | None]:
-    sampled = {"seed": settings.seed, "drafting": settings.drafting or "greedy"} if settings.temperature else {}
-    return {
-        "engine": engine,
-        "version": version,
-        "dtype": dtype,
-        "device": device,
-        "requests at a time": settings.concurrency,
-        "started": settings_in_words(settings.engine_settings) or None,
-        **sampled,
-    }
+def _run(
+    named: str,
+    head: validation.MeasuredHead | bench.BenchedHead,
+    prompts: validation.MeasuredPrompts | bench.CellPrompts,
+    settings: validation.Settings | CellSettings,
+    rows: Sequence[PromptRow],
+    **ran: str,
+) -> Run:
+    """Join what one run has in a file; ``ran`` is the engine, its version, the dtype and the device."""
+    sampled: dict[str, str | float | None] = {}
+    if settings.temperature:
+        sampled = {"seed": settings.seed, "drafting": settings.drafting or "greedy"}
+    return Run(
+        named,
+        ran["engine"],
+        prompts.name,
+        tuple(row.question_id for row in rows),
+        tuple(row.category for row in rows),
+        tuple(row.counts for row in rows),
+        {
+            "prompts": (prompts.name, prompts.sha256),
+            "draft tokens": settings.draft_tokens,
+            "draft tree": validation.tree_in_words(settings.topk, settings.num_draft_tokens),
+            "temperature": settings.temperature,
+            "new tokens": settings.max_new_tokens,
+            "system prompt": settings.system_prompt,
+            "chat template": settings.chat_template,
+        },
+        {
+            "head": named,
+            "head's files": head.digest,
+            "layout": head.layout,
+            **ran,
+            "requests at a time": settings.concurrency,
+            "started": settings_in_words(settings.engine_settings) or None,
+            **sampled,
+        },
+    )
 
 
 # The comparison.

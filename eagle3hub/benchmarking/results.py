@@ -42,7 +42,7 @@ from eagle3hub.validation.report import MeasuredTarget, in_words
 
 SCHEMA_NAME = "eagle3hub/bench/1"
 MAX_BYTES = 256 << 20
-Paired = TypeVar("Paired", bound="PairedComparison")
+Compared = TypeVar("Compared", bound="PairedComparison")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class PairedComparison:
         return {**document, "ci95": interval_to_json(document["ci95"])}
 
     @classmethod
-    def from_json(cls: type[Paired], data: Mapping[str, Any]) -> Paired:
+    def from_json(cls: type[Compared], data: Mapping[str, Any]) -> Compared:
         """Read what `to_json` wrote."""
         return cls(**{**data, "ci95": interval_from_json(data["ci95"])})
 

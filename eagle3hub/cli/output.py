@@ -10,6 +10,7 @@ import re
 import stat
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -354,7 +355,7 @@ def readable_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-class _Watch:
+class _Watch(ABC):
     """Makes a `Moment` of each call; the three ways to show it build on this."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -381,9 +382,9 @@ class _Watch:
         if _VERBOSE.get():
             tell(f"  {line}\n")
 
+    @abstractmethod
     def show(self, moment: Moment) -> None:
         """Show a moment."""
-        raise NotImplementedError
 
 
 class Lines(_Watch):

@@ -235,9 +235,7 @@ def _draw(plan: ReleasePlan, console: Console) -> None:
     for step in plan.steps:
         branch = branches.get(step.step) or tree.add(f"[bold]{step.step}[/]")
         branches[step.step] = branch
-        said = [escape(step.what)]
-        said += [f"{step.layout}:"] * (step.layout is not None and step.step == "validate")
-        said.reverse()
+        of_layout = f"{step.layout}: " if step.layout is not None and step.step == "validate" else ""
         size = [] if step.size is None else [readable_size(step.size)]
         if step.state in ("kept", "made earlier", "not known"):
             cost = {"kept": "kept from earlier", "made earlier": "made earlier"}.get(
@@ -247,7 +245,7 @@ def _draw(plan: ReleasePlan, console: Console) -> None:
             cost = "time not known"
         else:
             cost = f"{readable_time(step.seconds)}, from {step.known_from}"
-        branch.add(f"{' '.join(said)}  [dim]{'; '.join([*size, cost])}[/]")
+        branch.add(f"{of_layout}{escape(step.what)}  [dim]{'; '.join([*size, cost])}[/]")
     console.print(tree)
     console.print(f"into {doc['output']}", markup=False, soft_wrap=True)
     known = [step.seconds for step in plan.steps if step.seconds is not None]

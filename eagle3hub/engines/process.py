@@ -58,10 +58,11 @@ def run_leashed(
 
     The status is 128 + the signal's number if a signal ended it. Its whole process group has ended when this function
     returns or raises; if this process is killed, the group ends at once. Raises TimeoutError if the command has not
-    ended after ``seconds``, also while it writes nothing.
+    ended after ``seconds``, whatever it writes.
     """
-    deadline = None if seconds is None else time.monotonic() + seconds
     process: subprocess.Popen[bytes] | None = None
+    timer: threading.Timer | None = None
+    late = threading.Event()
     try:
         with held():
             process = subprocess.Popen(
@@ -72,14 +73,27 @@ def run_leashed(
                 env=dict(env),
                 start_new_session=True,
             )
+        if seconds is not None:
+            timer = threading.Timer(seconds, _end_late, (process, late))
+            timer.start()
         assert process.stdout is not None
-        for line in process.stdout if deadline is None else read_lines(process.stdout, deadline):
+        for line in process.stdout:
             on_line(line)
-        return process.wait()
+        code = process.wait()
+        if late.is_set():
+            raise TimeoutError
+        return code
     finally:
+        if timer is not None:
+            timer.cancel()
         if process is not None:
             with held():
                 end_group(process)
+
+
+def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    _signal_group(process, signal.SIGKILL)
 
 
 def end_group(process: subprocess.Popen[bytes], *, grace: float = 0.0) -> None:

@@ -154,9 +154,12 @@ class Settings:
     @property
     def tree(self) -> str | None:
         """The shape of the draft trees in words; None for a chain."""
-        if self.topk in (None, 1):
-            return None
-        return f"top-k {self.topk}, {self.num_draft_tokens} tokens verified"
+        return tree_in_words(self.topk, self.num_draft_tokens)
+
+
+def tree_in_words(topk: int | None, num_draft_tokens: int | None) -> str | None:
+    """Write the shape of SGLang's draft trees: ``top-k 4, 16 tokens verified``; None for a chain."""
+    return None if topk in (None, 1) else f"top-k {topk}, {num_draft_tokens} tokens verified"
 
 
 _ADDED_SETTINGS = ("topk", "num_draft_tokens", "drafting")

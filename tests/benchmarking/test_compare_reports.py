@@ -21,7 +21,7 @@ from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.resources import schema
 
 Cli = Callable[..., tuple[int, str, str]]
-FIXTURES = sorted(Path(__file__).parents[1].glob("valid*/fixtures/report-three-engines.json"))
+FIXTURE = Path(__file__).parents[1] / "validation" / "fixtures" / "report-three-engines.json"
 
 
 def saved(results: Results, path: Path) -> Path:
@@ -41,7 +41,7 @@ def b(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def report() -> dict[str, Any]:
-    return json.loads(FIXTURES[0].read_text())  # type: ignore[no-any-return]
+    return json.loads(FIXTURE.read_text())  # type: ignore[no-any-return]
 
 
 def write(document: dict[str, Any], path: Path) -> Path:
@@ -147,6 +147,16 @@ def test_engines_that_are_alone_may_be_two(report: dict[str, Any], tmp_path: Pat
     y["engines"] = report["engines"][1:]
     with pytest.raises(InputError, match="engine reference and vllm"):
         compare_reports(tmp_path / "a.json", write(y, tmp_path / "b.json"))
+
+
+def test_a_tree_is_not_compared_with_a_chain(report: dict[str, Any], tmp_path: Path) -> None:
+    chain = write(report, tmp_path / "a.json")
+    said = {**report, "settings": {**report["settings"], "topk": 1, "num_draft_tokens": 4}}
+    assert compare_reports(chain, write(said, tmp_path / "b.json")).pairs, "a chain, however it is said"
+    tree = {**report, "settings": {**report["settings"], "topk": 4, "num_draft_tokens": 16}}
+    with pytest.raises(InputError) as error:
+        compare_reports(chain, write(tree, tmp_path / "c.json"))
+    assert "draft tree none and top-k 4, 16 tokens verified" in error.value.message
 
 
 def test_several_alike_are_not_guessed_at(report: dict[str, Any], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from benchmarking.serving_samples import behave, seen, standin_aiperf
 
 from eagle3hub.benchmarking.serving.load import AIPERF, Load, LoadFault, send
 from eagle3hub.engines.options import ENDPOINT_KEY
+from eagle3hub.engines.process import bare_environment, run_leashed
 
 REQUESTS = [{"model": "m", "n": n // 2, "messages": [{"role": "user", "content": str(n // 2)}]} for n in range(6)]
 
@@ -88,6 +89,16 @@ def test_traffic_that_stands_still_is_ended(python: Path, load: Load) -> None:
     behave(python, hang=30)
     with pytest.raises(LoadFault, match=r"not answered within 0\.3 seconds"):
         send(replace(load, deadline=0.3), python)
+
+
+def test_a_command_is_ended_when_its_time_is_over_whatever_it_does_with_its_output() -> None:
+    for does in ("pass", "print('still there', flush=True)", "os.close(1); os.close(2)"):
+        lines: list[bytes] = []
+        code = f"import os, time; {does}; time.sleep(600)"
+        with pytest.raises(TimeoutError):
+            run_leashed([sys.executable, "-c", code], bare_environment(), lines.append, seconds=1.0)
+    assert run_leashed([sys.executable, "-c", "print(3)"], bare_environment(), lines.append, seconds=600) == 0
+    assert lines == [b"3\n"], "lines have their ends, with a limit as without"
 
 
 def test_the_environment_of_aiperf_is_complete_and_frozen() -> None:
