@@ -7,10 +7,11 @@ PATH is the interpreter of an environment that has the version. The command writ
 VERSION``:
 
 - ``engine.toml`` and ``contract.toml`` that build on those of the pinned version, with environments and image under
-  the new number, and, from the sources of vLLM and SGLang, the types of targets that it drafts for;
-- ``requirements-DEVICE.txt``, frozen from the environment, where its distribution is the one that we install;
-- ``interface.json``, as the package reports it (vLLM, SGLang);
-- ``probed.json``, what ``eagle3hub engines probe`` found (vLLM, SGLang, sglang-jax), unless ``--no-probe`` is given.
+  the new number, and, from the sources of vLLM, SGLang and sglang-jax, the types of targets that it drafts for;
+- ``requirements-DEVICE.txt``, frozen from the environment, where its distribution is the one that we install; where pip
+  completes the list, with the versions that the package asks for;
+- ``interface.json``, as the package reports it (vLLM, SGLang, sglang-jax);
+- ``probed.json``, what ``eagle3hub engines probe`` found (those three and llama.cpp), unless ``--no-probe`` is given.
 
 It names the version in ``common.toml`` (``beside``, or ``pinned`` with ``--pin``), writes every generated page and
 table anew, and prints the files that changed, the minutes it took, and what only a person can do. Run again, it makes
@@ -38,14 +39,20 @@ from eagle3hub.engines.specs import DATA, EnvironmentData, default_version, vers
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "eagle3hub/engines/workers/interface_worker.py"
-ASKED = ("vllm", "sglang")
+ASKED = ("vllm", "sglang", "sglang_jax")
 """Engines whose package tells its interface and its types of targets."""
-PROBED = (*ASKED, "sglang_jax")
+PROBED = (*ASKED, "llamacpp")
 """Engines that are probed."""
 _OWN = re.compile(r"^\[(?:environments|image)\b.*?(?=^\s*#|^\[(?!environments|image)|\Z)", re.DOTALL | re.MULTILINE)
 _TELL = (
     'import importlib.metadata as m; print(*sorted({f\'{d.name.lower().replace("_", "-")}=={d.version}\' '
     "for d in m.distributions()}), sep='\\n')"
+)
+
+
+_NEEDS = (
+    "import importlib.metadata as m, sys; "
+    "print(*(need for need in m.requires(sys.argv[1]) or () if 'extra ==' in need), sep='\\n')"
 )
 
 
@@ -99,6 +106,21 @@ def requirements(
     return head + "".join(f"{name}=={number}\n" for name, number in sorted(has.items()) if name not in left_out)
 
 
+def completed(text: str, distribution: str, device: str, python: Path) -> str:
+    """Return a list that pip completes, with the versions that the package in ``python`` asks for.
+
+    They are those of the extra that is called as the device is, where it has one.
+    """
+    command = [str(python), "-s", "-c", _NEEDS, distribution]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    extra = re.compile(rf"""extra == ["']{device}["']""")
+    needs = [need.partition(";")[0].strip() for need in told.splitlines() if extra.search(need)]
+    for need in needs:
+        name = re.escape(re.match(r"[\w.-]+(?:\[[^]]*\])?", need)[0])  # type: ignore[index]
+        text = re.sub(rf"^{name}==.*$", need, text, flags=re.MULTILINE)
+    return text
+
+
 def interface(engine: str, python: Path) -> str:
     """Return ``interface.json`` as the package in ``python`` reports it."""
     command = [str(python), "-s", str(WORKER), "--dump", engine]
@@ -146,8 +168,12 @@ def make(engine: str, version: str, python: Path | None, device: str, *, pin: bo
         if environment is None:
             continue
         there = has if name == device else None
-        if there is not None or not file.exists():
-            file.write_text(requirements(engine, name, environment, version, there))
+        asks = environment.resolve and has is not None and environment.distribution in has
+        if there is not None or asks or not file.exists():
+            text = requirements(engine, name, environment, version, there)
+            if asks and python is not None:
+                text = completed(text, environment.distribution, name, python)
+            file.write_text(text)
         if there is None and not environment.resolve:
             yield f"freeze {file.name} from an environment: run this again with --python and --device {name}"
     if python is None:
@@ -157,6 +183,8 @@ def make(engine: str, version: str, python: Path | None, device: str, *, pin: bo
         target_types.write(engine, version, *target_types.targets(engine, python))
     else:
         yield f"write interface.json by hand: the package of {engine} does not tell it"
+    if version_data(engine, old).drafts_wrongly:
+        yield f"run the tests on {engine} with {version}: does it still draft wrongly (drafts_wrongly in engine.toml)?"
     if python is not None and probe and engine in PROBED:
         _probe(engine, python, device, folder / "probed.json")
     common = DATA / engine / "common.toml"

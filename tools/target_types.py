@@ -5,10 +5,11 @@
 PATH is the interpreter of an environment that has the version. FOLDER holds the engine's package if the environment
 has transformers alone, such as a checkout of TensorRT-LLM. A type (``model_type`` of a config.json) is known if the
 class that the engine registers for its architecture hands out aux hidden states: in vLLM it has ``SupportsEagle3``
-among its bases, in SGLang a method ``set_eagle3_layers_to_capture``, its own or inherited, in TensorRT-LLM
-``SpecDecOneEngineForCausalLM`` among its bases. Transformers, of the same environment, says which architectures a
+among its bases, in SGLang and sglang-jax a method ``set_eagle3_layers_to_capture``, its own or inherited, in
+TensorRT-LLM ``SpecDecOneEngineForCausalLM`` among its bases. Transformers, of the same environment, says which architectures a
 type has; ``REMOTE`` does for types whose published models say otherwise. Prints ``known_targets`` and
-``not_targets`` as ``contract.toml`` has them; ``--write`` puts them into the contract of the version. Neither the
+``not_targets`` as ``contract.toml`` has them (of sglang-jax, which stops at every other type, ``only_targets``);
+``--write`` puts them into the contract of the version. Neither the
 engine nor a model is imported: sources are parsed.
 """
 
@@ -27,6 +28,7 @@ from eagle3hub.engines.specs import DATA, default_version, engine_module
 MODELS = {
     "vllm": ("vllm/model_executor/models", "vllm/models"),
     "sglang": ("sglang/srt/models",),
+    "sglang_jax": ("sgl_jax/srt/models",),
     "trtllm": ("tensorrt_llm/_torch/models",),
 }
 """Where an engine keeps its model classes, below site-packages; the registry is in the first."""
@@ -160,12 +162,17 @@ def listed(name: str, kinds: list[str]) -> str:
     return f"{name} = [\n" + "\n".join([*lines, line]) + "\n]\n"
 
 
+def lists(engine: str, known: list[str], lacking: list[str]) -> dict[str, str]:
+    """The lists of an engine's contract, by name: those that a class drafts for, and those that none does."""
+    found = {"only_targets": known} if engine == "sglang_jax" else {"known_targets": known, "not_targets": lacking}
+    return {name: listed(name, kinds) for name, kinds in found.items()}
+
+
 def write(engine: str, version: str, known: list[str], lacking: list[str]) -> None:
     """Put the lists into the contract of a version, in place of its own."""
-    lists = {"known_targets": listed("known_targets", known), "not_targets": listed("not_targets", lacking)}
     path = DATA / engine / version / "contract.toml"
     text = path.read_text(encoding="utf-8")
-    for name, wanted in lists.items():
+    for name, wanted in lists(engine, known, lacking).items():
         text, count = re.subn(rf"^{name} = \[.*?^\]\n", wanted, text, count=1, flags=re.MULTILINE | re.DOTALL)
         if not count:
             at = re.search(r"^\[", text, re.MULTILINE)
@@ -187,7 +194,7 @@ def main() -> None:
     if given.write:
         write(given.engine, given.version or default_version(given.engine), known, lacking)
     else:
-        sys.stdout.write(listed("known_targets", known) + listed("not_targets", lacking))
+        sys.stdout.write("".join(lists(given.engine, known, lacking).values()))
 
 
 if __name__ == "__main__":

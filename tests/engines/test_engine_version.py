@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 from support.scripts import load_script
-from support.versions import VLLM, forget
+from support.versions import SGLANG_JAX, VLLM, forget
 
 from eagle3hub.engines.preflight import contract, current_contracts
 from eagle3hub.engines.specs import DATA, engine_data, environment_spec, interface, known_version, version_data
@@ -31,15 +31,19 @@ def tool(data: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def interpreter(folder: Path, distribution: str, version: str = NEW) -> Path:
-    """An interpreter that has a distribution with the module vllm, a second one, and an interface to tell."""
+def interpreter(
+    folder: Path, distribution: str, version: str = NEW, *, module: str = "vllm", needs: str = "", told: str = VLLM
+) -> Path:
+    """An interpreter that has a distribution with a module, three more, and the interface of version ``told``."""
     for name, number in ((distribution, version), ("torch_like", "2.99.0+cpu"), ("triton", "3.3"), ("pip", "1")):
         info = folder / "site" / f"{name.replace('-', '_')}-{number}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
-        (info / "top_level.txt").write_text("vllm\n" if name == distribution else "other\n")
-    told = {**json.loads((DATA / "vllm" / VLLM / "interface.json").read_text()), "version": f"{version}+cpu"}
-    (folder / "interface.json").write_text(json.dumps(told))
+        own = needs if name == distribution else ""
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n{own}")
+        (info / "top_level.txt").write_text(f"{module}\n" if name == distribution else "other\n")
+    engine = "sglang_jax" if module == "sgl_jax" else "vllm"
+    document = json.loads((DATA / engine / told / "interface.json").read_text())
+    (folder / "interface.json").write_text(json.dumps({**document, "version": f"{version}+cpu"}))
     python = folder / "python"
     python.write_text(
         f'#!/bin/sh\n[ "$3" = --dump ] && echo a line before && exec cat {folder}/interface.json\n'
@@ -116,6 +120,27 @@ def test_an_environment_that_pip_completes_takes_the_new_number(tool: ModuleType
     lines = (data / "sglang" / NEW / "requirements-cuda.txt").read_text().splitlines()
     assert f"sglang=={NEW}" in lines
     assert version_data("sglang", NEW).environments["cuda"].tested is False
+
+
+def test_sglang_jax_is_complete_too(tool: ModuleType, data: Path, tmp_path: Path):
+    needs = """Requires-Dist: numpy
+Requires-Dist: jax[tpu]==77.1; extra == "tpu"
+Requires-Dist: jax[cuda12]==77.2; extra == "gpu"
+"""
+    python = interpreter(tmp_path, "sglang-jax", module="sgl_jax", needs=needs, told=SGLANG_JAX)
+    run(tool, None, engine="sglang_jax")
+    left = run(tool, python, engine="sglang_jax")
+    folder = data / "sglang_jax" / NEW
+    assert {file.name for file in folder.iterdir()} == {
+        "engine.toml", "contract.toml", "interface.json", "requirements-tpu.txt"
+    }  # fmt: skip
+    lines = (folder / "requirements-tpu.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [f"sglang-jax=={NEW}", "jax[tpu]==77.1"]
+    assert interface("sglang_jax", NEW) == dataclasses.replace(interface("sglang_jax"), version=NEW)
+    assert contract("sglang_jax", NEW).only_targets == {"llama", "qwen9"}
+    assert contract("sglang_jax", NEW).known_targets == contract("sglang_jax", SGLANG_JAX).known_targets
+    assert not [line for line in left if "run this again" in line or "by hand" in line]
+    assert [line for line in left if "drafts_wrongly" in line]
 
 
 def test_another_version_in_the_interpreter_ends_it_with_nothing_written(tool: ModuleType, data: Path, tmp_path: Path):

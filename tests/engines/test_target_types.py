@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from support.scripts import load_script
+from support.versions import SGLANG_JAX
 
-from eagle3hub.engines.preflight import pinned_contracts
+from eagle3hub.engines.preflight import contract, pinned_contracts
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "target_types.py"
 
@@ -25,6 +27,15 @@ def test_the_lists_are_those_of_the_engines_source(engine: str, tool: ModuleType
     known, lacking = tool.targets(engine, request.getfixturevalue(f"{engine}_python"))
     for terms in pinned_contracts(engine):
         assert (terms.known_targets, terms.not_targets) == (frozenset(known), frozenset(lacking))
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(not os.environ.get("EAGLE3HUB_SGLANG_JAX"), reason="EAGLE3HUB_SGLANG_JAX is not set")
+def test_the_list_of_sglang_jax_is_that_of_its_source(tool: ModuleType):
+    from engines.sglang_jax_cpu.environment import ensure
+
+    known, _ = tool.targets("sglang_jax", ensure())
+    assert contract("sglang_jax", SGLANG_JAX).only_targets == frozenset(known)
 
 
 def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Path, tool: ModuleType, monkeypatch):
