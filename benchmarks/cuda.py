@@ -8,7 +8,9 @@ bfloat16, and both; then in every layout in these, too. Beside that vLLM and SGL
 under load, and vLLM counts on a busy server (benchmarks/busy.py), writes hidden states that are then replayed, is
 measured over lengths of prompts and several K, in bfloat16 against the reference, and with the target quantized. On
 three GPUs and more the target is also split over three; other steps then run side by side, one on each GPU.
-`--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows the steps.
+`--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows the steps. --device cpu rehearses them all on a CPU, with
+small sizes, vLLM's V1 alone and a stand-in for SGLang's kernels; it takes an hour or two, and leaves out what engines
+cannot do there, sampling above temperature 0.
 
 Each step is a command with a budget of its own, and its output is kept in WORK/logs. A step that fails, or does not
 end in time, is recorded, and the next one begins. Engines are installed while steps run that do not need them. Steps
@@ -41,7 +43,7 @@ from eagle3hub.benchmarking.table import tables
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines import engine_pythons
 from eagle3hub.engines.environments import environment_for
-from eagle3hub.engines.specs import default_version, engine_module, engine_title, environment_devices
+from eagle3hub.engines.specs import default_version, engine_module, engine_title, environment_devices, version_data
 from eagle3hub.system.resources import cache_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,9 +53,11 @@ BEGIN, END = "<!-- written by benchmarks/cuda.py -->", "<!-- end of what benchma
 RUNNERS = {"vllm": {"V2": {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "V1": {"VLLM_USE_V2_MODEL_RUNNER": "0"}}}
 """Runners of an engine, with the variables that choose one."""
 
+_SGLANG_ON_CPU = ROOT / "tests" / "engines" / "sglang_cpu" / "environment.py"
+"""Makes an interpreter in which SGLang runs on a CPU, with a stand-in for its kernels, for a rehearsal."""
 _SPLIT = 3
 """Devices over which the example's target is split: what its 9 heads and 3 KV heads divide by."""
-_ON_CPU = 3
+_ON_CPU = 6
 """How much longer a step may take in a rehearsal."""
 Status = Literal["done", "failed", "late", "skipped"]
 
@@ -143,9 +147,11 @@ def plan(options: Options) -> list[Step]:
     steps += _on_vllm(options, pythons["vllm"], on["vllm"])
     for engine in engines:
         steps.append(_probe(engine, options, pythons[engine], on[engine][len(needs) :]))
-    for layouts, seconds in (("universal", 120), (options.layouts, 300)):
+    for layouts, seconds in {"universal": 120, options.layouts: 300}.items():
         for dtype, temperature in (("float32", 1), ("bfloat16", 0), ("bfloat16", 1)):
             for engine, runner in runs:
+                if temperature and options.device in version_data(engine).greedy_only:
+                    continue
                 more: dict[str, Any] = {"dtype": dtype, "temperature": temperature}
                 more |= {"layouts": layouts, "seconds": seconds}
                 steps.append(_on(engine, runner, options, pythons, on, **more))
@@ -172,9 +178,13 @@ def _interpreter(engine: str, options: Options) -> tuple[str, Step | None]:
     """The engine's interpreter: the one that is given, or is installed; else the one that the step installs."""
     if engine in options.pythons:
         return options.pythons[engine], None
-    if options.device in environment_devices(engine):
+    if engine == "sglang" and options.device == "cpu":  # it publishes no kernels for CPU
+        path = options.work / "sglang-on-cpu" / "python"
+        command: tuple[tuple[str, ...], ...] = ((sys.executable, str(_SGLANG_ON_CPU), str(path.parent)),)
+        ready = path.is_file()
+    elif options.device in environment_devices(engine):
         made = environment_for(engine, options.device)
-        command: tuple[tuple[str, ...], ...] = (_cli("engines", "install", engine, "--device", options.device),)
+        command = (_cli("engines", "install", engine, "--device", options.device),)
         path, ready = made.python, made.ready
     else:
         folder = options.work / f"{engine}-{default_version(engine)}"
@@ -190,7 +200,10 @@ def _interpreter(engine: str, options: Options) -> tuple[str, Step | None]:
 
 def _serving(engine: str, options: Options, python: str, needs: tuple[str, ...]) -> Step:
     """Speed and acceptance of the head and its baselines under load."""
-    more = ("--concurrency", "1,4,16", "--baseline", "none,ngram", "--runs", 2)
+    load = (
+        ("--concurrency", "1,4,16", "--runs", 2) if options.device == "cuda" else ("--concurrency", "1,2", "--runs", 1)
+    )
+    more = (*load, "--baseline", "none,ngram")
     return _bench(f"serving-{engine}", engine, options, python, needs, 420, *more, what="speed under load")
 
 
@@ -238,7 +251,7 @@ def _on_vllm(options: Options, python: str, needs: tuple[str, ...]) -> list[Step
     lossless = _validate(
         "lossless-vllm-bfloat16",
         compared,
-        replace(options, num_prompts=16, max_new_tokens=128),
+        replace(options, num_prompts=16, max_new_tokens=128) if options.device == "cuda" else options,
         *("--dtype", "bfloat16", *engine, "--run-anyway"),
         seconds=180,
         needs=needs,
@@ -247,7 +260,7 @@ def _on_vllm(options: Options, python: str, needs: tuple[str, ...]) -> list[Step
     lengths = "1k,2k,4k,8000" if options.device == "cuda" else "512,1k"
     text = long_prompts(options.work / "long.jsonl")
     context = ("--context", lengths, "--datasets", text, "--max-new-tokens", 32)
-    ks = ("--draft-tokens", "1,2,3,5", "--dtype", "bfloat16")
+    ks = ("--draft-tokens", "1,2,3,5" if options.device == "cuda" else "1,3", "--dtype", "bfloat16")
     whole = options.work / "by-k-vllm"
     quantized = ("--draft-tokens", "3", "--dtype", "bfloat16", "--engine-arg", "vllm.quantization=fp8")
     steps = [
@@ -292,7 +305,8 @@ def _bench(
     """A benchmark of the example head; its results are begun anew."""
     folder = options.work / name
     sets = () if "--datasets" in more else ("--datasets", "smoke", "--max-new-tokens", options.max_new_tokens)
-    prompts = ("--num-prompts", max(options.num_prompts, 16) if "--concurrency" in more else options.num_prompts)
+    least = (16 if options.device == "cuda" else 2) if "--concurrency" in more else 1  # as many as are under way
+    prompts = ("--num-prompts", max(options.num_prompts, least))
     command = _cli(
         *("bench", f"head={HEAD}", "--target", options.target_folder, "--target-name", TARGET, "--engine", engine),
         *("--device", options.device, "--engine-python", f"{engine.split(',')[-1]}={python}", "--run-anyway"),
@@ -707,25 +721,28 @@ def _with_needs(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses it")
-    parser.add_argument("--minutes", type=float, default=25.0, help="the whole run ends by then")
+    parser.add_argument("--minutes", type=float, help="the whole run ends by then (25; a rehearsal: 180)")
     parser.add_argument("--work", type=Path, default=cache_dir() / "cuda-validation", help="results, logs, engines")
     parser.add_argument("--engine-python", action="append", default=[], metavar="NAME=PATH")
-    parser.add_argument("--num-prompts", type=int, default=8)
-    parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--layouts", default="all", help="in float32 at temperature 0")
+    parser.add_argument("--num-prompts", type=int, help="8; in a rehearsal 2")
+    parser.add_argument("--max-new-tokens", type=int, help="64; in a rehearsal 16")
+    parser.add_argument("--layouts", help="in float32 at temperature 0 (all; in a rehearsal universal)")
     parser.add_argument("--target", type=Path, help="folder of the target, if it is there")
     parser.add_argument("--only", metavar="NAME,…", help="run only these steps, and those that they need")
     parser.add_argument("--list", action="store_true", help="show the steps, and run nothing")
     parser.add_argument("--save", type=Path, metavar="FILE", help="put the table into this page")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    work = given.work.absolute()
+    rehearsed = Options(work, minutes=180.0, num_prompts=2, max_new_tokens=16, layouts="universal")
+    sizes = rehearsed if given.device == "cpu" else Options(work)
     options = Options(
-        work=given.work.absolute(),
+        work=work,
         device=given.device,
-        minutes=given.minutes,
-        num_prompts=given.num_prompts,
-        max_new_tokens=given.max_new_tokens,
-        layouts=given.layouts,
+        minutes=given.minutes or sizes.minutes,
+        num_prompts=given.num_prompts or sizes.num_prompts,
+        max_new_tokens=given.max_new_tokens or sizes.max_new_tokens,
+        layouts=given.layouts or sizes.layouts,
         pythons=engine_pythons(given.engine_python),
         target=given.target and given.target.absolute(),
         compared=_compared(given.device),

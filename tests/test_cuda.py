@@ -79,8 +79,29 @@ def test_what_is_not_there_is_installed_beside(
     assert "trtllm-float32-t0-layouts" not in steps
     more = cuda.plan(cuda.Options(work=tmp_path, pythons={**PYTHONS, "trtllm": "/t/python"}))
     assert {"probe-trtllm", "trtllm-float32-t0-layouts"} <= {step.name for step in more}
+
+
+def test_a_rehearsal_is_small_and_asks_for_nothing_that_a_cpu_lacks(
+    cuda: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rehearsal = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, device="cpu"))
     assert not [step for step in rehearsal if "V2" in (step.shown or ()) or step.env]
+    assert {step.shown[3] for step in rehearsal if step.shown} == {"0"}
+    once = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, device="cpu", layouts="universal"))
+    assert len({step.name for step in once}) == len(once)
+    words = ["cuda.py", "--device", "cpu", "--work", str(tmp_path), "--target", str(tmp_path), "--list"]
+    monkeypatch.setattr(sys, "argv", words)
+    cuda.main()
+    listed = capsys.readouterr().out
+    assert str(tmp_path / "sglang-on-cpu") in listed
+    runs = [line for line in listed.splitlines() if "eagle3hub validate" in line]
+    assert runs
+    for line in runs:
+        assert "--num-prompts 2 --max-new-tokens 16" in line
+        assert "--layouts universal" in line
+    serving = next(line for line in listed.splitlines() if line.startswith("serving-sglang "))
+    assert "--concurrency 1,2 --runs 1" in serving
+    assert "--num-prompts 2" in serving
 
 
 def step(cuda: ModuleType, name: str, code: str, seconds: int = 30, **more: Any) -> Any:

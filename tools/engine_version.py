@@ -8,8 +8,8 @@ VERSION``:
 
 - ``engine.toml`` and ``contract.toml`` that build on those of the pinned version, with environments and image under
   the new number, and, from the sources of vLLM, SGLang and sglang-jax, the types of targets that it drafts for;
-- ``requirements-DEVICE.txt``, frozen from the environment, where its distribution is the one that we install; where pip
-  completes the list, with the versions that the package asks for;
+- ``requirements-DEVICE.txt``, frozen from the environment, where its distribution is the one that we install; where
+  pip completes the list, with the versions that the package asks for;
 - ``interface.json``, as the package reports it (vLLM, SGLang, sglang-jax);
 - ``probed.json``, what ``eagle3hub engines probe`` found (those three and llama.cpp), unless ``--no-probe`` is given.
 

@@ -6,8 +6,8 @@ PATH is the interpreter of an environment that has the version. FOLDER holds the
 has transformers alone, such as a checkout of TensorRT-LLM. A type (``model_type`` of a config.json) is known if the
 class that the engine registers for its architecture hands out aux hidden states: in vLLM it has ``SupportsEagle3``
 among its bases, in SGLang and sglang-jax a method ``set_eagle3_layers_to_capture``, its own or inherited, in
-TensorRT-LLM ``SpecDecOneEngineForCausalLM`` among its bases. Transformers, of the same environment, says which architectures a
-type has; ``REMOTE`` does for types whose published models say otherwise. Prints ``known_targets`` and
+TensorRT-LLM ``SpecDecOneEngineForCausalLM`` among its bases. Transformers, of the same environment, says which
+architectures a type has; ``REMOTE`` does for types whose published models say otherwise. Prints ``known_targets`` and
 ``not_targets`` as ``contract.toml`` has them (of sglang-jax, which stops at every other type, ``only_targets``);
 ``--write`` puts them into the contract of the version. Neither the
 engine nor a model is imported: sources are parsed.

@@ -259,7 +259,9 @@ def check(
 
 @app.command()
 def probe(
-    name: Annotated[str, typer.Argument(help="Engine: vllm, sglang, sglang-jax or trtllm.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Engine: vllm, sglang, sglang-jax, llamacpp or trtllm.", show_default=False)
+    ],
     python: Annotated[
         Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
     ] = None,
@@ -277,8 +279,8 @@ def probe(
 ) -> None:
     """Find out by experiment what an engine does with a head, on the very build you have (vLLM: a few minutes).
 
-    It runs small heads, one for each thing that engines read in their own way, and compares the logits with the
-    reference's. Then it says where the engine differs from what eagle3hub holds for its version.
+    It runs small heads, one for each thing that engines read in their own way, and compares the logits, or the drafts,
+    with the reference's. Then it says where the engine differs from what eagle3hub holds for its version.
 
     Exit status: 0 every question was asked, whatever the engine did; 2 there is no such engine or question; 3 the
     output cannot be written; 4 the engine cannot be run here.

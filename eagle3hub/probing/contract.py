@@ -53,7 +53,7 @@ _EFFECTS: Mapping[Outcome, FoundEffect] = {
     "refuses": "refuses",
     "crashes": "refuses",
 }
-_PROBED = ("vllm", "sglang", "trtllm", "sglang_jax")
+_PROBED = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
 """Engines that have a worker for probes."""
 _ENVIRONMENT_FOR = {"sglang_jax": "tpu"}
 """By engine, the device whose environment runs a probe on a CPU as well, where nothing else runs on one."""
@@ -156,6 +156,11 @@ def _flag(asked: Asked) -> bool:
     return bool(_right(asked))
 
 
+def _captures_last(asked: Asked) -> bool:
+    """Whether the engine captures something where the last layer is listed."""
+    return any({LAYERS, "?"} & set(answer.taps) for _, answer in asked)
+
+
 def _first(asked: Asked) -> Any:
     return next(iter(_right(asked)), None)
 
@@ -195,7 +200,7 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
     **dict.fromkeys(
         (
             *("model_prefix", "reads_nested", "aux_norm_alias", "attention_bias", "fc_bias"),
-            *("own_embedding_if_other_width", "aux.last_layer", "aux.as_listed"),
+            *("own_embedding_if_other_width", "aux.as_listed"),
         ),
         _flag,
     ),
@@ -204,6 +209,8 @@ _READ: Mapping[str, Callable[[Asked], Any]] = {
     "rope.ignored": lambda asked: _where(lambda answer: answer.matched == "rotates without scaling")(asked) or None,
     "rope.partial": _where(lambda answer: answer.outcome == "silently_wrong"),
     "aux.default": _default_taps,
+    "aux.last_layer": _captures_last,
+    "aux.last_unfilled": lambda asked: not _flag(asked),
     "o_proj_bias": _where(_builds_o_bias),
     "dropped": _where(lambda answer: answer.outcome == "silently_wrong"),
     "mtp_types": _where(lambda answer: answer.outcome in ("refuses", "crashes")),
@@ -274,9 +281,10 @@ def _rules(answers: Mapping[str, Answer], terms: EngineContract, seen: Examined)
     """Return, by code, the effect of each finding that a question's head has under these terms.
 
     A finding that has no rule so far gets none where another finding of the same head has one of the same effect, and
-    explains it.
+    explains it. Where questions disagree, one whose answer no other finding explains decides.
     """
     found: dict[str, list[str]] = {}
+    alone: dict[str, str] = {}
     for question in questions().values():
         codes = [what.removeprefix("rules.") for what in question.asks if what.startswith("rules.")]
         answer = answers.get(question.name)
@@ -288,6 +296,12 @@ def _rules(answers: Mapping[str, Answer], terms: EngineContract, seen: Examined)
         for code in codes:
             if code in there and (code in terms.rules or not explained - {code}):
                 found.setdefault(code, []).append(question.name)
+                if not explained - {code}:
+                    alone.setdefault(code, question.name)
+    for code, names in found.items():
+        decides = alone.get(code, names[0])
+        if answers[decides].outcome != answers[names[0]].outcome:
+            names.sort(key=lambda name: name != decides)
     return {
         code: FoundRule(_EFFECTS[answers[names[0]].outcome], tuple(names)) for code, names in sorted(found.items())
     }

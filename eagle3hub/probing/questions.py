@@ -118,6 +118,8 @@ _LINEAR = {"rope_type": "linear", "factor": 4.0}
 _DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
 _MSCALES = {"mscale": 1.0, "mscale_all_dim": 1.0}
 _PARALLEL = {"parallel_drafting": True}
+_STOPPING = ("vllm", "sglang", "trtllm", "sglang_jax")
+"""Engines that stop at RoPE that they do not compute; llama.cpp rotates without it, and has questions of its own."""
 
 
 def _roped(scaling: Mapping[str, object] | None, theta: float = 1e4) -> Rope:
@@ -258,6 +260,7 @@ def questions() -> Mapping[str, Question]:
         *_quantized(),
         *_targets(),
         *_refused_bases(),
+        *_of_llamacpp(),
     ]
     named = {question.name: question for question in listed}
     assert len(named) == len(listed), "two questions have one name"
@@ -787,19 +790,19 @@ def _rope() -> Iterator[Question]:
     for name, more in uncompared.items():
         yield _ask(
             f"rope-{name.replace('_', '-')}", "plain", "terms.rope.types", value=name, comparable=False,
-            change=states(rope_scaling={"rope_type": name, **more}),
+            change=states(rope_scaling={"rope_type": name, **more}), engines=() if name == "mrope" else _STOPPING,
         )  # fmt: skip
     yield _ask(
-        "rope-of-no-known-type", "plain", "rules.rope-type", comparable=False,
+        "rope-of-no-known-type", "plain", "rules.rope-type", comparable=False, engines=_STOPPING,
         change=states(rope_scaling={"rope_type": "foo", "factor": 2.0}),
     )  # fmt: skip
     for name, lacking in (("linear", {}), ("yarn", {"original_max_position_embeddings": 16}), ("llama3", {})):
         yield _ask(
             f"rope-{name}-without-its-factor", "plain", "rules.rope-incomplete", comparable=False,
-            change=states(rope_scaling={"rope_type": name, **lacking}),
+            change=states(rope_scaling={"rope_type": name, **lacking}), engines=_STOPPING,
         )  # fmt: skip
     yield _ask(
-        "rope-by-kind-of-layer", "plain", "rules.rope-by-layer", comparable=False,
+        "rope-by-kind-of-layer", "plain", "rules.rope-by-layer", comparable=False, engines=_STOPPING,
         change=both(omits("rope_theta"), states(rope_parameters={"full_attention": {"rope_theta": 1e4}})),
     )  # fmt: skip
     half = {
@@ -1053,7 +1056,8 @@ def _quantized() -> Iterator[Question]:
     yield _ask(
         "a-config-of-quantized-weights-alone", "plain", "rules.quantized-config-alone",
         change=lambda made: replace(made, config=quantized(made, "int8").config), settings={"dtype": "bfloat16"},
-        close=0.15, engines=("vllm", "sglang", "trtllm"),  # sglang-jax treats a config of fp8 otherwise than this one
+        # sglang-jax treats a config of fp8 otherwise than this one
+        close=0.15, engines=("vllm", "sglang", "trtllm", "llamacpp"),
     )  # fmt: skip
     yield _ask("quantized-and-nothing-says-so", "int8", "rules.quantized-untold", change=omits("quantization_config"))
     yield _ask(
@@ -1245,17 +1249,17 @@ def _targets() -> Iterator[Question]:
             )  # fmt: skip
 
 
-# Asked of sglang-jax, which refuses the heads that other engines' questions about the same begin with
+# Asked of sglang-jax and llama.cpp, which refuse the heads that other engines' questions about the same begin with
 
 
 def _refused_bases() -> Iterator[Question]:
-    alone = ("sglang_jax",)
+    alone, both_of_them = ("sglang_jax",), ("sglang_jax", "llamacpp")
     yield _ask(
-        "mla-in-place-of-llamas-attention", "plain", "rules.mla", engines=alone,
+        "mla-in-place-of-llamas-attention", "plain", "rules.mla", engines=both_of_them,
         change=both(_become(BASES["mla"].make), states(model_type="llama", architectures=["LlamaForCausalLMEagle3"])),
     )  # fmt: skip
     yield _ask(
-        "one-layer-and-no-number-of-layers", "plain", "rules.no-num-hidden-layers", engines=alone,
+        "one-layer-and-no-number-of-layers", "plain", "rules.no-num-hidden-layers", engines=both_of_them,
         change=omits("num_hidden_layers"),
     )  # fmt: skip
     yield _ask(
@@ -1265,4 +1269,28 @@ def _refused_bases() -> Iterator[Question]:
     yield _ask(
         "model-type-llama4-text", "plain", "terms.mtp_types", "rules.mtp-type", value="llama4_text", engines=alone,
         change=states(model_type="llama4_text"),
+    )  # fmt: skip
+
+
+# Asked of llama.cpp alone
+
+
+def _of_llamacpp() -> Iterator[Question]:
+    alone, plain = ("llamacpp",), {"rotates without scaling": trained(rope=Rope(1e4))}
+    for name, code, scaling in (
+        ("rope-called-by-no-known-type", "rope-type", {"rope_type": "foo", "factor": 4.0}),
+        ("rope-stated-without-its-factor", "rope-incomplete", {"rope_type": "linear"}),
+    ):
+        yield _ask(
+            name, "plain", f"rules.{code}", engines=alone, instead=plain,
+            change=both(states(rope_scaling=scaling), trained(rope=_roped(_LINEAR))),
+        )  # fmt: skip
+    yield _ask(
+        "norms-of-states-and-no-flag", "plain", "rules.tensor-without-flag", engines=alone,
+        change=_become(lambda: omits("fc_norm")(head(fc_norm=True))),
+    )  # fmt: skip
+    last = (2, 6, LAYERS)
+    yield _ask(
+        "the-last-layer-of-a-llama", "plain", "terms.aux.last_unfilled", "rules.aux-last-unfilled", value=False,
+        engines=alone, change=both(_listing(top=list(last)), _tapping(last)),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -21,6 +21,7 @@ from eagle3hub.errors import UnavailableError, UsageError
 from eagle3hub.probing.families import FAMILIES, write_family
 from eagle3hub.probing.heads import VOCAB, WIDE, Probed, write_target
 from eagle3hub.probing.questions import Question, questions
+from eagle3hub.probing.rounds import Drafted, near
 from eagle3hub.reference.model import DraftModel, Memory
 from eagle3hub.system.progress import Progress
 
@@ -138,7 +139,7 @@ def ask(
         answers: dict[str, dict[str, Answer]] = {runner: {} for runner in runners}
         with _one_thread():
             for name, question in asked.items():
-                judged = _judge(question, heads[name], told[name], work, runners[1:])
+                judged = _judge(question, heads[name], told[name], work, targets[question.target], runners[1:])
                 for runner, answer in zip(runners, judged, strict=True):
                     answers[runner][name] = answer
     for found in answers.values():
@@ -210,12 +211,15 @@ def given_for(made: Probed) -> dict[str, torch.Tensor]:
 
 
 def _judge(
-    question: Question, made: Probed, told: Mapping[str, Any], work: Path, others: Sequence[str]
+    question: Question, made: Probed, told: Mapping[str, Any], work: Path, target: Path, others: Sequence[str]
 ) -> list[Answer]:
     """Judge what the worker told of a question, for the executed runner and for those that differ in aux layers."""
+    drafted, close = None, CLOSE if question.close is None else question.close
+    if "rounds" in told and question.comparable and len(told["taps"]) == len(made.taps or ()):
+        drafted = Drafted.of(told, LENGTH, target, made.truth, close)
     seen = Answer(
         outcome="runs",
-        taps=_taps(told.get("taps")),
+        taps=_taps(told.get("taps")) if drafted is None else drafted.taps,
         not_loaded=tuple(told.get("not_loaded") or ()),
         ignored=tuple(told.get("ignored") or ()),
         context=told.get("context"),
@@ -223,8 +227,9 @@ def _judge(
     ended = told["ended"]
     if ended == "not_asked":
         return [Answer(outcome="not_run", message=told["message"])] * (1 + len(others))
-    if ended == "ran" and question.comparable:
-        seen = _measured(seen, question, made, work)
+    against = _computed(question, made, drafted, work) if ended == "ran" and question.comparable else None
+    if against is not None:
+        seen = _measured(seen, question, made, against)
     if ended == "ran":
         main = _loaded(seen) if told["stage"] == "load" else _concluded(seen, question, made)
     else:
@@ -247,21 +252,42 @@ def _judge(
     return answers
 
 
-def _measured(seen: Answer, question: Question, made: Probed, work: Path) -> Answer:
-    """Compare the logits with those of the truth and of each alternative."""
-    file = work / "result" / f"{question.name}.safetensors"
-    if not file.is_file():
-        return seen
-    tensors, given = load_file(file), given_for(made)
-    truth = compute(made.truth, given)
-    seen = replace(seen, difference=_difference(truth, tensors))
+Against = Callable[[DraftModel], tuple[bool, float | None]]
+"""Whether an engine computed what a model computes, and the largest difference; None where other tokens are scored."""
+
+
+def _computed(question: Question, made: Probed, drafted: Drafted | None, work: Path) -> Against | None:
+    """Return how what the engine computed is compared with a model; None if it computed nothing that can be."""
     close = CLOSE if question.close is None else question.close
-    if _equal(truth, tensors, close):
+    if drafted is not None:
+
+        def by_shares(model: DraftModel) -> tuple[bool, float]:
+            difference = drafted.difference(model)
+            return difference <= near(close), float(f"{difference:.2g}")
+
+        return by_shares
+    file, given = work / "result" / f"{question.name}.safetensors", given_for(made)
+    if not file.is_file():
+        return None
+    tensors = load_file(file)
+
+    def by_logits(model: DraftModel) -> tuple[bool, float | None]:
+        ours = compute(model, given)
+        return _equal(ours, tensors, close), _difference(ours, tensors)
+
+    return by_logits
+
+
+def _measured(seen: Answer, question: Question, made: Probed, against: Against) -> Answer:
+    """Compare what the engine computed with the truth and with each alternative."""
+    right, difference = against(made.truth)
+    seen = replace(seen, difference=difference)
+    if right:
         return replace(seen, matched="trained")
     for name, change in question.instead.items():
-        if _equal(compute(change(made).truth, given), tensors, close):
+        if against(change(made).truth)[0]:
             return replace(seen, matched=name)
-    return replace(seen, difference=None) if seen.not_loaded else seen  # of what lay in memory
+    return replace(seen, difference=None) if seen.not_loaded or "?" in seen.taps else seen  # of what lay in memory
 
 
 def _loaded(seen: Answer) -> Answer:

@@ -164,7 +164,8 @@ def test_a_question_that_there_is_not():
     assert "no-d2t" in str(caught.value.hint)
 
 
-def test_an_engine_that_cannot_be_probed(cli: Cli):
+def test_an_engine_that_cannot_be_probed(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_PROBED", ("sglang",))
     status, _, said = cli("engines", "probe", "llamacpp")
     assert (status, "llama.cpp cannot be probed" in said) == (2, True)
 

@@ -272,6 +272,7 @@ class AuxReading:
         places: config keys that may list ids, each with its numbering; the first key that has a list decides.
         default: boundary ids if no key has a list, as (first, L//2 + middle, L + last).
         last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
+        last_unfilled: whether what is captured there is memory that nothing fills.
         as_listed: whether states are taken in the listed order, and twice if listed twice; otherwise each state is
             taken once, in the order of the layers.
         branch: whether what a layer adds is captured, without what came before, in place of the state after it.
@@ -282,6 +283,7 @@ class AuxReading:
     last_layer: bool
     as_listed: bool = False
     branch: bool = False
+    last_unfilled: bool = False
 
     @property
     def default_layers(self) -> tuple[Layer, ...]:
@@ -372,7 +374,7 @@ class ContractTerms:
         reads_nested: whether the engine understands speculators' nested config.
         layer_names, several_layer_names: prefixes of layer tensors that it maps (``midlayer.``, ``midlayer.{i}.``,
             ``layers.{i}.``), in a draft of one layer and of several layers (empty: the same as for one layer).
-        model_prefix: whether names may begin with ``model.``.
+        model_prefix: whether names may begin with ``model.``. lm_head_prefix: whether that of lm_head may.
         aux_norm_alias: whether aux_norm_low/mid/high are fc_norm.0/1/2.
         dropped: prefixes of names that it drops silently unless a flag asks for them.
         aux: how it reads aux layers.
@@ -403,6 +405,7 @@ class ContractTerms:
     layer_names: frozenset[str] = frozenset()
     several_layer_names: frozenset[str] = frozenset()
     model_prefix: bool = False
+    lm_head_prefix: bool = False
     aux_norm_alias: bool = False
     dropped: tuple[str, ...] = ()
     count_keys: tuple[str, ...] = ()

@@ -54,8 +54,8 @@ class Answer:
     Attributes:
         outcome: see `Outcome`.
         matched: ``trained``, or the alternative of the question whose logits are the engine's, or None.
-        difference: the largest difference of a logit from the head's truth; None if nothing was computed, or other
-            tokens were scored.
+        difference: the largest difference of a logit from the head's truth, or of a share where an engine tells
+            no logits; None if nothing was computed, or other tokens were scored.
         stage, message: where and how it stopped, without paths; ``load`` without a message for a head that was loaded
             and not run.
         taps: boundary ids of the states that it captured, ``final`` for the final state after its norm, ``?`` for a
@@ -82,7 +82,7 @@ class Answer:
         parts = []
         if self.matched not in (None, "trained"):
             parts.append(str(self.matched))
-        elif self.difference and self.outcome == "silently_wrong":
+        elif self.difference and self.matched is None and self.outcome == "silently_wrong":
             parts.append(f"logits differ by {self.difference:g}")
         if self.not_loaded:
             parts.append(f"{', '.join(self.not_loaded[:2])} not filled")
@@ -92,7 +92,8 @@ class Answer:
                 f"drops {lost}" if self.outcome == "silently_wrong" else "every tensor is loaded"
             )
         if self.outcome == "silently_wrong" and not parts:
-            parts.append(f"captured {', '.join(map(str, self.taps))}" if self.matched else "scores other tokens")
+            told = self.matched or "?" in self.taps
+            parts.append(f"captured {', '.join(map(str, self.taps))}" if told else "scores other tokens")
         return "; ".join(parts) or "the reference's logits"
 
 

@@ -150,7 +150,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         prefix = "" if case.files.nested or case.architecture is None else terms.class_prefix
         if not name.startswith(prefix) and not name.endswith(prefix):
             name = prefix + name
-        facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
+        called = f"for {name}" if case.architecture is None else f"called {name}"
+        own = MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"
+        facts = {"name": name, "called": called, "class": own}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
     concerned = terms.mtp_of_mla or truth.kind != "mla"
@@ -337,7 +339,8 @@ _QUERIES = tuple(f"self_attn.{x}.weight" for x in ("q_a_proj", "q_a_layernorm", 
 
 def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     """Check for names that are not mapped, tensors that are missing or unknown, and widths that do not fit."""
-    prefixed = sorted(n for n in case.files.tensors if n.startswith("model."))
+    known = {"model.lm_head.weight"} if case.contract.lm_head_prefix else set()
+    prefixed = sorted(n for n in case.files.tensors if n.startswith("model.") and n not in known)
     if prefixed and not case.contract.model_prefix:
         yield PreflightFinding("model-prefix", {"name": prefixed[0]})
     elif prefixed and case.draft_class == "mla":
@@ -661,6 +664,9 @@ def _compared(case: PreflightCase, place: str, captured: tuple[int, ...]) -> Ite
         reach = layers if _reaches_last(case) else layers - 1
         if min(taken) < 0 or max(taken) > reach:
             yield PreflightFinding("aux-range", {**facts, "layers": layers})
+            return
+        if layers in taken and case.contract.aux.last_unfilled:
+            yield PreflightFinding("aux-last-unfilled", {**facts, "layers": layers})
             return
     if len(taken) != truth.num_aux:
         yield PreflightFinding("aux-count", {**facts, "count": len(taken), "width": truth.num_aux})

@@ -39,16 +39,14 @@ def _run(request, tell):
     with Stage("import"):
         import xllamacpp
 
-        converter = pathlib.Path(sys.prefix) / "llama.cpp"
-        if not (converter / "convert_hf_to_gguf.py").is_file():
-            raise FileNotFoundError("the environment holds no converter (llama.cpp/convert_hf_to_gguf.py)")
+        folder = converter()
     with Stage("device"):
         if request["device"] != "cpu":
             raise RuntimeError("this xllamacpp was built for CPU")
     tell("stage", stage="load")
     with Stage("load"):
-        ignored = _convert(request, converter)
-        server = _server(request, xllamacpp)
+        ignored = _convert(request, folder)
+        server = start(parameters(request, xllamacpp), xllamacpp, _log)
     report = {}
     if request["head"]:
         # llama.cpp stops loading at a tensor of the GGUF that it does not use, and at one that is missing.
@@ -71,9 +69,9 @@ def _run(request, tell):
         options = {"chat_template_kwargs": request["chat_template"]} if request["chat_template"] else {}
         before = read(server.handle_metrics(), k)
         for index, messages in enumerate(request["prompts"]):
-            start = time.monotonic()
+            began = time.monotonic()
             answer = server.handle_chat_completions({"messages": messages, **options, **request["sampling"]})
-            seconds = time.monotonic() - start
+            seconds = time.monotonic() - began
             after = read(server.handle_metrics(), k)
             tell(
                 "prompt",
@@ -86,14 +84,27 @@ def _run(request, tell):
             before = after
 
 
-def _convert(request, converter):
-    """Make head.gguf and target.gguf in the working folder; return the head's tensors that were not used."""
-    conversions = [{"folder": request["target"], "gguf": "target.gguf", "dtype": request["dtype"]}]
+def converter():
+    """Return the folder with llama.cpp's converter."""
+    folder = pathlib.Path(sys.prefix) / "llama.cpp"
+    if not (folder / "convert_hf_to_gguf.py").is_file():
+        raise FileNotFoundError("the environment holds no converter (llama.cpp/convert_hf_to_gguf.py)")
+    return folder
+
+
+def conversions(request):
+    """Return what `gguf_convert` has to do to make head.gguf and target.gguf."""
+    files = [{"folder": request["target"], "gguf": "target.gguf", "dtype": request["dtype"]}]
     if request["head"]:  # the head first: it is small, and most faults are in it
         head = {"folder": request["head"], "gguf": "head.gguf", "dtype": request["dtype"]}
-        conversions.insert(0, {**head, "target": request["target"]})
+        files.insert(0, {**head, "target": request["target"]})
+    return files
+
+
+def _convert(request, folder):
+    """Make head.gguf and target.gguf in the working folder; return the head's tensors that were not used."""
     report = pathlib.Path("conversion.json")
-    asked = {"converter": str(converter), "conversions": conversions, "report": str(report)}
+    asked = {"converter": str(folder), "conversions": conversions(request), "report": str(report)}
     script = pathlib.Path(__file__).with_name("gguf_convert.py")
     ended = subprocess.run([sys.executable, "-s", str(script), json.dumps(asked)], check=False)
     if not report.exists():
@@ -104,41 +115,41 @@ def _convert(request, converter):
     return found["ignored"]
 
 
-def _server(request, xllamacpp):
-    """Start the server. The error of its loader appears only in the log."""
+def start(settings, xllamacpp, log):
+    """Start the server. The error of its loader appears only in what ``log()`` returns."""
     try:
-        return xllamacpp.Server(_parameters(request, xllamacpp))
+        return xllamacpp.Server(settings)
     except RuntimeError as error:
-        fault = loading_fault(_log())
+        fault = loading_fault(log())
         if fault is None:
             raise
         raise LoadingError(fault) from error
 
 
-def _parameters(request, xllamacpp):
+def parameters(request, xllamacpp):
     """Return settings for one sequence at a time, no prompt cache, no flash attention, and drafts of full length."""
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = "target.gguf"
-    parameters.n_ctx = request["context"]
-    parameters.n_parallel = 1
-    parameters.cache_prompt = False
-    parameters.fit_params = False
-    parameters.warmup = False
-    parameters.no_extra_bufts = True
-    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    parameters.endpoint_metrics = True
-    parameters.use_jinja = True
-    parameters.verbosity = _VERBOSE
-    _resources(parameters, request, xllamacpp)
+    found = xllamacpp.CommonParams()
+    found.model.path = "target.gguf"
+    found.n_ctx = request["context"]
+    found.n_parallel = 1
+    found.cache_prompt = False
+    found.fit_params = False
+    found.warmup = False
+    found.no_extra_bufts = True
+    found.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    found.endpoint_metrics = True
+    found.use_jinja = True
+    found.verbosity = _VERBOSE
+    _resources(found, request, xllamacpp)
     if request["head"]:
-        draft = parameters.speculative.draft
+        draft = found.speculative.draft
         draft.mparams.path = "head.gguf"
         draft.n_max = request["draft_tokens"]
         draft.n_min = 0
         draft.p_min = 0.0
         _resources(draft, request, xllamacpp)
-        parameters.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_EAGLE3]
-    return parameters
+        found.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_EAGLE3]
+    return found
 
 
 def _resources(parameters, request, xllamacpp):

@@ -1,4 +1,10 @@
-"""Make the environment that runs SGLang on CPU in tests, once in the user's cache, and an interpreter for it."""
+"""Make the environment that runs SGLang on CPU in tests, once in the user's cache, and an interpreter for it.
+
+    python tests/engines/sglang_cpu/environment.py [FOLDER]
+
+prints the interpreter of the environment, which has no kernels. With FOLDER it makes one there that has the stand-in
+for them, and serves as well, and prints that.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +52,21 @@ def server_interpreter(folder: Path) -> Path:
 
 
 def _with_path(folder: Path, *path: Path) -> Path:
-    from support.scripts import write_interpreter  # not there when this file is run by itself
+    from support.scripts import write_interpreter  # on the path of tests alone
 
     return write_interpreter(folder / "python", ensure(), PYTHONPATH=os.pathsep.join(str(place) for place in path))
 
 
+def main() -> None:
+    """Make what the command line asks for, and print where its interpreter is."""
+    made = ensure(lambda message, _fraction=None: sys.stderr.write(message + chr(10)) and None)
+    if len(sys.argv) > 1:
+        sys.path.insert(0, str(HERE.parents[1]))
+        folder = Path(sys.argv[1]).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        made = server_interpreter(folder)
+    sys.stdout.write(f"{made}\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{ensure(lambda message, _fraction=None: sys.stderr.write(message + chr(10)) and None)}\n")
+    main()
