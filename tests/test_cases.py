@@ -337,14 +337,14 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "a map as short as the data": Situation(
         seen_only(6, padded=False),
-        "X X X U U S U",
+        "X X X U U S X",
         errors=("vocab-shape",),
         universal="vocab-shape",
         says=("d2t has 6 entries but lm_head has 10 rows",),
     ),
     "a map longer than lm_head": Situation(
         with_tensors(lambda t: {"d2t": torch.cat([t["d2t"], t["d2t"][-1:]])}),
-        "X X U U U U U",
+        "X X U U U U X",
         errors=("vocab-shape",),
         says=("d2t has 11 entries but lm_head has 10 rows",),
     ),

@@ -375,6 +375,7 @@ class ContractTerms:
         layer_names, several_layer_names: prefixes of layer tensors that it maps (``midlayer.``, ``midlayer.{i}.``,
             ``layers.{i}.``), in a draft of one layer and of several layers (empty: the same as for one layer).
         model_prefix: whether names may begin with ``model.``. lm_head_prefix: whether that of lm_head may.
+        flattens_d2t: whether it takes a d2t of several dimensions for a list.
         aux_norm_alias: whether aux_norm_low/mid/high are fc_norm.0/1/2.
         dropped: prefixes of names that it drops silently unless a flag asks for them.
         aux: how it reads aux layers.
@@ -406,6 +407,7 @@ class ContractTerms:
     several_layer_names: frozenset[str] = frozenset()
     model_prefix: bool = False
     lm_head_prefix: bool = False
+    flattens_d2t: bool = False
     aux_norm_alias: bool = False
     dropped: tuple[str, ...] = ()
     count_keys: tuple[str, ...] = ()

@@ -523,7 +523,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     if d2t is not None and truth.reduced and d2t[1] != (truth.draft_vocab_size,):
         entries = prod(d2t[1])
         code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
-        yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": entries})
+        if entries != truth.draft_vocab_size or not case.contract.flattens_d2t:
+            yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": entries})
     if truth.map_fault is not None:
         yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
         if truth.map_fits is False:

@@ -22,6 +22,8 @@ from protocol import Stage, processor, serve
 
 _VERBOSE = 4
 """The log level at which the loader names the aux layers."""
+_WRITTEN = 5.0
+"""The longest, in seconds, that the log is behind: a thread of its own writes it."""
 _LOG = pathlib.Path("/proc/self/fd/2")
 
 
@@ -120,7 +122,10 @@ def start(settings, xllamacpp, log):
     try:
         return xllamacpp.Server(settings)
     except RuntimeError as error:
-        fault = loading_fault(log())
+        fault, latest = None, time.monotonic() + _WRITTEN
+        while fault is None and time.monotonic() < latest:
+            time.sleep(0.02)
+            fault = loading_fault(log())
         if fault is None:
             raise
         raise LoadingError(fault) from error

@@ -40,7 +40,7 @@ MATRIX: dict[str, tuple[ExaminedHead, str]] = {
     "modelopt, full vocabulary": (f.modelopt(full=True), "S R R X R X R"),
     "modelopt, final hidden state": (f.modelopt_without_aux(), "R X R X S X X"),
     "modelopt, two layers": (f.modelopt_two_layers(), "S R S X S X X"),
-    "modelopt, quantized": (f.modelopt_quantized(), "R R R X R X U"),
+    "modelopt, quantized": (f.modelopt_quantized(), "R R R X R X R"),
     "speculators, default ids": (f.speculators(), "R R X X X X R"),
     "speculators, norm_before_residual": (f.speculators(norm_before_residual=True), "R R X X X X R"),
     "speculators, norm_before_residual left out": (f.speculators(norm_before_residual="DELETE"), "S S X X X X R"),

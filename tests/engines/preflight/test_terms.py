@@ -29,6 +29,7 @@ TARGETS = [
     f.target("qwen2"),
     f.target("deepseek_v3"),
     f.target("opt"),
+    f.target("gemma"),
     f.target("unheard_of"),
     f.target("phi3"),
     f.target(hidden_size=99),

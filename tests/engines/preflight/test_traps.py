@@ -60,7 +60,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "aux-layers",
     ),
     "ids not ascending": (top((27, 2, 15)), "S S S S S S R", "aux-order"),
-    "after the last layer": (f.universal((2, 15, 30)), "R R X S S S R", "aux-range"),
+    "after the last layer": (f.universal((2, 15, 30)), "R R X S S S S", "aux-range"),
     "beyond the last layer": (f.universal((2, 15, 31)), "X X X S S S X", "aux-range"),
     "ids twice the same": (
         top((4, 4, 4)),
@@ -131,7 +131,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "fc_norm without its tensors": (
         f.universal(fc_norm=True, truth={"fc_norm": True}),
-        "S S S S S S X",
+        "S S S S S S S",
         "tensor-missing",
     ),
     "input_norm without the flag": (weights(**{"input_norm.weight": (3 * f.H,)}), "S S S S S S X", "norm-before-fc"),
@@ -175,7 +175,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "P-EAGLE of speculators, flags that do not reach vLLM's": (
         f.speculators(speculators_model_type="peagle", fc_norm=True, norm_output=True, mask_token_id=1),
-        "S S X X X X X",
+        "S S X X X X S",
         "fc-norm",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
@@ -187,7 +187,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S X X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
-    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S S R R S R", "d2t-float"),
+    "d2t in bfloat16": (f.universal(d2t="BF16"), "S S S R R S S", "d2t-float"),
     "d2t in int32": (f.universal(d2t="I32"), "R R R R R R R", "aux-agree"),
     "d2t of absolute ids": (f.universal(truth={"map_fault": "absolute"}), "S S S S S S S", "d2t-wrong"),
     "d2t out of range": (
@@ -195,8 +195,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X S S S X",
         "d2t-out-of-range",
     ),
-    "a short d2t": (f.universal(entries=f.VD - 1), "X X X R R S R", "d2t-short"),
-    "a long d2t": (f.universal(entries=f.VD + 1), "X X R R R R R", "d2t-long"),
+    "a short d2t": (f.universal(entries=f.VD - 1), "X X X R R S X", "d2t-short"),
+    "a long d2t": (f.universal(entries=f.VD + 1), "X X R R R R X", "d2t-long"),
     "t2d that says something else": (
         f.universal(truth={"map_doubt": "t2d-mismatch"}),
         "U U U U U U U",
@@ -207,7 +207,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X X X S R",
         "no-draft-vocab-size-reduced",
     ),
-    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X X U U R U", "lm-head-rows"),
+    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X X U U R R", "lm-head-rows"),
     "a leftover of old RoPE": (
         weights(**{f"{PREFIX}self_attn.rotary_emb.inv_freq": (2,)}),
         "R R R R R R R",
@@ -231,7 +231,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X X R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
-    "rope_theta null": (f.universal(rope_theta=None), "X X X U U X S", "null-rope-theta"),
+    "rope_theta null": (f.universal(rope_theta=None), "X X X U U X R", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "R R R S R S R",
@@ -349,6 +349,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
     "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X X R R R R", "mtp-type"),
+    "Llama, model_type deepseek_v32": (f.universal(model_type="deepseek_v32"), "X X X R R X X", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
         f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),
