@@ -77,6 +77,15 @@ def test_a_note_names_a_layout_that_holds_the_head(tmp_path: Path, cli: Cli) -> 
     assert cli("convert", head, tmp_path / "out", "--to", "universal", "--engines", "vllm", *options)[0] == 0
 
 
+@pytest.mark.parametrize("name", ["V-qwen3-arch", "V-amazon-peagle-nobias"])
+def test_engines_that_were_not_asked_for_are_no_reason(name: str, tmp_path: Path, cli: Cli) -> None:
+    target = standins.make_target(standins.described(name)["target"], tmp_path / "target")
+    asked = ("--target", target, "--engines", "vllm", "--dry-run")
+    code, _, said = cli("convert", standins.make_head(name, tmp_path / "head"), tmp_path / "out", *asked)
+    assert code == 3 and "a universal folder has no form for it, even one for vLLM alone" in said
+    assert "SGLang" not in said and "only vLLM" not in said and "--to speculators" in said
+
+
 def test_a_default_that_a_trainer_always_states_is_not_taken_for_granted() -> None:
     """vLLM #50170: the default layers gave this head 1.2 % acceptance."""
     name = "nvidia__Llama-3.3-70B-Instruct-Eagle3"
