@@ -638,10 +638,7 @@ def metavar(parameter: Any) -> str:
         return str(parameter.metavar)
     if parameter.param_type_name == "argument":
         return str(parameter.name.upper())
-    if parameter.is_flag:
-        return ""
-    kind = parameter.type_descriptor.annotation
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
+    return "" if parameter.is_flag else "NAME"
 
 
 def default_of(option: Any) -> str:
