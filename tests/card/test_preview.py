@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from card_samples import HERE
+from support.browser import browse, needs_browser
 
 from eagle3hub.card import preview
 from eagle3hub.card.markdown import chart
@@ -123,16 +123,6 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         preview.write_page(tmp_path / "absent.md", tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
-
-
-def browse(address: str, profile: Path, *more: str) -> str:
-    """The page as Chromium has it in the end."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *more, "--dump-dom"]
-    done = subprocess.run(["chromium", *options, address], capture_output=True, timeout=120, check=True)
-    return done.stdout.decode()
-
-
-needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
 
 
 @pytest.mark.slow
