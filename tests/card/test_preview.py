@@ -137,6 +137,7 @@ def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
         assert shown.count("<table>") >= 4
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_reloads_when_the_manifest_changes(tmp_path: Path) -> None:
     """The manifest is changed when the page first asks whether it was, so nothing depends on how fast that is."""
