@@ -1137,9 +1137,20 @@ def _quantized() -> Iterator[Question]:
         "fp8-in-blocks-that-cut-the-keys", "int8", "rules.quantization-blocks", engines=("sglang",),
         change=_become(lambda: quantized(head(), "blocks", **blocks, weight_block_size=[128, 128])),
     )  # fmt: skip
+    int4 = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "ignore": ["fc", "lm_head"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32},
+            }
+        },
+    }
     yield _ask(
         "int4-of-compressed-tensors", "int8", engines=("sglang",),
-        change=_become(lambda: quantized(head(), "int4", **_INT4)),
+        change=_become(lambda: quantized(head(), "int4", **int4)),
     )  # fmt: skip
     yield _ask(
         "nvfp4-of-modelopt", "int8", engines=("sglang",), settings={"dtype": "bfloat16", "capability": [10, 0]},
@@ -1154,18 +1165,6 @@ def _quantized() -> Iterator[Question]:
     )  # fmt: skip
 
 
-_INT4: Mapping[str, Any] = {
-    "quant_method": "compressed-tensors",
-    "format": "pack-quantized",
-    "ignore": ["fc", "lm_head"],
-    "config_groups": {
-        "group_0": {
-            "targets": ["Linear"],
-            "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32},
-        }
-    },
-}
-"""What llm-compressor writes of 4-bit weights in groups of 32 (W4A16)."""
 _FP8 = {"dtype": "fp8_e4m3", "qscheme": "per_channel", "symmetric": True}
 _QUARK: Mapping[str, Any] = {
     "algo_config": None,
