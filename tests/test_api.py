@@ -305,8 +305,12 @@ def test_progress_shows_itself_in_a_notebook_and_on_a_terminal(
     shown_progress = eagle3hub.ShownProgress(after=0)
     shown_progress("reading\x1b[31m", 0.25)
     shown_progress("too soon", 0.3)
+    shown_progress.of_bytes(5_000_000, 5_000_000)
     shown_progress("reading", 1.0)
-    assert [line.rpartition(" (")[0] for line in notebook.lines] == ["reading⟨U+001B⟩[31m 25%", "reading 100%"]
+    assert [line.rpartition(" (")[0] for line in notebook.lines] == [
+        "reading⟨U+001B⟩[31m 25%",
+        "reading 100%, 5 MB of 5 MB",
+    ]
     assert capsys.readouterr().err == ""
     monkeypatch.setitem(sys.modules, "IPython", Notebook(kernel=False))
     eagle3hub.ShownProgress(after=0)("writing")

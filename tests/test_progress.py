@@ -16,11 +16,12 @@ import pytest
 from support.hub_server import HubServer, client_of
 
 from eagle3hub.checkpoint import remote
-from eagle3hub.cli.output import Events, Lines, Moment, forget, readable_time
+from eagle3hub.cli.output import Events, Lines, forget
 from eagle3hub.engines.process import LogFollower, run_worker
 from eagle3hub.system.documents import schema_faults
-from eagle3hub.system.progress import Pace, tell_bytes, tell_log, telling
+from eagle3hub.system.progress import Moment, Pace, tell_bytes, tell_log, telling
 from eagle3hub.system.resources import schema
+from eagle3hub.system.text import readable_time
 
 Cli = Callable[..., tuple[int, str, str]]
 MAIN = "import sys; from eagle3hub.cli.app import main; main()"

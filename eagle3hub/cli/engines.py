@@ -261,7 +261,7 @@ def check(
 def probe(
     name: Annotated[str, typer.Argument(help="Engine: vllm, sglang, sglang-jax or trtllm.", show_default=False)],
     python: Annotated[
-        Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
+        Path | None, typer.Option(metavar="PATH", help="Interpreter that has the engine.", show_default="installed")
     ] = None,
     device: Device = "cpu",
     output: Annotated[

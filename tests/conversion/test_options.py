@@ -262,6 +262,8 @@ def test_set_can_settle_what_would_be_assumed(tmp_path: Path, ok, refused):
     config = json.loads((heads.specforge(tmp_path / "head") / "config.json").read_text())
     del config["rms_norm_eps"]
     (tmp_path / "head/config.json").write_text(json.dumps(config))
+    (assumed,) = (a for a in open_head(tmp_path / "head").assumptions if a.field == "rms_norm_eps")
+    assert not assumed.doubtful, "every engine takes transformers' default"
     assert "rms_norm_eps" in refused(tmp_path / "head", "specforge", "--strict")
     document, _, config = ok(tmp_path / "head", "specforge", "--strict", "--set", "rms_norm_eps=1e-5")
     assert config["rms_norm_eps"] == 1e-5

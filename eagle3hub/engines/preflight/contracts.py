@@ -158,7 +158,7 @@ class PreflightVerdict:
 
     @property
     def noted(self) -> str | None:
-        """The note, where the verdict speaks for the version; None where it has none, or something else is wrong."""
+        """The note, if the verdict is not against these files; None if there is no note."""
         return self.note if self.kind in ("right", "depends") else None
 
     @property

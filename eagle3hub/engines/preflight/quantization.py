@@ -137,7 +137,7 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
 
 
 def _remedy(reading: MethodReading, own: Mapping[str, Sequence[str]]) -> str | None:
-    """The whole list to write, in the engine's own names, where it would else make one; None for other engines."""
+    """Return the whole list to write, in the engine's own names, if it makes one where there is none; else None."""
     if reading.lm_head == "never" and "lm_head" in own["quantized"]:
         return "export the head with an lm_head that is not quantized"
     if not reading.unlisted:
@@ -204,7 +204,7 @@ def _built(
 def _listed(
     case: PreflightCase, scheme: Scheme, reading: MethodReading, keys: Iterable[str], *, plain: bool
 ) -> list[str]:
-    """The names under the first of the keys that has any; else, if the engine does so, those of the file's modules.
+    """Return the names under the first key that has any; else the file's modules, if the engine lists these.
 
     ``plain``: whether these are the modules without, or with, a tensor of another type than a plain float.
     """
@@ -237,7 +237,7 @@ def _texts(listed: Any) -> list[str]:
 
 
 def _entry(reading: MethodReading, weight: str, full: str) -> str:
-    """An entry for the list of what is left out that the engine takes for this module."""
+    """Return the entry by which the engine leaves this module out."""
     last = full.rpartition(".")[2]
     for entry in (f"re:.*{last}.*", last, full, weight):
         if (not entry.startswith("re:") or reading.matching.endswith("-or-regex")) and matches(

@@ -474,7 +474,7 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _narrower(code: str, read: int | None, file: int) -> str:
-    """Return the code of a width that is read otherwise than the file has it: engines may cut what is too wide."""
+    """Return the code of a width that the engine reads differently from the file: engines may cut what is too wide."""
     return f"{code}-narrower" if read is not None and read < file else code
 
 
