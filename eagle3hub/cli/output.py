@@ -622,7 +622,7 @@ def help_text(command: Any, path: str) -> Text:
 
 def _first_sentence(text: str) -> str:
     first = " ".join(text.split("\n\n")[0].split()).split(". ")[0]
-    return f"{first.rstrip('.')}."
+    return first if first.endswith("?") else f"{first.rstrip('.')}."
 
 
 def _list(out: Text, title: str, rows: Sequence[tuple[str, str]], width: int) -> None:
