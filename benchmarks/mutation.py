@@ -6,10 +6,10 @@
 
 The changes are those of cosmic-ray's operators (`pip install cosmic-ray coverage`). A place in the code counts once,
 however many operators change it: places are drawn with a seed, as many of each area as it has of all, and of the
-changes of a place one. Each mutant stands in a throw-away copy of the tree and meets the tests that run its function,
-nearest first, up to the first failure; a survivor meets the whole files of those tests as well, where they are short.
-Which tests run a function is measured once, test file by test file, and kept in the user's cache; a changed test file
-is measured again. Tests that need an engine take no part. The exit status is 1 where a mutant survived.
+changes of a place one. Each mutant stands in a throw-away copy of the tree and meets the tests of `make fast` that run
+its function, nearest first, up to the first failure; a survivor then meets the whole files of those tests, with all
+that `make light` runs of them. Which tests run a function is measured once, and kept in the user's cache; a changed
+test file is measured again. Tests that need an engine take no part. The exit status is 1 where a mutant survived.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import ast
 import fnmatch
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -30,6 +31,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -63,7 +65,10 @@ LEFT_OUT = (
     "tests/network/*",
     "tests/readers/*",
     "tests/workflows/*",
-    "tests/validation/test_on_*",
+    "tests/validation/test_on_llamacpp.py",
+    "tests/validation/test_on_new_heads.py",
+    "tests/validation/test_on_sglang.py",
+    "tests/validation/test_on_vllm.py",
     "tests/engines/preflight/test_on_vllm.py",
     "tests/test_installation.py",
     "tests/test_kills.py",
@@ -82,14 +87,52 @@ NO_OPERATOR = {
 }
 
 # mutants that behave as the original does for every input: (line, changed line) -> why
-EQUIVALENT: dict[tuple[str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))",
+        "unequal = (x != y) * ~(np.isnan(x) & np.isnan(y))",
+    ): "of truth values, * is &",
+    (
+        "a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b",
+        "a, b = (1,) * (3 ^ len(a)) + a, (1,) * (3 - len(b)) + b",
+    ): "3 - n and 3 ^ n are one for n from 0 to 3",
+    (
+        "step = _BLOCK * max(BITS[ref.dtype], 8) // 8",
+        "step = _BLOCK * max(BITS[ref.dtype], 9) // 8",
+    ): "only the size of the parts in which a tensor is compared",
+    (
+        "_AS_OFFSETS if members is None or members == list(range(vd)) else _FROM_T2D,",
+        "_AS_OFFSETS if members is None or members <= list(range(vd)) else _FROM_T2D,",
+    ): "the members ascend, so that nothing but the list itself is before it",
+    (
+        "contract = self.contract_for(False)",
+        "contract = self.contract_for(True)",
+    ): "a universal folder's contract is one for both kinds of drafting",
+    (
+        "for was, now in zip(before.verdicts, after.verdicts, strict=True):",
+        "for was, now in zip(before.verdicts, after.verdicts, strict=False):",
+    ): "both hold one verdict for each engine",
+    (
+        "for position in range(len(a[0].accepted_per_position)):",
+        "for position in range(len(a[ -1].accepted_per_position)):",
+    ): "all prompts have as many positions",
+    (
+        "if code & 0x7C == 0x7C:",
+        "if code & 0x7C >= 0x7C:",
+    ): "what is masked with 0x7C is not above it",
+    (
+        "different = [i for i, (x, y) in enumerate(zip(run.counts, reference.counts, strict=True)) if x != y]",
+        "different = [i for i, (x, y) in enumerate(zip(run.counts, reference.counts, strict=False)) if x != y]",
+    ): "the two were found to be of the same prompts before",
+}
 
 PYTEST = ("-q", "-p", "no:cacheprovider", "--tb=line", "-m", "not engine and not exporters")
+SPREAD = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "worksteal")
 PRELOADED = ("torch", "numpy", "safetensors.torch", "huggingface_hub", "jsonschema", "jinja2", "typer")
 CAP = 60
 """Seconds of tests that a mutant meets at most, by the map: some functions are run by nearly every test."""
-WHOLE = 30
-"""Seconds up to which a survivor meets the whole files of its tests as well."""
+WHOLE = 40
+"""Seconds, by the map, of whole files that a survivor meets at most."""
 NEAREST = 2
 """Test files that are run before all others."""
 
@@ -123,16 +166,29 @@ class Outcome:
     seconds: float
 
 
-# --- the pytest plugin: `-p benchmarks.mutation` in a run under coverage
+# --- the pytest plugin: `-p benchmarks.mutation` in a run that makes a map
+
+MAPPING = "MUTATION_MAP"
+"""The variable that names the folder in which a process of such a run leaves what it saw."""
+_RECORD: dict[str, dict[str, Any]] = {}
+_TRACING: list[Any] = []
+
+
+def pytest_configure(config: Any) -> None:
+    """Begin to note which lines run: in each process that runs tests."""
+    if MAPPING in os.environ and (hasattr(config, "workerinput") or not config.getoption("numprocesses")):
+        import coverage
+
+        folder = Path(os.environ[MAPPING])
+        names = [str(Path.cwd() / module) for _, module in modules(AREAS)]
+        _TRACING.append(coverage.Coverage(data_file=str(folder / f"{os.getpid()}.lines"), include=names))
+        _TRACING[0].start()
 
 
 def pytest_runtest_protocol(item: Any) -> None:
     """Tell coverage which test runs."""
-    import coverage
-
-    current = coverage.Coverage.current()
-    if current is not None:
-        current.switch_context(item.nodeid)
+    if _TRACING:
+        _TRACING[0].switch_context(item.nodeid)
 
 
 def pytest_runtest_logreport(report: Any) -> None:
@@ -143,12 +199,12 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Leave the record where the mapping run looks for it."""
-    if "MUTATION_RECORD" in os.environ:
-        Path(os.environ["MUTATION_RECORD"]).write_text(json.dumps(_RECORD), encoding="utf-8")
-
-
-_RECORD: dict[str, dict[str, Any]] = {}
+    """Leave what was seen where the mapping run looks for it."""
+    if _TRACING:
+        _TRACING[0].stop()
+        _TRACING[0].save()
+        record = Path(os.environ[MAPPING], f"{os.getpid()}.tests")
+        record.write_text(json.dumps(_RECORD), encoding="utf-8")
 
 
 # --- places
@@ -332,7 +388,7 @@ def run_tests(tree: Path, args: Sequence[str], limit: float) -> tuple[int | None
 def _child(tree: Path, args: list[str], out: int) -> NoReturn:
     status: int = 70
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.chdir(tree)
@@ -372,113 +428,125 @@ def test_files() -> list[str]:
 
 
 def cache_folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PACKAGE / "mutation"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PACKAGE / "mutation-map"
     base.mkdir(parents=True, exist_ok=True)
     return base
 
 
-def map_file(tree: Path, test_file: str) -> dict[str, Any]:
-    """The tests of a file with their seconds, and for each function of the modules which of them run it."""
+def mapped(tree: Path, files: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For each test file: its tests with their seconds, and how many lines of each function of the modules each runs.
+
+    One run of pytest, in several processes, of which each leaves its part.
+    """
     import coverage
 
     names = [module for _, module in modules(AREAS)]
+    found: dict[str, dict[str, Any]] = {f: {"digest": digest(ROOT / f), "tests": [], "runs": {}} for f in files}
     with tempfile.TemporaryDirectory(prefix="mutation-map-") as work:
-        settings = Path(work, "coveragerc")
-        data_file, record = Path(work, "data"), Path(work, "record.json")
-        settings.write_text("[run]\ninclude =\n" + "".join(f"    {tree / name}\n" for name in names), encoding="utf-8")
-        os.environ["MUTATION_RECORD"] = str(record)
-        under = ["-m", "coverage", "run", f"--rcfile={settings}", f"--data-file={data_file}"]
-        command = [sys.executable, *under, "-m", "pytest", *PYTEST, "-p", "benchmarks.mutation", test_file]
-        run = subprocess.run(command, cwd=tree, env=environment(tree), capture_output=True, text=True)
-        del os.environ["MUTATION_RECORD"]
-        if not record.is_file():
-            raise SystemExit(f"{test_file} cannot be run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-        tests = json.loads(record.read_text(encoding="utf-8"))
-        data = coverage.CoverageData(str(data_file))
-        data.read()
-        order = {nodeid: i for i, nodeid in enumerate(tests)}
-        runs: dict[str, dict[str, list[int]]] = {}
-        for name in names:
-            inside = functions((ROOT / name).read_text(encoding="utf-8"))
-            by_function: dict[str, set[int]] = defaultdict(set)
-            for line, contexts in data.contexts_by_lineno(str(tree / name)).items():
-                if line in inside:
-                    by_function[inside[line]].update(order[c] for c in contexts if c in order)
-            if by_function:
-                runs[name] = {function: sorted(found) for function, found in by_function.items()}
-    return {
-        "digest": digest(tree / test_file),
-        "tests": [[nodeid, round(r["seconds"], 3), r["failed"]] for nodeid, r in tests.items()],
-        "runs": runs,
-    }
+        command = [sys.executable, "-m", "pytest", *PYTEST, *SPREAD, "--fast", "-p", "benchmarks.mutation"]
+        run = subprocess.run(
+            [*command, *given(tree, files)],
+            cwd=tree,
+            env={**environment(tree), MAPPING: work},
+            capture_output=True,
+            text=True,
+        )
+        print(run.stdout.splitlines()[-1] if run.stdout else run.stderr, flush=True)
+        if run.returncode not in (0, 1):
+            raise SystemExit(f"the tests cannot be run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+        place: dict[str, tuple[str, int]] = {}
+        for part in sorted(Path(work).glob("*.tests")):
+            for nodeid, r in json.loads(part.read_text(encoding="utf-8")).items():
+                tests = found[nodeid.split("::")[0]]["tests"]
+                place[nodeid] = (nodeid.split("::")[0], len(tests))
+                tests.append([nodeid, round(r["seconds"], 3), r["failed"]])
+        runs: dict[tuple[str, str, str], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for part in sorted(Path(work).glob("*.lines")):
+            data = coverage.CoverageData(str(part))
+            data.read()
+            for name in names:
+                inside = functions((ROOT / name).read_text(encoding="utf-8"))
+                for line, contexts in data.contexts_by_lineno(str(tree / name)).items():
+                    for context in contexts if line in inside else ():
+                        if context in place:
+                            test_file, i = place[context]
+                            runs[test_file, name, inside[line]][i] += 1
+    for (test_file, name, function), which in runs.items():
+        found[test_file]["runs"].setdefault(name, {})[function] = sorted(which.items())
+    return found
 
 
 def test_map(tree: Path, wanted: Sequence[str], *, measure: bool = True) -> dict[str, dict[str, Any]]:
     """The map of test files, from the cache where a file has not changed since; else measured, or left out."""
     found: dict[str, dict[str, Any]] = {}
-    for test_file in wanted:
-        kept = cache_folder() / (test_file.replace("/", "+") + ".json")
-        if kept.is_file():
-            known = json.loads(kept.read_text(encoding="utf-8"))
+    kept = {f: cache_folder() / (f.replace("/", "+") + ".json") for f in wanted}
+    for test_file, path in kept.items():
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))
             if known["digest"] == digest(ROOT / test_file):
                 found[test_file] = known
-                continue
-        if not measure:
-            continue
-        begun = time.monotonic()
-        found[test_file] = map_file(tree, test_file)
-        kept.write_text(json.dumps(found[test_file]), encoding="utf-8")
-        seconds = time.monotonic() - begun
-        print(f"map: {test_file} {len(found[test_file]['tests'])} tests {seconds:.0f} s", flush=True)
+    missing = [f for f in wanted if f not in found]
+    if missing and measure:
+        found |= mapped(tree, missing)
+        for test_file in missing:
+            kept[test_file].write_text(json.dumps(found[test_file]), encoding="utf-8")
     return found
 
 
 # --- mutants against tests
 
 
-def meeting(place: Place, known: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """The tests that a mutant meets with their seconds: those that run its function, else those that run its module.
+def meeting(place: Place, known: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str], float]:
+    """The tests that a mutant meets first, those that it meets then, and their seconds.
 
-    Files come in the order of how much of the module they run in a second; up to `CAP` seconds in all.
+    They run its function, or where it stands in none, its module. First come the tests of the files that run most of
+    the module in a second; of the others, those that run most lines of the function, up to `CAP` seconds in all.
     """
     ranked = []
     for entry in known.values():
         by_function = entry["runs"].get(place.module)
         if not by_function:
             continue
-        every = sorted(set().union(*by_function.values()))
-        chosen = by_function.get(place.function, []) if place.function else every
-        tests = [(entry["tests"][i][0], entry["tests"][i][1]) for i in chosen if not entry["tests"][i][2]]
-        seconds = sum(s for _, s in tests)
+        lines: dict[int, int] = defaultdict(int)
+        for function, which in by_function.items():
+            for i, n in which:
+                lines[i] += n if function == place.function or not place.function else 0
+        share = len(by_function) / (0.5 + sum(entry["tests"][i][1] for i in lines))
+        tests = [(n, *entry["tests"][i][:2]) for i, n in lines.items() if n and not entry["tests"][i][2]]
         if tests:
-            share = len(by_function) / (0.5 + sum(entry["tests"][i][1] for i in every))
-            ranked.append((share, seconds, tests))
+            ranked.append((share, tests))
     ranked.sort(key=lambda r: -r[0])
-    met, spent = [], 0.0
-    for _, _, tests in ranked:
-        for test in tests:
+    first = [test for _, tests in ranked[:NEAREST] for test in tests]
+    then = [test for _, tests in ranked[NEAREST:] for test in tests]
+    then.sort(key=lambda t: (-t[0], t[2]))
+    met: tuple[list[str], list[str]] = ([], [])
+    spent = 0.0
+    for part, tests in zip(met, (first, then), strict=True):
+        for _, nodeid, seconds in tests:
             if spent < CAP:
-                met.append(test)
-                spent += test[1]
-    return met
+                part.append(nodeid)
+                spent += seconds
+    return (*met, spent)
 
 
-def rounds(tests: Sequence[tuple[str, float]], known: Mapping[str, Any]) -> Iterator[tuple[list[str], float]]:
-    """What is given to pytest at a time: the tests of the nearest files, the others, and last the files as a whole.
+def rounds(
+    first: Sequence[str], then: Sequence[str], spent: float, known: Mapping[str, Any]
+) -> Iterator[tuple[list[str], float]]:
+    """What is given to pytest at a time, with its seconds by the map.
 
-    A function may run in a fixture that one test makes and another looks at: hence the whole files.
+    Last come whole files, nearest first: a function may run in a fixture that one test makes and another looks at, or
+    in a test that the map left out because it is slow.
     """
-    by_file: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    for test in tests:
-        by_file[test[0].split("::")[0]].append(test)
-    files = list(by_file)
-    for part in (files[:NEAREST], files[NEAREST:]):
+    for part in (first, then):
         if part:
-            chosen = [test for file in part for test in by_file[file]]
-            yield [nodeid for nodeid, _ in chosen], sum(s for _, s in chosen)
-    whole = sum(s for file in files for _, s, _ in known[file]["tests"])
-    if sum(s for _, s in tests) < whole <= WHOLE:
-        yield files, whole
+            yield ["--fast", *part], spent
+    whole, seconds = [], 0.0
+    for file in dict.fromkeys(nodeid.split("::")[0] for nodeid in (*first, *then)):
+        seconds += sum(s for _, s, _ in known[file]["tests"])
+        if seconds <= WHOLE:
+            whole.append(file)
+    if whole:
+        yield whole, 4 * WHOLE
 
 
 def given(tree: Path, ids: Sequence[str]) -> list[str]:
@@ -503,14 +571,14 @@ def held(tree: Path, place: Place, change: tuple[str, int], known: Mapping[str, 
 
     if (before, after) in EQUIVALENT:
         return outcome("equivalent", 0, EQUIVALENT[before, after])
-    tests = meeting(place, known)
-    if not tests:
+    first, then, spent = meeting(place, known)
+    if not first:
         return outcome("survived", 0, "no test runs it")
     try:
         (tree / place.module).write_text(changed, encoding="utf-8")
         met = 0
-        for ids, expected in rounds(tests, known):
-            met += len(ids)
+        for ids, expected in rounds(first, then, spent, known):
+            met += len(ids) - ids.count("--fast")
             status, said = run_tests(tree, given(tree, ids), 60 + 4 * expected)
             if status is None:
                 return outcome("timed out", met)
@@ -521,9 +589,42 @@ def held(tree: Path, place: Place, change: tuple[str, int], known: Mapping[str, 
                     if run_tests(tree, given(tree, ids), 60 + 4 * expected)[0]:
                         raise SystemExit(f"pytest ended with {status}:\n{said[-2000:]}")
                 return outcome("killed", met, failed[0].split(" - ")[0] if failed else said.strip()[-200:])
-        return outcome("survived", len(tests))
+        return outcome("survived", len(first) + len(then))
     finally:
         shutil.copy2(ROOT / place.module, tree / place.module)
+
+
+def all_held(
+    tree: Path, todo: Sequence[tuple[Place, tuple[str, int]]], known: Mapping[str, Mapping[str, Any]], jobs: int
+) -> Iterator[Outcome]:
+    """Try mutants, ``jobs`` at a time, each process in a copy of the tree of its own; outcomes as they come."""
+    prepare(tree, list(known))
+    copies = [tree.with_name(f"{tree.name}-{i}") for i in range(jobs)]
+    try:
+        for copy in copies:
+            shutil.copytree(tree, copy)
+        forks = multiprocessing.get_context("fork")
+        free = forks.SimpleQueue()
+        for copy in copies:
+            free.put(copy)
+        with ProcessPoolExecutor(jobs, forks, _work_in, (free, known)) as pool:
+            tried = [pool.submit(_held_here, *mutant) for mutant in todo]
+            yield from filter(None, (one.result() for one in as_completed(tried)))
+    finally:
+        for copy in copies:
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+_HERE: list[Any] = []
+"""In a process that tries mutants: its copy of the tree, and the map."""
+
+
+def _work_in(free: Any, known: Mapping[str, Mapping[str, Any]]) -> None:
+    _HERE[:] = [free.get(), known]
+
+
+def _held_here(place: Place, change: tuple[str, int]) -> Outcome | None:
+    return held(_HERE[0], place, change, _HERE[1])
 
 
 # --- the report
@@ -574,6 +675,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants tried at a time")
     parser.add_argument("--only", nargs="*", choices=list(AREAS), default=list(AREAS))
     parser.add_argument("--save", type=Path, help="write the page here as well")
     parser.add_argument("--results", type=Path, help="keep every outcome here, and go on from those kept")
@@ -598,18 +700,13 @@ def main() -> int:
             wanted = {(o["before"], o["after"]) for o in old if o["verdict"] == "survived"}
             every = [(p, c) for area, module in modules(options.only) for p in places(area, module) for c in p.changes]
             sample = [(p, c) for p, c in every if _lines(p, c) in wanted]
-        prepare(tree, list(known))
         outcomes: list[Outcome] = []
         if options.results and options.results.is_file():
             lines = options.results.read_text(encoding="utf-8").splitlines()
             outcomes = [Outcome(**json.loads(line)) for line in lines]
         done = {(o.module, o.operator, o.occurrence) for o in outcomes}
-        for place, change in sample:
-            if (place.module, *change) in done:
-                continue
-            found = held(tree, place, change, known)
-            if found is None:
-                continue
+        todo = [(place, change) for place, change in sample if (place.module, *change) not in done]
+        for found in all_held(tree, todo, known, options.jobs):
             outcomes.append(found)
             shown = f"{found.module}:{found.line} {found.before}  ->  {found.after}"
             print(f"{found.verdict:10} {found.seconds:6.1f} s {found.tests:5} tests  {shown}  {found.by}", flush=True)

@@ -108,6 +108,7 @@ def step(cuda: ModuleType, name: str, code: str, seconds: int = 30, **more: Any)
     return cuda.Step(name, ((sys.executable, "-c", code),), seconds, **more)
 
 
+@pytest.mark.slow
 def test_steps_end_in_every_way_and_what_is_done_is_kept(
     cuda: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +152,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
     assert (tmp_path / "count").read_text() == before + "x"
 
 
+@pytest.mark.slow
 def test_a_step_leaves_no_process_behind(cuda: ModuleType, tmp_path: Path) -> None:
     late = f"import time; time.sleep(3); open({str(tmp_path / 'late')!r}, 'w')"
     start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {late!r}]); time.sleep(60)"
@@ -248,6 +250,7 @@ def test_benchmarks_and_a_busy_server_are_told_in_a_line(cuda: ModuleType, tmp_p
     assert cuda._version(tmp_path / "s.json", "vllm") == "0.5"
 
 
+@pytest.mark.slow
 def test_several_gpus_share_the_steps_and_what_needs_several_comes_last(cuda: ModuleType, tmp_path: Path) -> None:
     alone = {one.name for one in cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS))}
     three = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, gpus=3))

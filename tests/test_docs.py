@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
+from support.browser import browse, needs_browser
 from support.commands import blocks, leaves, root
 from support.scripts import load_script
 
@@ -116,16 +117,41 @@ def test_a_change_of_a_command_shows(generate: ModuleType):
     assert generate.filled_cli(page, changed) != page
 
 
-@pytest.mark.slow
-def test_the_site_has_every_page_and_no_link_that_leads_nowhere(tmp_path: Path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as `make docs` builds it."""
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_has_every_page_and_no_link_that_leads_nowhere(site: Path):
     pages = {page.relative_to(DOCS).with_suffix(".html") for page in DOCS.rglob("*.md")}
-    assert pages <= {page.relative_to(tmp_path) for page in tmp_path.rglob("*.html")}
-    assert "fonts.googleapis" not in (tmp_path / "index.html").read_text()
+    assert pages <= {page.relative_to(site) for page in site.rglob("*.html")}
+
+
+@pytest.mark.slow
+def test_the_site_asks_nothing_of_other_hosts(site: Path):
+    for page in ("index.html", "trainers/specjax.html"):
+        loaded = re.findall(
+            r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=\"?([^\" >]+)", (site / page).read_text()
+        )
+        assert loaded and not [address for address in loaded if "//" in address]
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_site_can_be_searched_where_its_pages_are_opened_as_files(site: Path, tmp_path: Path):
+    page = site / "trainers/specjax.html"
+    shown = browse(f"file://{page}?q=acceptance", tmp_path / "profile", "--virtual-time-budget=60000")
+    found = re.search(r'class="md-search-result__meta">(\d+) matching documents', shown)
+    assert found is not None and int(found[1]) > 5
+    assert "measuring.html?h=acceptance" in shown
 
 
 def test_the_citation_is_of_this_version_and_of_the_bibliography():

@@ -67,6 +67,7 @@ def refuse() -> None:
         Counts(rounds=-1, drafted=0, accepted=0, accepted_per_position=())
 
 
+@pytest.mark.slow
 def test_what_is_noted_and_by_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (errors.Eagle3HubError, errors.Problem):
         monkeypatch.setattr(kind, "__init__", kind.__init__)  # as it is now when the test is over

@@ -10,10 +10,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.commands import blocks
 from support.scripts import load_script
 
@@ -23,6 +26,11 @@ from eagle3hub.jobs.collect import Sealed
 from eagle3hub.jobs.plan import Command, at_commit, check_requirement
 from eagle3hub.system import installation
 from eagle3hub.system.installation import Index
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 NOT_OURS = {".git", ".venv", ".hypothesis", "build", "dist", "__pycache__"}
@@ -177,6 +185,43 @@ def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installatio
             ["sh", "-c", line], env={**os.environ, "PIP_NO_INDEX": "1"}, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
+
+
+# What `pip install .` brings.
+
+BASE = """
+    annotated-doc anyio attrs certifi click defusedxml exceptiongroup filelock fsspec h11 hf-xet httpcore httpcore2
+    httpx httpx2 huggingface-hub idna jinja2 jsonschema jsonschema-specifications latexcodec markdown-it-py markupsafe
+    mdurl numpy packaging pybtex pygments pyyaml referencing rich rpds-py safetensors shellingham tomli tqdm
+    tree-sitter tree-sitter-bash truststore typer typing-extensions
+"""
+
+
+def brought_by(requirements: Iterable[str]) -> dict[str, str]:
+    """Every distribution that these requirements bring here, and which one asks for it."""
+    found: dict[str, str] = {}
+    left = [("eagle3hub", line, frozenset[str]()) for line in requirements]
+    seen = set()
+    while left:
+        who, line, extras = left.pop()
+        wanted = Requirement(line)
+        if wanted.marker and not any(wanted.marker.evaluate({"extra": extra}) for extra in extras or {""}):
+            continue
+        name = canonicalize_name(wanted.name)
+        found.setdefault(name, who)
+        asked = (name, frozenset(wanted.extras))
+        if asked not in seen:
+            seen.add(asked)
+            left += [(name, more, asked[1]) for more in requires(name) or ()]
+    return found
+
+
+def test_the_smallest_installation_brings_what_is_listed_here():
+    """Each package costs everybody who installs eagle3hub room, and often time at every start."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    brought = brought_by(project["dependencies"])
+    assert {name: who for name, who in brought.items() if name not in BASE.split()} == {}
+    assert {"numpy", "typer", "rich"} <= set(brought)
 
 
 # What pip makes of a checkout, and which eagle3hub a job is told to install then.

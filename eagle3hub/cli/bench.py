@@ -114,7 +114,9 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
                 metavar="HOW", help="Above temperature 0: greedy or probabilistic.", autocompletion=drafting_completed
             ),
         ] = "greedy",
-        seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
+        seed: Annotated[
+            int, typer.Option(metavar="N", help="Seed of the engine and of the coins above temperature 0.")
+        ] = 0,
         device: DeviceOption = None,
         dtype: Annotated[
             str, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16.", autocompletion=dtype_completed)
@@ -153,12 +155,16 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         ] = None,
         runs: Annotated[
             int | None,
-            typer.Option(help="With --concurrency: how often each server answers all prompts.", show_default="3"),
+            typer.Option(
+                metavar="N", help="With --concurrency: how often each server answers all prompts.", show_default="3"
+            ),
         ] = None,
         warmup: Annotated[
             int | None,
             typer.Option(
-                help="With --concurrency: requests sent before each run.", show_default="as many as at a time"
+                metavar="N",
+                help="With --concurrency: requests sent before each run.",
+                show_default="as many as at a time",
             ),
         ] = None,
         against: Annotated[

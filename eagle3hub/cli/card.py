@@ -213,7 +213,7 @@ def import_(
 @app.command()
 def preview(
     source: Annotated[Path, typer.Argument(help="A card (README.md) or a manifest.", show_default=False)],
-    port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8313,
+    port: Annotated[int, typer.Option(metavar="N", help="Port on this machine; 0 is any free one.")] = 8313,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -263,7 +263,7 @@ def probe(
         str, typer.Argument(help="Engine: vllm, sglang, sglang-jax, llamacpp or trtllm.", show_default=False)
     ],
     python: Annotated[
-        Path | None, typer.Option(help="Interpreter that has the engine.", show_default="installed")
+        Path | None, typer.Option(metavar="PATH", help="Interpreter that has the engine.", show_default="installed")
     ] = None,
     device: Device = "cpu",
     output: Annotated[

@@ -10,7 +10,6 @@ import re
 import stat
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,11 +23,12 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+from rich.theme import Theme
 
 from eagle3hub.errors import Hint, OutputError, UsageError
 from eagle3hub.system import resources
-from eagle3hub.system.progress import Pace, Progress, silent, telling
-from eagle3hub.system.text import escaped_json, readable_size, visible
+from eagle3hub.system.progress import Moment, Progress, Watch, silent, telling
+from eagle3hub.system.text import escaped_json, readable_time, visible
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -44,8 +44,16 @@ if TYPE_CHECKING:
 # right, and once more when text is written, which covers everything that can be printed.
 
 
+COLOURS = {"red": 196, "green": 28, "yellow": 130, "cyan": 30, "blue": 63, "dim": 243}
+"""The colours of styles, by their number among a terminal's 256. Each has a contrast of 3.9 or more on black and on
+white; a terminal's own yellow can hardly be read on white, nor its blue on black."""
+
+
 class CleanConsole(Console):
-    """A console whose text is `visible`; markup and styles work as usual."""
+    """A console whose text is `visible`, in colours that can be read on any background; markup works as usual."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(theme=Theme({name: f"color({n})" for name, n in COLOURS.items()}), **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text of a string, with its markup read."""
@@ -312,82 +320,10 @@ VerboseFlag = Annotated[
 ]
 
 
-# What is known of the work at one moment.
+# The ways to show progress on standard error.
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """How far the work is.
-
-    Attributes:
-        message: what is being done. stage: its last part, without what it is part of.
-        fraction: of the whole that is done, 0 to 1. seconds_left: at the pace of this stage.
-        bytes, total_bytes, bytes_per_second: of a download.
-    """
-
-    message: str
-    fraction: float | None = None
-    seconds_left: float | None = None
-    bytes: int | None = None
-    total_bytes: int | None = None
-    bytes_per_second: float | None = None
-
-    @property
-    def stage(self) -> str:
-        """The last part of the message: ``generating`` of ``vLLM, with the head: generating``."""
-        return self.message.rpartition(": ")[2]
-
-    def facts(self) -> list[str]:
-        """What there is to say beside the message, for people: percentage, bytes, rate, time left."""
-        said = [] if self.fraction is None else [f"{self.fraction:.0%}"]
-        if self.bytes is not None:
-            of = "" if self.total_bytes is None else f" of {readable_size(self.total_bytes)}"
-            said.append(f"{readable_size(self.bytes)}{of}")
-        said += [f"{readable_size(round(self.bytes_per_second))}/s"] if self.bytes_per_second else []
-        return said + ([f"{readable_time(self.seconds_left)} left"] if self.seconds_left is not None else [])
-
-
-def readable_time(seconds: float) -> str:
-    """Write a duration as people say it: ``8 s``, ``3 min``, ``1 h 20 min``."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-class _Watch(ABC):
-    """Makes a `Moment` of each call; the three ways to show it build on this."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self.began = clock()
-        self._pace, self._flow = Pace(), Pace()
-        self._bytes: tuple[int, int | None] | None = None
-
-    def __call__(self, message: str, fraction: float | None = None) -> None:
-        now, part = self.clock(), self._bytes
-        self._bytes = None
-        self._pace.saw(message, fraction, now)
-        self._flow.saw(message, None if part is None else part[0], now)
-        left = None if fraction is None else self._pace.seconds_left(1.0)
-        done, whole = part or (None, None)
-        self.show(Moment(message, fraction, left, done, whole, self._flow.rate))
-
-    def of_bytes(self, done: int, whole: int | None) -> None:
-        """Keep the bytes for the call that follows."""
-        self._bytes = done, whole
-
-    def of_log(self, line: str) -> None:
-        """Show a line of an engine's log, where that was asked for."""
-        if _VERBOSE.get():
-            tell(f"  {line}\n")
-
-    @abstractmethod
-    def show(self, moment: Moment) -> None:
-        """Show a moment."""
-
-
-class Lines(_Watch):
+class Lines(Watch):
     """Progress for logs: each message once, after the work has taken a while, and how far it is every half minute."""
 
     def __init__(self, after: float, clock: Callable[[], float] = time.monotonic, every: float = 30.0) -> None:
@@ -409,8 +345,13 @@ class Lines(_Watch):
             tell(f"{moment.message}: {', '.join(moment.facts())}\n")
         self._last, self._told = moment.message, now
 
+    def of_log(self, line: str) -> None:
+        """Print a line of an engine's log, where that was asked for."""
+        if _VERBOSE.get():
+            tell(f"  {line}\n")
 
-class Events(_Watch):
+
+class Events(Watch):
     """Progress for programs: one JSON document a line, at most five a second for one message."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, since: float | None = None) -> None:
@@ -468,7 +409,7 @@ class Events(_Watch):
 _BAR = 10
 
 
-class _Bar(_Watch):
+class _Bar(Watch):
     """Progress on a terminal: one line that is redrawn, and below it the last line of an engine's log."""
 
     def __init__(self, after: float) -> None:
@@ -638,10 +579,7 @@ def metavar(parameter: Any) -> str:
         return str(parameter.metavar)
     if parameter.param_type_name == "argument":
         return str(parameter.name.upper())
-    if parameter.is_flag:
-        return ""
-    kind = parameter.type_descriptor.annotation
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
+    return "" if parameter.is_flag else "NAME"
 
 
 def default_of(option: Any) -> str:
@@ -684,7 +622,7 @@ def help_text(command: Any, path: str) -> Text:
 
 def _first_sentence(text: str) -> str:
     first = " ".join(text.split("\n\n")[0].split()).split(". ")[0]
-    return f"{first.rstrip('.')}."
+    return first if first.endswith("?") else f"{first.rstrip('.')}."
 
 
 def _list(out: Text, title: str, rows: Sequence[tuple[str, str]], width: int) -> None:

@@ -108,7 +108,9 @@ DeviceOption = Annotated[
 NumPromptsOption = Annotated[
     int | None,
     typer.Option(
-        help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
+        metavar="N",
+        help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.",
+        show_default="all",
     ),
 ]
 SecondTurnsOption = Annotated[
@@ -122,17 +124,21 @@ SecondTurnsOption = Annotated[
 SystemPromptOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Put this before every prompt.", show_default="none")
 ]
-MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
-TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
+MaxNewTokensOption = Annotated[int, typer.Option(metavar="N", help="New tokens per prompt.")]
+TopKOption = Annotated[int, typer.Option(metavar="N", help="Branches per token, for SGLang's trees; 1 is a chain.")]
 NumDraftTokensOption = Annotated[
-    int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
+    int | None,
+    typer.Option(metavar="N", help="Tokens of a tree that are verified, root included.", show_default="K + 1"),
 ]
-BarOption = Annotated[float | None, typer.Option(help="Lowest acceptance length that passes.", show_default="none")]
+BarOption = Annotated[
+    float | None, typer.Option(metavar="X", help="Lowest acceptance length that passes.", show_default="none")
+]
 DeviceMapOption = Annotated[
     str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
 ]
 BatchTokensOption = Annotated[
-    int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
+    int | None,
+    typer.Option(metavar="N", help="Tokens in one pass of the reference's target.", show_default="by device"),
 ]
 TargetNameOption = Annotated[
     str | None, typer.Option(help="What the results call the target.", show_default="its name")
@@ -172,7 +178,7 @@ ChatTemplateArgOption = Annotated[
         show_default="none",
     ),
 ]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
+TimeoutOption = Annotated[float, typer.Option(metavar="X", help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
     bool, typer.Option("--run-anyway", help="Also start an engine that will refuse these files or read them wrong.")
 ]

@@ -39,11 +39,13 @@ def recipe(
     ] = None,
     draft_tokens: Annotated[
         int | None,
-        typer.Option(help="Tokens drafted per round (K); of a tree its depth.", show_default="the engine's, else 3"),
+        typer.Option(
+            metavar="N", help="Tokens drafted per round (K); of a tree its depth.", show_default="the engine's, else 3"
+        ),
     ] = None,
-    topk: Annotated[int, typer.Option(help="Branches per drafted token; 1 is a chain.")] = 1,
+    topk: Annotated[int, typer.Option(metavar="N", help="Branches per drafted token; 1 is a chain.")] = 1,
     num_draft_tokens: Annotated[
-        int | None, typer.Option(help="Nodes of the tree, its root included.", show_default="K + 1")
+        int | None, typer.Option(metavar="N", help="Nodes of the tree, its root included.", show_default="K + 1")
     ] = None,
     tensor_parallel: Annotated[
         int | None,
@@ -55,7 +57,9 @@ def recipe(
     dtype: Annotated[
         str | None, typer.Option(metavar="DTYPE", help="Precision of the target.", show_default="the engine's")
     ] = None,
-    context: Annotated[int | None, typer.Option(help="Context in tokens.", show_default="the target's")] = None,
+    context: Annotated[
+        int | None, typer.Option(metavar="N", help="Context in tokens.", show_default="the target's")
+    ] = None,
     engine_arg: EngineArgOption = None,
     engine_env: EngineEnvOption = None,
     chat_template_arg: ChatTemplateArgOption = None,

@@ -33,12 +33,11 @@ from eagle3hub.cli.output import (
     VerboseFlag,
     emit,
     progress,
-    readable_time,
     tell,
 )
 from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
-from eagle3hub.system.text import readable_size, visible
+from eagle3hub.system.text import readable_size, readable_time, visible
 
 if TYPE_CHECKING:
     from rich.console import Console

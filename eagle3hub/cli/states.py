@@ -40,8 +40,8 @@ def states(
     lookahead: Annotated[
         int, typer.Option(min=0, metavar="N", help="Tokens after each answer; a replay of K drafts needs K - 1.")
     ] = 8,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(metavar="X", help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")] = 0,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu or cuda.")] = "cpu",
     dtype: Annotated[
         str, typer.Option(metavar="DTYPE", help="Precision of the target and of its states.")

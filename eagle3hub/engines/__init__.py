@@ -25,7 +25,7 @@ def engine_name(name: str) -> str:
 
 
 def no_such_engine(name: str, known: Sequence[str]) -> UsageError:
-    """The error for a name that none of the ``known`` has; it says which was meant where one is alike."""
+    """The error for a name that is none of the ``known``; if one is spelled alike, the hint names it."""
     from difflib import get_close_matches
 
     from eagle3hub.engines.specs import engine_title
@@ -74,8 +74,8 @@ def engine_versions(pairs: Sequence[str]) -> dict[str, str]:
 def get_engine(name: str, version: str | None = None) -> Engine:
     """Return the engine called ``name``, in the version that its package or server reports.
 
-    Without a version, or with a text that is none (``unknown``), it is the pinned one. Raises UsageError, which lists
-    the known engines.
+    Without a version, or with a text that is no version (``unknown``), it is the pinned one. Raises
+    UsageError, which lists the known engines.
     """
     found = engine_name(name)
     version = version if version and version[0].isdigit() else None

@@ -30,7 +30,7 @@ DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
+    """The worst of some verdicts (pass < inconclusive < unavailable < fail); ``unavailable`` if there are none."""
     return max(verdicts, key=_severity, default="unavailable")
 
 
@@ -116,7 +116,7 @@ class EngineSettings:
         return hash(json.dumps(self.to_json(), sort_keys=True))
 
     def of_run(self, started: Iterable[str]) -> EngineSettings:
-        """Return what of them applies to a run that starts these engines, none of them a server or the reference."""
+        """Return the settings for a run that starts these engines, none of them a server or the reference."""
         names = list(started)
         return EngineSettings(
             self.tensor_parallel if names else 1,
@@ -183,7 +183,7 @@ class RunSpec:
         engine_settings: how engines are started and prompts are rendered beyond that.
         baseline: what a run without a head drafts with, if anything: ``mtp`` or ``ngram``.
         concurrency: how many sequences may run at a time.
-        serves: whether speed matters, so that what makes a run slow and repeatable is left out.
+        serves: whether speed is measured, so that settings which make a run repeatable but slow are left out.
     """
 
     target: str

@@ -408,7 +408,7 @@ def sees_cuda(python: Path) -> bool:
 
 
 def _ask(python: Path, *words: str) -> bytes | None:
-    """What an interpreter prints; None where it does not run, fails, or takes too long."""
+    """Return what an interpreter prints; None if it does not run, fails, or takes too long."""
     try:
         done = subprocess.run(
             [str(python), *words],
@@ -425,7 +425,7 @@ def _ask(python: Path, *words: str) -> bytes | None:
 
 
 def version_in(name: str, pythons: Mapping[str, str | Path] | None) -> str | None:
-    """The version of an engine in the interpreter that was given for it; None for none, or if it does not tell."""
+    """Return the version of an engine in the interpreter given for it; None if none was given, or it does not tell."""
     given = (pythons or {}).get(name)
     return None if given is None else installed_version(name, Path(given).expanduser().absolute())
 
@@ -469,7 +469,7 @@ class Diagnosis:
     warning: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return every field by name, and ``torch_version``, which ``framework`` names where the engine is torch's."""
+        """Return every field by name, and ``torch_version``, None where the engine does not compute with torch."""
         name, _, version = (self.framework or "").partition(" ")
         return {**asdict(self), "torch_version": version if name == "torch" else None}
 

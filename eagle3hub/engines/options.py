@@ -185,7 +185,7 @@ def read_engine_settings(
 
 
 def check_engine_settings(settings: EngineSettings, versions: Mapping[str, str] | None = None) -> None:
-    """Hold settings against what engines take, and against what a run decides itself.
+    """Check settings against what engines take, and against what a run decides itself.
 
     ``versions`` holds by engine the version that is run, where it is not the pinned one. Arguments of an engine whose
     names are not known here (`Interface`) are left to the engine. Raises UsageError: ``usage-tensor-parallel``,

@@ -250,7 +250,7 @@ class LogFollower:
         self._read = 0
 
     def look(self) -> None:
-        """Pass on the new lines; of a line that a bar was drawn in again and again, the last."""
+        """Pass on the new lines; of a progress bar that was redrawn in its line, only the last state."""
         try:
             with self._log.open("rb") as f:
                 f.seek(self._read)
@@ -411,7 +411,7 @@ def run_engine(
 
 
 def _called(worker: str, python: Path, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The command of a worker and its environment: ours without what belongs to this Python, and ``env``."""
+    """Return a worker's command and environment: ours without what belongs to this Python, with ``env`` added."""
     environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
     return [str(python), "-s", str(_WORKERS / worker)], environment
 
@@ -432,7 +432,7 @@ def ask_worker(
     """Run a ``worker`` (a file in ``workers/``) with ``python``; ``on_event`` gets each event it reports.
 
     Raises UnavailableError (``code``) if the engine called ``title`` cannot be imported or does not run on ``device``,
-    or if the worker does not come to its end; ``doing`` says in the message what it did.
+    or if the worker does not finish; ``doing`` says in the message what it was doing.
     """
     command, environment = _called(worker, python, env)
     outcome = run_worker(command, request, env=environment, timeout=timeout, on_event=on_event)
@@ -452,7 +452,7 @@ def ask_worker(
 
 
 def bare_environment() -> dict[str, str]:
-    """Return this process's environment without what steers this Python, for an interpreter that is another's."""
+    """Return this process's environment without the variables that steer this Python, for another interpreter."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 

@@ -144,7 +144,7 @@ def _environment(spec: RunSpec) -> dict[str, str]:
 
 
 def _shares(cores: list[int], processes: int) -> str:
-    """Return each process's share of the cores as SGLang reads it, ``0,1|2,3``; too few are shared."""
+    """Return each process's share of the cores as SGLang reads it, ``0,1|2,3``; processes share too few cores."""
     width = max(1, len(cores) // processes)
     starts = [(i * width) % len(cores) for i in range(processes)]
     return "|".join(",".join(map(str, cores[start : start + width])) for start in starts)

@@ -112,8 +112,8 @@ def states_request(spec: RunSpec, boundary_ids: Sequence[int] = (), scratch: Pat
 def states_environment(spec: RunSpec) -> dict[str, str]:
     """The environment variables of such a run.
 
-    vLLM's engine has a process of its own: in the caller's it takes no step once the last request is answered, and the
-    states of finished requests are written in the step after.
+    vLLM's engine runs in a process of its own: in the caller's it would take no step after the last answer, and that
+    step writes the states of finished requests.
     """
     return {**_environment(spec), "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
 

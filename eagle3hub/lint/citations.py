@@ -24,6 +24,8 @@ _ABOUT = re.compile(r"speculat|draft|decod|sampl|accelerat|inference|token|llm|l
 _FEW_AUTHORS = 6
 """A list of so few authors is printed whole."""
 _SOME_AUTHORS = 3
+_SHORTEST = 5
+"""The fewest letters of a shortened title."""
 
 
 @rule(
@@ -119,7 +121,10 @@ def _other_id(line: int, text: str, arxiv: str, known: Reference, severity: Seve
 
 
 def _is_titled(text: str, known: Reference) -> bool:
-    return _normal(text) in {_normal(title) for title in (known.title, *known.earlier)}
+    """Return whether a text is a title of a work, or the beginning of one: people shorten titles."""
+    begun = _normal(text.rstrip(" .…"))
+    titles = [_normal(title) for title in (known.title, *known.earlier)]
+    return any(begun == title or (len(begun) >= _SHORTEST and title.startswith(begun)) for title in titles)
 
 
 @cache
@@ -161,15 +166,22 @@ def _meant(text: str) -> Reference | None:
     """Return the work whose name a text begins with, if the text then has another subtitle than that work."""
     name, colon, rest = text.partition(":")
     work = _names().get(_normal(name)) if colon and len(rest.split()) > 2 else None
-    if work is None or _is_titled(text, work) or _by_title(text) is not None:
+    if work is None or _is_titled(text, work) or _by_title(text) is not None or not _is_a_title(rest):
         return None
     return work
+
+
+def _is_a_title(text: str) -> bool:
+    """Return whether words are set as a title: most of the long ones begin with a capital."""
+    words = [word for word in re.findall(r"[^\W\d_][\w-]*", text) if len(word) > 3]
+    capitals = sum(word[0].isupper() for word in words)
+    return len(words) > 1 and 2 * capitals > len(words) and not re.search(r"\b(?:pdf|arxiv|blog|code)\b", text, re.I)
 
 
 def _is_other_subtitle(text: str, title: str) -> bool:
     """Return whether a text starts with a work's name and a colon and then has another subtitle."""
     (name, colon, rest), (right, _, _) = text.partition(":"), title.partition(":")
-    named = bool(colon) and _normal(name) == _normal(right) and len(rest.split()) > 2
+    named = bool(colon) and _normal(name) == _normal(right) and len(rest.split()) > 2 and _is_a_title(rest)
     return named and SequenceMatcher(None, _normal(text), _normal(title)).ratio() < _SHORTENED
 
 
@@ -181,11 +193,16 @@ def _is_other_subtitle(text: str, title: str) -> bool:
     fix="Copy the authors from arXiv.",
 )
 def wrong_authors(card: Card) -> Iterator[Violation]:
-    """Report people who did not write the work, and the authors that a short list leaves out. The order is free."""
+    """Report people who did not write the work; as a warning, the authors that a short list leaves out.
+
+    The order is free. Teams, and names in another script than the bibliography's, are not compared.
+    """
     for entry, known in _known(card):
         right = {word for name in known.last_names for word in _name_words("", name)}
         people = [
-            (first, last) for first, last in entry.authors if last.lower() not in {"others", ":", "et al", "al."}
+            (first, last)
+            for first, last in entry.authors
+            if last.lower() not in {"others", ":", "et al", "al."} and _is_comparable(f"{first} {last}")
         ]
         cut = len(people) < len(entry.authors) or re.search(r"\bet al", " ".join(last for _, last in people))
         found = [right & _name_words(first, last) for first, last in people]
@@ -202,7 +219,19 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
             foreign = people if not named and len(known.last_names) >= _SOME_AUTHORS else []
         if people and (foreign or short):
             names = ", ".join(known.last_names) + ("" if known.complete else " and others")
-            yield Violation(entry.lines.get("author", entry.line), f"the authors of arXiv {known.arxiv} are {names}")
+            message = f"the authors of arXiv {known.arxiv} are {names}"
+            severity: Severity | None = None if foreign else "warning"
+            yield Violation(entry.lines.get("author", entry.line), message, severity=severity)
+
+
+_TEAM = re.compile(
+    r"\b(?:team|labs?|inc|ai|research|group|university|community|project|contributors|authors|corporation)\b", re.I
+)
+
+
+def _is_comparable(name: str) -> bool:
+    latin = all(ord(c) < 0x250 for c in unicodedata.normalize("NFKD", name) if c.isalpha())
+    return latin and not _TEAM.search(name) and len(re.sub(r"[\W_]", "", name)) > 2
 
 
 def _name_words(first: str, last: str) -> set[str]:
@@ -222,7 +251,7 @@ def _name_words(first: str, last: str) -> set[str]:
 def missing_citation(card: Card) -> Iterator[Violation]:
     """Report a card that cites its method nowhere: the one that its title names, else EAGLE-3.
 
-    A copied page lost its links, so it is an info there.
+    A copied page lost its links, and a text that breaks off its end, so it is an info there.
     """
     title = next((s.path[-1].text for s in card.sections if s.path), "")
     of_title = [work for pattern, work in _METHODS if re.search(pattern, title, re.I)]
@@ -234,7 +263,8 @@ def missing_citation(card: Card) -> Iterator[Violation]:
         cited = ", ".join(e.key for e in card.bibtex)
         end = f"; it cites {cited}" if cited else ""
         message = f"the card is about {name} and does not cite it (arXiv {known.arxiv}){end}"
-        yield Violation(named[0].line, message, severity="info" if card.is_page_text else None)
+        lost = card.is_page_text or card.cut is not None
+        yield Violation(named[0].line, message, severity="info" if lost else None)
 
 
 _METHODS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TypeVar
 
@@ -23,9 +23,11 @@ HARDWARE = (
 )
 """The names of accelerators and processors."""
 
+_TAU = r"(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)"
+"""τ-bench is a set of tasks."""
 _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward)"
 _LENGTH = re.compile(
-    rf"acc(?:ept\w*)?[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
+    rf"acc(?:ept\w*)?[ _-](?:draft )?len|{_TAU}|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
     rf"|average accepted|tokens? (?:per|/) ?{_STEP}"
     rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,6}}(?:token|词元)"
     r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
@@ -216,6 +218,8 @@ def columns(table: Table) -> tuple[Column, ...]:
             kind = column.kind
             if kind == "none":
                 kind = said if i and said and _plausible(said, table, i) else "other"
+                if kind == "other" and i and table.column(i):
+                    kind = _by_cells(table, i)
                 if kind == "other" and column.k is not None and _plausible("length", table, i):
                     kind = "length" if not said else "other"
                 if i == 0:
@@ -245,6 +249,22 @@ def _by_header(header: str) -> Column:
     return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
 
 
+def _by_cells(table: Table, i: int) -> str:
+    """Return what the numbers of a column are by their unit, or by their size under the head “acceptance”."""
+    texts = [row.cells[i].text for row in table.rows[:_LOOKED_AT] if row.cells[i].number is not None]
+    if texts and all(_TOKENS_A_SECOND.search(text) for text in texts):
+        return "throughput"
+    if _ACCEPTANCE.match(table.header[i]):
+        if _are_lengths(table.column(i)):
+            return "length"
+        return "rate" if all(n.unit == "%" for _, n in table.column(i)) else "other"
+    return "other"
+
+
+_LOOKED_AT = 20
+_TOKENS_A_SECOND = re.compile(r"\d\s*tok(?:en)?s?\s?(?:/|per)\s?s", re.I)
+_ACCEPTANCE = re.compile(r"^\W*(?:mean |average |avg\.? )?acceptance\b(?!.*%)", re.I)
+"""Numbers above 1 that are called acceptance alone are acceptance lengths."""
 _OF_THE_TABLE = re.compile(r"\b(?:this|the following|next) table\b|\btable below|下表", re.I)
 """What a paragraph says that is about a table further down."""
 
@@ -338,9 +358,16 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
     values = table.column(i)
     if wanted == "rate" and (_word(text_before(table)) or not _are_lengths(values)):
         return
+    header = table.header[i]
     if any(n.unit for _, n in values) or max(n.value for _, n in values) > 100:
         return
-    header = table.header[i]
+    if wanted == "rate" and _PERCENT.search(header):
+        return
+    measured = any(c.kind in _RESULT_KINDS for j, c in enumerate(columns(table)) if j != i)
+    if measured and _TAU_ALONE.fullmatch(header.strip(" *`$\\")) and all(n.value <= 1 for _, n in values):
+        return  # a threshold, beside what was measured with it
+    if _is_of_training(section, header):
+        return
     alone = bool(_ACCEPTED_ALONE.search(header)) and not re.search("len|长度", header, re.I)
     own = columns(table)[i].k
     rest = _text_ks(table)
@@ -364,7 +391,7 @@ def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
     ):
         return
     for row in table.rows:
-        if not _LENGTH.search(row.label) or _COUNT.search(row.label):
+        if not _LENGTH.search(row.label) or _COUNT.search(row.label) or _is_of_training(section, row.label):
             continue
         alone = bool(_ACCEPTED_ALONE.search(row.label)) and not re.search("len|长度", row.label, re.I)
         for column, cell in zip(columns(table)[1:], row.cells[1:], strict=True):
@@ -372,6 +399,17 @@ def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
             if n and n.unit == "" and n.value < 100 and column.kind not in {"difference", "interval"}:
                 ks = _text_ks(table) if column.k is None else frozenset({column.k})
                 yield AcceptanceLength(row.line, n, row.label, row.label, table.line, section, ks, table, row, alone)
+
+
+_PERCENT = re.compile(r"%|percent|百分", re.I)
+_RESULT_KINDS = {"length", "rate", "throughput", "speedup", "latency"}
+_TAU_ALONE = re.compile(r"τ|tau", re.I)
+
+
+def _is_of_training(section: Section, name: str) -> bool:
+    """Return whether ``tokens per step`` under a heading about training is the size of its batches."""
+    heading = section.path[-1].text if section.path else ""
+    return bool(re.search(TRAINING, heading, re.I)) and not re.search(rf"accept|接[受收]|{_TAU}", name, re.I)
 
 
 def _are_lengths(values: Sequence[tuple[Row, Number]]) -> bool:
@@ -388,7 +426,7 @@ def _text_ks(table: Table) -> frozenset[int]:
 _RESULTS = re.compile(
     r"performance|evaluation|results|benchmark|acceptance|metrics|speed|性能|评测|结果|效果|实验", re.I
 )
-_LENGTH_NAME = r"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|τ|\btau\b|(?:平均)?接[受收]长度)"
+_LENGTH_NAME = r"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)|(?:平均)?接[受收]长度)"
 _VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/|ms\b|tokens?/s))"
 _IN_SENTENCE = re.compile(
     rf"{_LENGTH_NAME}(?P<gap>(?:[^.!?。|;\d]|\d(?!\d?\.\d)){{0,80}}?){_VALUE.format('a')}"
@@ -567,6 +605,9 @@ def temperatures(text: str) -> set[float]:
 _CHART = re.compile(r"result|bench|perf|speed|throughput|accept|latency|eval|chart|plot|曲线", re.I)
 
 
+_IN_BRACKETS = re.compile(r"\d \(\d\.\d+\)")
+
+
 @_once
 def unread_results(card: Card) -> tuple[int, str] | None:
     """Return (line, what) of results that the card shows in a form that is not read, or None.
@@ -580,6 +621,9 @@ def unread_results(card: Card) -> tuple[int, str] | None:
             kinds = {column.kind for i, column in enumerate(columns(table)) if i and table.column(i)}
             if kinds and kinds <= {"other", "label"} and not _KEY_VALUE.match(table.header[-1].strip(" *`")):
                 return table.line, f"the table with the columns {', '.join(h for h in table.header if h)}"
+        brackets = [c for row in table.rows for c in row.cells if _IN_BRACKETS.search(c.text)]
+        if len(brackets) > 1 and _LENGTH.search(text_before(table)):
+            return table.line, "the numbers in brackets in the table"
     for link in card.links:
         if link.image and _CHART.search(f"{link.text} {link.target.rpartition('/')[2]}"):
             return link.line, f"the picture {link.target[-60:]}"
@@ -603,13 +647,13 @@ def rate_series(card: Card) -> list[RateSeries]:
 
 def _down(table: Table, section: Section) -> Iterator[RateSeries]:
     rows = [row for row in table.rows if _POSITION.search(row.label)]
-    if not 2 <= len(rows) <= 64:
+    if not 2 <= len(rows) <= 64 or not _are_positions([row.label for row in rows]):
         return
     if len(rows) != len(table.rows):
         yield from _among_others(table, rows, section)
         return
     for i, header in enumerate(table.header[1:], 1):
-        values = [n for row in rows if (n := row.cells[i].number) is not None]
+        values = _in_percent([n for row in rows if (n := row.cells[i].number) is not None], header)
         said = bool(_RATE.search(header)) or all(n.share <= 1 + n.slack for n in values)
         if said and column_kind(table, i) == "rate" and len(values) == len(rows):
             accuracy = any(re.search(r"\bacc_?\d", row.label) for row in rows)
@@ -620,10 +664,36 @@ def _down(table: Table, section: Section) -> Iterator[RateSeries]:
             )  # fmt: skip
 
 
+def _are_positions(labels: Sequence[str]) -> bool:
+    """Return whether labels are of positions one after the other: 1, 8 and 32 are batch sizes."""
+    found = [int(m[0]) for label in labels if (m := re.search(r"\d+", label))]
+    return found[:1] in ([0], [1]) and found == list(range(found[0], found[0] + len(labels)))
+
+
+def _in_percent(values: list[Number], said: str) -> list[Number]:
+    """Return rates with their unit: without one, numbers up to 100 are percent if the head says so or one is large."""
+    bare = all(n.unit in {"", "%"} for n in values) and max((n.value for n in values), default=0) <= 100
+    percent = bool(_PERCENT.search(said)) or (bool(said) and any(n.value > _NO_SHARE for n in values))
+    return [replace(n, unit="%") for n in values] if bare and percent else values
+
+
+def _roughly(n: Number, text: str) -> Number:
+    """Return a number with the rounding that its words say: ``about 33%``, ``50-67%``."""
+    m = re.search(r"(\d+(?:\.\d+)?)\s*%?\s*[-–]\s*(\d+(?:\.\d+)?)", text)
+    if m is not None:
+        return replace(n, ulp=2 * abs(float(m[2]) - float(m[1])))
+    return replace(n, ulp=max(n.ulp, n.value / 5)) if re.search(r"about|approx|[~≈约]", text) else n
+
+
+_NO_SHARE = 1.5
+"""A rate above this is a percentage: nobody is so wrong about a share."""
+
+
 def _among_others(table: Table, rows: Sequence[Row], section: Section) -> Iterator[RateSeries]:
     """Yield the rates whose rows say so by themselves, in a table of names and values: ``Position 1 acc``."""
     of_rates = all(re.search(r"\bpos(?:ition)?[ _-]?\d+ (?:acc\w*|rate)", row.label, re.I) for row in rows)
-    values = [n for row in rows if (n := row.cells[-1].number) is not None]
+    found = [_roughly(n, row.cells[-1].text) for row in rows if (n := row.cells[-1].number) is not None]
+    values = _in_percent(found, " ".join(row.cells[-1].text for row in rows))
     if of_rates and len(values) == len(rows) and all(n.share <= 1 + n.slack for n in values):
         lines = tuple(row.line for row in rows)
         name = f"{table.heading} {rows[0].label}".strip()
@@ -635,10 +705,13 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
     places = [i for i, h in enumerate(table.header) if _POSITION.search(h) and not re.fullmatch(r"\d{3,}", h.strip())]
     if not 2 <= len(places) <= 64 or places != list(range(places[0], places[-1] + 1)):
         return
+    if not _are_positions([table.header[i] for i in places]):
+        return
     accuracy = any(re.search(r"\bacc_?\d", table.header[i]) for i in places)
     kind = _named(table.header[places[0]], table)
     for row in table.rows:
-        values = [n for i in places if (n := row.cells[i].number) is not None]
+        said = f"{text_before(table)} {row.label}" if _RATE.search(text_before(table)) else ""
+        values = _in_percent([n for i in places if (n := row.cells[i].number) is not None], said)
         if len(values) == len(places) and all(n.share <= 1 + n.slack for n in values):
             lines = (row.line,) * len(values)
             yield RateSeries(row.line, tuple(values), lines, row.label, kind, section, accuracy)

@@ -59,6 +59,7 @@ _LENGTH_SAID = (
 )
 _RUNS = (
     r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+    r"|\b[2-9] (?:runs|trials|repeats)\b[^.\n]{0,20}\b(?:median|mean|averag\w+)"
     r"|\b(?:[2-9]|\d\d|two|three|five|ten) (?:independent |repeated )?(?:runs|trials|repeats|repetitions) "
     r"(?:per|for each)\b"
 )
@@ -119,7 +120,7 @@ def _counted(card: Card) -> bool:
 
 @rule(
     "C401",
-    "error",
+    "warning",
     "Throughput without a unit",
     why="224 tokens per second, requests per second or tokens per second per GPU are three different results.",
     fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
@@ -324,7 +325,7 @@ def missing_version(card: Card) -> Iterator[Violation]:
         for c in card.code
     )
     released = (
-        rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:nightly|main|commit|branch|PR|>=|≥)"
+        rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:(?:nightly|main|commit|branch|PR)\b|>=|≥)"
         rf"|\bbuild of {_ENGINE}[^.\n]{{0,100}}(?:PR|pull|commit)\b"
     )
     if named and not pinned and not card.says(released):
@@ -433,7 +434,9 @@ def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
 
 _METHODS = re.compile(r"method|draft|head|algorithm|speculat|decod|variant|方法|算法", re.I)
 _METHOD = re.compile(
-    r"eagle|mtp|medusa|dflash|hass|ngram|draft|spec|vanilla|baseline|ours|this (?:model|head|work)|head", re.I
+    r"eagle|mtp|medusa|dflash|hass|ngram|draft|spec|vanilla|baseline|target (?:only|alone)|original|ours"
+    r"|this (?:model|head|work)|head",
+    re.I,
 )
 _CONDITION = re.compile(
     r"\b(?:bs|batch|conc\w*|tp|dp|ctx|context|isl|osl|en|zh|h100|h200|b200|gpu|fp8|bf16|nvfp4|int4)\b|[=@]|\d+k\b",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Prose, Table, Violation, rule
 
@@ -34,6 +35,8 @@ _BASELINE = (
     r"|no[- ]spec|\bAR\b|w/o|target alone"
 )
 _ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
+_NO_OTHER_SET = r"(?![A-Za-z+]|[-_/]\w)"
+"""MT-Bench-101, HumanEval+ and HumanEval-X are sets of their own."""
 _SIZES = {
     r"MT[- ]?Bench": (160, "80 questions of two turns"),
     r"HumanEval": (164, "164 problems"),
@@ -92,12 +95,15 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
     fix="Write: MT-Bench, 80 questions of two turns in 8 categories.",
 )
 def judgments_as_questions(card: Card) -> Iterator[Violation]:
-    """Report votes, judgments or 3,300 sequences on a card about MT-Bench."""
+    """Report 3,300 sequences on a card about MT-Bench; on a head's also votes and judgments, as a warning."""
     if card.says(r"MT[- ]?Bench"):
         votes = r"(?:expert|human)(?: \w+)? (?:preference )?(?:votes|judg\w+|annotations)|preference votes"
         for hit in card.search(rf"\b3[,.]?3(?:00|K)\b[^.]{{0,100}}|{votes}"):
-            if re.search(rf"{votes}|sequence|dialog|conversation", hit.match[0], re.I):
-                yield Violation(hit.line, f"“{hit.match[0].strip()}” describes MT-Bench's human judgments")
+            counted = hit.match[0].startswith("3")
+            items = re.search(rf"{votes}|sequence|dialog|conversation", hit.match[0], re.I)
+            if items if counted else card.is_of_a_head:
+                message = f"“{hit.match[0].strip()}” describes MT-Bench's human judgments"
+                yield Violation(hit.line, message, severity=None if counted else "warning")
 
 
 @rule(
@@ -114,16 +120,19 @@ def too_many_items(card: Card) -> Iterator[Violation]:
             continue
         for row, n in table.column(i):
             for name, (size, what) in _SIZES.items():
-                if re.search(rf"(?<![A-Za-z]){name}(?![A-Za-z])", row.label, re.I) and n.value > size:
+                named = re.search(rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}", row.label, re.I)
+                if named and n.value > size and n.value % size:  # a multiple is of several runs
                     yield Violation(row.line, f"{row.label}: {n.value:g} items; the set has {what}")
     items = _ITEMS
     for name, (size, what) in _SIZES.items():
         number = r"(?P<{0}>\d[\d,]*)"
-        beside = rf"{name}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}|{number.format('b')} {name} {items}"
+        after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}"
+        beside = rf"{after}|{number.format('b')} {name} {items}"
         for hit in card.search(beside, outside=claims.TRAINING):
             if re.search(r"repeat|times|samples per|runs", hit.match[0], re.I):
                 continue
-            if int((hit.match["a"] or hit.match["b"]).replace(",", "")) > size:
+            count = int((hit.match["a"] or hit.match["b"]).replace(",", ""))
+            if count > size and count % size:
                 yield Violation(hit.line, f"“{hit.match[0]}”: the set has {what}")
 
 
@@ -145,6 +154,7 @@ def contradictory_modality(card: Card) -> Iterator[Violation]:
 
 
 _RATE = r"accept\w*[ _-]rate"
+_MOST_PER_STEP = 8
 _DEFINED = (
     r"accepted\s*/\s*(?:drafted|proposed)|of (?:the |all )?(?:drafted|draft|proposed|speculative) tokens|"
     r"drafted tokens accepted|accepted (?:out )?of|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
@@ -171,7 +181,9 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
         if line not in seen:
             seen.add(line)
             values = [x.number.value for x in lengths]
-            yield Violation(line, f"“{header}” of {min(values):.2f} to {max(values):.2f}: no rate is above 1")
+            message = f"“{header}” of {min(values):.2f} to {max(values):.2f}: no rate is above 1"
+            # larger numbers may be percentages
+            yield Violation(line, message, severity=None if max(values) <= _MOST_PER_STEP else "warning")
     per_step = r"tokens? (?:\w+ ){0,4}(?:in|per) (?:each |a |every )?(?:step|round)"
     defined = rf"{per_step}[^.]{{0,30}}\b(?:called|is the|=) {_RATE}"
     for hit in card.search(rf"{defined}|{_RATE} (?:is|means|=|\() ?(?:the )?(?:average )?(?:number of )?tokens per"):
@@ -383,8 +395,10 @@ def other_method(card: Card) -> Iterator[Violation]:
 # C0 and C7: the file itself: links, images, HTML, hidden characters, pickles, empty sections
 
 
-_ACTIVE_TAGS = {"script", "iframe", "object", "embed", "form", "style", "link", "meta", "base", "svg", "input"}
+_ACTIVE_TAGS = {"script", "iframe"}
+_PARTS = {"object", "embed", "form", "style", "link", "meta", "base", "svg", "input"}
 _BIDI = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+_ERASING = set("\x08\x1b\x7f\x9b\r")
 _HARMLESS = set("\u200c\u200d\u00ad\t")
 _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -481,8 +495,10 @@ def active_content(card: Card) -> Iterator[Violation]:
     """Report scripts, frames, forms, event handlers, and links that run code."""
     for tag in card.tags:
         handlers = sorted(name for name in tag.attributes if name.startswith("on"))
-        if tag.name in _ACTIVE_TAGS:
-            yield Violation(tag.line, f"the tag <{tag.name}>")
+        if tag.name in _ACTIVE_TAGS or (tag.name in _PARTS and tag.attributes):
+            # a tag that runs nothing is stripped just the same; a word in brackets is none
+            severity: Severity | None = "warning" if tag.name in _PARTS else None
+            yield Violation(tag.line, f"the tag <{tag.name}>", severity=severity)
         elif handlers:
             yield Violation(tag.line, f"the tag <{tag.name}> has {', '.join(handlers)}")
     for link in card.links:
@@ -505,7 +521,8 @@ def invisible_characters(card: Card) -> Iterator[Violation]:
             continue
         odd = [c for c in line if unicodedata.category(c) in {"Cc", "Cf"} and c not in _HARMLESS]
         if odd:
-            bad = any(c in _BIDI or unicodedata.category(c) == "Cc" for c in odd)
+            written_so = any(unicodedata.bidirectional(c) in {"R", "AL"} for c in line)
+            bad = any((c in _BIDI and not written_so) or c in _ERASING for c in odd)
             names = ", ".join(dict.fromkeys(f"U+{ord(c):04X}" for c in odd))
             yield Violation(number, f"this line holds {names}", severity=None if bad else "warning")
 
@@ -527,7 +544,7 @@ def pickles(card: Card) -> Iterator[Violation]:
         yield Violation(1, f"the repository holds {', '.join(held[:5])}{' …' if len(held) > 5 else ''}")
     loads = re.compile(r"torch\.load\((?![^)]*weights_only\s*=\s*True)")
     for line, _ in claims.code_matches(card, loads):
-        yield Violation(line, "torch.load reads a pickle, and may run the code in it")
+        yield Violation(line, "torch.load reads a pickle, and before 2.6 runs the code in it", severity="info")
 
 
 @rule(
@@ -594,6 +611,10 @@ _LEFT_OVER = (
     (r"^Model Card for Model ID$", "is the Hub's template"),
     (r"\[optional\]", "is the Hub's template"),
     (r"\bLorem ipsum\b", "is a printer's text"),
+    (
+        r"(?<![\w.])/(?:home|Users)/(?!user|you|ubuntu|root|me/|name)[a-z][\w.-]+/[\w./-]+",
+        "is a path of the author's machine",
+    ),
     (r"(?<![\w{$])\{\{? ?[a-z]+(?:_[a-z]+)+ ?\}?\}", "is a blank of a template"),
     (r"(?-i:\b(?:XXX+|FILL (?:ME|IN)|CHANGE ?ME|REPLACE ?ME)\b)", "is a blank"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import fmean, geometric_mean, harmonic_mean, median
 
 from eagle3hub.lint import claims
@@ -30,7 +30,7 @@ _MOST_ROWS = 60
 def impossible_length(card: Card) -> Iterator[Violation]:
     """Report τ below 1, and τ above K + 1 for every K that the card gives for it.
 
-    If only an example gives K, it is a warning: the measurement may have had another.
+    If K stands elsewhere on the card, or only in an example, it is a warning: the measurement may have had another.
     """
     measured = claims.most_drafted(card)
     example = max((k for k, _ in claims.example_ks(card)), default=None)
@@ -41,7 +41,8 @@ def impossible_length(card: Card) -> Iterator[Violation]:
         if tau.value + tau.slack < 1 and not _may_lack_bonus(length):
             yield Violation(length.line, f"τ = {tau.value:g} ({length.label}): less than 1 token per step cannot be")
         elif k is not None and tau.value - tau.slack > k + 1:
-            yield Violation(length.line, f"τ = {tau.value:g} ({length.label}) is more than K + 1 = {k + 1}")
+            message = f"τ = {tau.value:g} ({length.label}) is more than K + 1 = {k + 1}"
+            yield Violation(length.line, message, severity=None if length.ks else "warning")
         elif k is None and example is not None and tau.value - tau.slack > example + 1:
             message = (
                 f"τ = {tau.value:g} ({length.label}) is more than the examples' K allows, {example + 1}; "
@@ -86,7 +87,10 @@ def impossible_rates(card: Card) -> Iterator[Violation]:
     fix="Take both from the same counters, and name the rates.",
 )
 def length_and_rates(card: Card) -> Iterator[Violation]:
-    """Report a τ that does not follow from the one series of rates in the same part, for the same K."""
+    """Report a τ that does not follow from the one series of rates in the same part, for the same K.
+
+    It is an error in one table or sentence, and else a warning.
+    """
     series = claims.rate_series(card)
     for s in series if len(series) <= 2 else ():
         near = [
@@ -101,9 +105,12 @@ def length_and_rates(card: Card) -> Iterator[Violation]:
         tau = near[0].number
         readings = {kind: _tau(s.rates, kind) for kind in ("marginal", "conditional") if s.kind in {kind, None}}
         slack = tau.slack + sum(n.slack for n in s.rates)
+        beside = near[0].place in {s.line, *s.lines} or any(x.line in s.lines for x in near)
         if all(abs(value - tau.value) > slack + 1e-9 for value in readings.values()):
             said = " and ".join(f"{value:.2f} if they are {kind}" for kind, value in readings.items())
-            yield Violation(s.line, f"τ = {tau.value:g} is printed, the rates give {said}")
+            message = f"τ = {tau.value:g} is printed, the rates give {said}"
+            # in another table they may be of another set of prompts
+            yield Violation(s.line, message, severity=None if beside else "warning")
 
 
 def _tau(rates: tuple[Number, ...], kind: str) -> float:
@@ -122,14 +129,27 @@ def _tau(rates: tuple[Number, ...], kind: str) -> float:
     fix="Compute it again, and say which column is the base.",
 )
 def wrong_difference(card: Card) -> Iterator[Violation]:
-    """Report percentages and factors that no two numbers of the row, or of the cell, give."""
+    """Report percentages and factors that no two numbers of the row, or of the cell, give.
+
+    It is a warning unless the base is named or beside it: a mean of factors is not the factor of two means.
+    """
     for found in _differences(card):
-        if not any(_fits(found.cell, a, b) for a, b, _ in found.pairs):
+        if not any(_fits(found.cell, a, b, within=0.01) for a, b, _ in found.pairs):
             a, b, _ = found.pairs[0]
+            averaged = _AVERAGED.search(f"{found.row.label} {' '.join(found.table.header)}")
+            sure = (
+                found.is_sure
+                and not averaged
+                and not any(_fits(found.cell, a, b, within=0.05) for a, b, _ in found.pairs)
+            )
             yield Violation(
                 found.row.line,
                 f"{found.row.label}: “{found.text}” does not follow from the row; {_relation(found.cell, a, b)}",
+                severity=None if sure else "warning",
             )
+
+
+_AVERAGED = re.compile(r"\bavg\b|average|mean|overall|total|平均|总体", re.I)
 
 
 def _relation(cell: Number, a: Number, b: Number) -> str:
@@ -169,13 +189,17 @@ ValueAndBase = tuple[Number, Number, str]
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    """A percentage or a factor in a table, with the (value, base, base's name) triples that may have made it."""
+    """A percentage or a factor in a table, with the (value, base, base's name) triples that may have made it.
+
+    ``is_sure``: the base is named as one, or stands before an arrow in the same cell or beside it.
+    """
 
     table: Table
     row: Row
     cell: Number
     text: str
     pairs: list[ValueAndBase]
+    is_sure: bool = False
 
 
 _NOT_VALUES = {"k", "count", "interval", "temperature", "label", "difference", "speedup"}
@@ -198,6 +222,7 @@ def _of_table(table: Table) -> Iterator[_Difference]:
     places = [i for i, kind in enumerate(kinds) if kind in {"difference", "speedup"}]
     values = [i for i in range(1, len(kinds)) if kinds[i] not in _NOT_VALUES]
     for row in table.rows:
+        arrows = sum(c.pair is not None for c in row.cells)
         pair = next(((i, p) for i, c in enumerate(row.cells) if (p := c.pair) and p[0].value > 0 < p[1].value), None)
         # a factor or a percentage in the cell of its value: of that value and the row's other one
         for i in values:
@@ -205,17 +230,18 @@ def _of_table(table: Table) -> Iterator[_Difference]:
                 cell = next((x for x in numbers(m[0]) if x.unit in {"%", "x"}), None)
                 own = row.cells[i].pair
                 if own and cell:
-                    yield _Difference(table, row, cell, row.cells[i].text, [(own[1], own[0], "")])
+                    yield _Difference(table, row, cell, row.cells[i].text, [(own[1], own[0], "")], True)
                 elif cell and n.value > 0 and (others := _others(table, row, values, i, kinds)):
                     pairs = [(n, b, name) for b, name in others]
-                    yield _Difference(table, row, cell, row.cells[i].text, pairs)
+                    named = any(_BASELINE.search(name) for _, name in others)
+                    yield _Difference(table, row, cell, row.cells[i].text, pairs, named)
         # a difference of the two numbers of an arrow
         if pair is not None:
             at, (a, b) = pair
             for i, c in enumerate(row.cells):
                 n = c.number
                 if i != at and n and (n.unit in {"%", "x"}) and (kinds[i] in {"difference", "speedup"} or n.signed):
-                    yield _Difference(table, row, n, c.text, [(b, a, "")])
+                    yield _Difference(table, row, n, c.text, [(b, a, "")], arrows == 1)
             continue
         yield from _of_two_columns(table, row, places, values, kinds)
     yield from _of_baseline_rows(table, kinds)
@@ -248,7 +274,7 @@ def _of_baseline_rows(table: Table, kinds: list[str]) -> Iterator[_Difference]:
                 if averaged:  # the mean of factors is not the factor of means
                     continue
                 if base and row is not bases[0] and factor and factor.unit == "x" and value and value.value > 0:
-                    yield _Difference(table, row, factor, row.cells[i].text, [(value, base, "")])
+                    yield _Difference(table, row, factor, row.cells[i].text, [(value, base, "")], True)
 
 
 def _others(table: Table, row: Row, values: list[int], i: int, kinds: list[str]) -> list[tuple[Number, str]]:
@@ -286,7 +312,7 @@ def _of_two_columns(
             pairs = winner or pairs
         elif any(_BASELINE.search(h) for h in headers):
             pairs = [p for p in pairs if _BASELINE.search(p[2])] or pairs
-        yield _Difference(table, row, cell, text, pairs)
+        yield _Difference(table, row, cell, text, pairs, any(_BASELINE.search(h) for h in headers))
 
 
 def _other(table: Table, present: list[tuple[int, Number]], base: str) -> str:
@@ -297,14 +323,15 @@ def _names(name: str, header: str) -> bool:
     return name.strip().lower() in header.lower()
 
 
-def _fits(cell: Number, a: Number, b: Number, *, exact: bool = False) -> bool:
+def _fits(cell: Number, a: Number, b: Number, *, exact: bool = False, within: float = 0.0) -> bool:
     """Return whether a printed percentage or factor follows from a value and its base.
 
     A percentage without a sign may also be the size of a decrease, the ratio itself, or percentage points; a factor
-    may be of a time that got shorter. With ``exact`` none of these.
+    may be of a time that got shorter. With ``exact`` none of these. ``within`` is the share of the ratio that it may
+    be off by.
     """
     ratio = a.value / b.value
-    slack = ratio * (a.slack / a.value + b.slack / b.value)
+    slack = ratio * (a.slack / a.value + b.slack / b.value + within)
     # whoever divides before rounding may be off by one in the last digit
     room = slack + cell.ulp * (0.01 if cell.unit == "%" else 1) + 1e-9
     if cell.unit == "x":
@@ -327,7 +354,10 @@ def _fits(cell: Number, a: Number, b: Number, *, exact: bool = False) -> bool:
     fix="Take both from the same counters; for a tree, say what the share counts.",
 )
 def wrong_draft_rate(card: Card) -> Iterator[Violation]:
-    """Report rows whose share of accepted drafted tokens does not follow from their τ and K."""
+    """Report rows whose share of accepted drafted tokens does not follow from their τ and K.
+
+    A small gap is a warning: the mean of requests is not the share of all tokens.
+    """
     shares: dict[int, list[int]] = {}
     for length in claims.acceptance_lengths(card):
         table, row = length.table, length.row
@@ -345,7 +375,11 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
                     message = (
                         f"τ = {length.number.value:g} at K = {k} means {right:.1%}, not {share.value:g}{share.unit}"
                     )
-                    yield Violation(length.line, message)
+                    near = abs(right - share.share) < _NEAR
+                    yield Violation(length.line, message, severity="warning" if near else None)
+
+
+_NEAR = 0.05
 
 
 @rule(
@@ -381,6 +415,9 @@ def wrong_average(card: Card) -> Iterator[Violation]:
                 if len(others) < 2 or len(others) != len(group):
                     continue
                 room = (printed.ulp + max(n.ulp for n in others)) / 2 + 1e-9
+                within = min(n.value for n in others) <= printed.value <= max(n.value for n in others)
+                if within and not re.search(r"average|avg|mean|平均", row.label, re.I):
+                    continue  # over all prompts, each set with its own weight
                 if all(abs(mean - printed.value) > room for mean in _means(group, others, weights)):
                     mean = fmean(n.value for n in others)
                     message = f"{table.header[i]}: the rows' mean is {mean:.4g}, “{row.label}” says {printed.value:g}"
@@ -416,15 +453,20 @@ def interval_without_value(card: Card) -> Iterator[Violation]:
             continue
         if id(table) not in places:
             kinds = [column.kind for column in claims.columns(table)]
-            places[id(table)] = (
-                [i for i, k in enumerate(kinds) if k == "interval"] if kinds.count("length") < 2 else []
-            )
+            # an interval is of the value to its left
+            places[id(table)] = [
+                i for i, k in enumerate(kinds) if k == "interval" and i and kinds[i - 1] == "length"
+                and _OF_INTERVAL.search(table.header[i])
+            ]  # fmt: skip
         for i in places[id(table)]:
             ends = [n.value for n in numbers(re.sub(r"(?<=\d)\s*[–-]\s*(?=\d)", " ", row.cells[i].text))]
             slack = length.number.slack
             if len(ends) == 2 and not ends[0] - slack <= length.number.value <= ends[1] + slack:
                 message = f"τ = {length.number.value:g} is outside {ends[0]:g} … {ends[1]:g} ({length.label})"
                 yield Violation(length.line, message)
+
+
+_OF_INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|置信", re.I)
 
 
 @rule(
@@ -455,6 +497,123 @@ def _varies(table: Table) -> bool:
     return bool({"count", "k"} & kinds) or bool(
         re.search(r"model|target|模型|hardware|gpu|engine|\btp\b|setup|config", " ".join(table.header[:3]), re.I)
     )
+
+
+_SHARED = 3
+"""The rows that two tables must share to be of the same measurement."""
+_MOST_TABLES = 12
+
+
+@rule(
+    "C211",
+    "warning",
+    "Two tables contradict each other",
+    why="The same sets have other acceptance lengths in another table, and nothing says what was different: readers "
+    "cannot tell which of the two to expect.",
+    fix="Say what differs (engine, K, temperature, version of the head), or keep the right table alone.",
+    heads=True,
+)
+def contradicting_tables(card: Card) -> Iterator[Violation]:
+    """Report tables that share rows and give most of them another acceptance length, without another condition."""
+    found: list[tuple[Table, _Conditions, dict[str, Number]]] = []
+    for section, table, i in claims.columns_of_kind(card, "length"):
+        kinds = [column.kind for column in claims.columns(table)]
+        if kinds.count("length") > 1 or "k" in kinds or "temperature" in kinds or len(table.rows) > _MOST_ROWS:
+            continue
+        rows = {_letters(row.label): n for row, n in table.column(i)}
+        if len(rows) == len(table.column(i)) and len(found) < _MOST_TABLES:
+            found.append((table, _Conditions.of(section.title, table), rows))
+    for (first, conditions, a), (second, others, b) in combinations(found, 2):
+        shared = [label for label in a if label in b]
+        other = [s for s in shared if abs(a[s].value - b[s].value) > (a[s].ulp + b[s].ulp) / 2 + 1e-9]
+        if len(shared) >= _SHARED and 3 * len(other) >= 2 * len(shared) and not conditions.differ(others):
+            shown = ", ".join(f"{s} {a[s].value:g} and {b[s].value:g}" for s in other[:3])
+            yield Violation(second.line, f"the table of line {first.line} has other acceptance lengths: {shown}")
+
+
+def _letters(label: str) -> str:
+    return re.sub(r"[\W_]+", "", label.lower())
+
+
+_SETTING = re.compile(
+    r"\b(?:thinking|reasoning|greedy|sampling|baseline|ours|eagle-?[123]?|mtp|dflash\d?|dspark|medusa|fp8|nvfp4|int4|bf16"
+    r"|awq|gptq|vllm|sglang|trt\w*|tensorrt|llama\.cpp|mlx|training|validation|before|after|old|new|draft|target|epoch"
+    r"|checkpoint|step|chinese|english|code|chat|long|short|tree|chain)\b|\b\w*\d[\w.]*\b",
+    re.I,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What the headings of a table and the words around it say of its conditions."""
+
+    words: frozenset[str]
+    ks: frozenset[int]
+    temperatures: frozenset[float]
+
+    @classmethod
+    def of(cls, title: str, table: Table) -> _Conditions:
+        """Read the conditions under which a table was measured."""
+        words = frozenset(m[0].lower() for m in _SETTING.finditer(title.rpartition(" / ")[2]))
+        around = claims.text_around(table)
+        return cls(
+            words, frozenset(claims.found_numbers(claims.MEASURED_K, around)), frozenset(claims.temperatures(around))
+        )
+
+    def differ(self, others: _Conditions) -> bool:
+        """Return whether a condition is named for both and differs, or the headings speak of different things."""
+        pairs = ((self.ks, others.ks), (self.temperatures, others.temperatures))
+        return self.words != others.words or any(a and b and a != b for a, b in pairs)
+
+
+_SAID_OF = (
+    r"accept\w*[ -]len\w*(?: \(τ\))?(?: \w+){{0,3}}? (?:of |is |was |: ?|= ?)(?P<a>\d\.\d+)(?: \w+){{0,3}}"
+    r" (?:on|for|in) {0}\b"
+    r"|\b{0}\b[^.|;\n\d]{{0,40}}accept\w*[ -]len\w*(?: \w+){{0,3}}? ?(?:of |is |was |: ?|= ?)(?P<b>\d\.\d+)"
+)
+_UP_TO = (
+    r"up to (?:a |an )?\**(?P<a>\d+(?:\.\d+)?)\s?[x×]\**[^.|;\n]{0,40}\b(?:speed|faster|throughput|accelerat)"
+    r"|\b(?:speed-?\s?up|faster|throughput|accelerat\w+)[^.|;\n\d]{0,40} up to (?:a |an )?\**(?P<b>\d+(?:\.\d+)?)"
+    r"\s?[x×]"
+)
+_NOT_OWN = re.compile(r"\bpaper|reported by|\boriginal\b|\bprior\b|theoretical|\bcan\b|\bpotential|upper bound", re.I)
+
+
+@rule(
+    "C212",
+    "warning",
+    "The text gives another number than its table",
+    why="People quote the sentence and check the table. One of the two was not brought up to date.",
+    fix="Write the number of the table, or say of which measurement it is.",
+)
+def text_against_table(card: Card) -> Iterator[Violation]:
+    """Report a data set's acceptance length that its row does not have, and “up to 3x” above every factor printed."""
+    rows: dict[str, list[Number]] = {}
+    for length in claims.acceptance_lengths(card):
+        if length.row is not None and re.fullmatch(r"[A-Za-z][\w -]{3,30}", length.label):
+            rows.setdefault(length.label, []).append(length.number)
+    for label, printed in rows.items() if len(rows) <= _MOST_ROWS else ():
+        for hit in card.search(_SAID_OF.format(re.escape(label)), tables=False):
+            said = numbers(hit.match["a"] or hit.match["b"])[0]
+            if not any(abs(n.value - said.value) <= (n.ulp + said.ulp) / 2 + 1e-9 for n in printed):
+                shown = ", ".join(f"{n.value:g}" for n in printed[:4])
+                yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")
+    factors = [
+        n for _, table, i in claims.columns_of_kind(card, "speedup") for _, n in table.column(i) if n.unit != "%"
+    ]
+    bare = any(
+        "speedup" not in {c.kind for c in claims.columns(table)}
+        for _, table, _ in claims.columns_of_kind(card, "throughput")
+    )
+    if factors and not bare:
+        most = max(factors, key=lambda n: n.value)
+        for hit in card.search(_UP_TO, tables=False):
+            said = numbers(hit.match["a"] or hit.match["b"])[0]
+            around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 60]
+            if said.value > most.value * 1.03 + said.ulp / 2 and not _NOT_OWN.search(around):
+                yield Violation(
+                    hit.line, f"“up to {said.value:g}x”; the largest factor in the tables is {most.value:g}x"
+                )
 
 
 @rule(

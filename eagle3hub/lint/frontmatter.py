@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
 from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Hit, Violation, rule
+from eagle3hub.lint.model import HUB_FIELDS, Card, Hit, Violation, rule
 from eagle3hub.system.documents import did_you_mean
 
 # C60x: the license, in metadata and in prose
@@ -33,7 +34,7 @@ def missing_license(card: Card) -> Iterator[Violation]:
             yield Violation(
                 1, "the text names no license; the page's header, which was not copied, may", severity="info"
             )
-    elif card.front is not None and not card.listed("license"):
+    elif card.front is not None and not card.listed("license") and (card.is_of_a_head or card.is_of_the_hub):
         yield Violation(card.metadata_line(), "the metadata has no license")
 
 
@@ -45,8 +46,9 @@ def missing_license(card: Card) -> Iterator[Violation]:
     fix="Use an id of the Hub's list, or license: other with license_name and license_link.",
 )
 def unknown_license(card: Card) -> Iterator[Violation]:
-    """Report license ids that are not in the Hub's list."""
-    for value in card.listed("license"):
+    """Report license ids that are not in the Hub's list. Metadata of another site may have ids of its own."""
+    others = set(card.metadata) - {"license"}
+    for value in card.listed("license") if card.is_of_a_head or others & HUB_FIELDS else ():
         if value not in vocabulary.HUB_IDS:
             meant = vocabulary.printed(value)
             end = f"; the Hub's id is {min(meant)}" if meant else did_you_mean(value, sorted(vocabulary.HUB_IDS))
@@ -96,7 +98,10 @@ def deduced_license(card: Card) -> Iterator[Violation]:
     fix="Name the same license in both.",
 )
 def contradictory_license(card: Card) -> Iterator[Violation]:
-    """Report licenses under the license heading if none of them is the metadata's."""
+    """Report licenses under the license heading if none of them is the metadata's.
+
+    It is a warning if the section speaks of the licenses of other things: the target, data, code.
+    """
     stated = set(card.listed("license"))
     if not stated or stated & {"other", "unknown"}:
         return
@@ -111,9 +116,12 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
         named = set().union(*(vocabulary.printed(h.match[0]) for h in lines), set())
         if named and not named & stated:
             line = next(h.line for h in lines if vocabulary.printed(h.match[0]))
-            yield Violation(
-                line, f"the text says {', '.join(sorted(named))}, the metadata {', '.join(sorted(stated))}"
-            )
+            message = f"the text says {', '.join(sorted(named))}, the metadata {', '.join(sorted(stated))}"
+            others = any(_OF_OTHER_THINGS.search(h.match[0]) for h in lines)
+            yield Violation(line, message, severity="warning" if others else None)
+
+
+_OF_OTHER_THINGS = re.compile(r"\b(?:base|target|verifier|original|data(?:sets?)?|code|framework|trained)\b", re.I)
 
 
 @rule(
@@ -173,12 +181,17 @@ _FACTOR = (0.002, 1.5)
     fix="Start the file with a YAML block between two lines of three dashes.",
 )
 def missing_metadata(card: Card) -> Iterator[Violation]:
-    """Report files without a metadata block, an info if they are no head's, or with one that is no YAML mapping."""
+    """Report files without a metadata block, or with one that is no YAML mapping.
+
+    A missing block is an error where the file is known to be the card of a head's repository, and else an info.
+    """
     if card.front_error is not None:
         yield Violation(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
     elif card.front is None and not card.is_page_text:
         # a project's README or a page of a manual is shown by other sites too, which need no metadata
-        yield Violation(1, "the file has no metadata block", severity=None if card.is_of_a_head else "info")
+        held = card.repo is not None or any(name.endswith((".safetensors", ".gguf")) for name in card.files or ())
+        severity: Severity | None = None if card.is_of_a_head and held else "info"
+        yield Violation(1, "the file has no metadata block", severity=severity)
 
 
 @rule(
@@ -191,7 +204,7 @@ def missing_metadata(card: Card) -> Iterator[Violation]:
 )
 def missing_base_model(card: Card) -> Iterator[Violation]:
     """Report a missing base_model, or one that is not ``owner/name``."""
-    if card.front is None:
+    if card.front is None or (card.metadata and not card.is_of_the_hub and not card.listed("tags")):
         return
     named = card.listed("base_model")
     if not named:
@@ -211,9 +224,15 @@ def missing_base_model(card: Card) -> Iterator[Violation]:
 )
 def unmentioned_base_model(card: Card) -> Iterator[Violation]:
     """Report a base_model whose name is nowhere in the text."""
+    body = _plain(card.body)
     for value in card.listed("base_model"):
-        if _ID.fullmatch(value) and value.split("/")[1].lower() not in card.body.lower():
+        if _ID.fullmatch(value) and _plain(value.split("/")[1]) not in body:
             yield Violation(card.metadata_line("base_model"), f"the text never mentions {value}")
+
+
+def _plain(text: str) -> str:
+    """Return a text without what people write differently in a name: Qwen3-8B, Qwen3 8B."""
+    return re.sub(r"[-_.\s]+", "", text.lower())
 
 
 @rule(
@@ -245,11 +264,12 @@ def different_datasets(card: Card) -> Iterator[Violation]:
         return
     listed = card.listed("datasets")
     lower = {name.lower() for name in listed}
+    body = _plain(card.body)
     for i, name in enumerate(listed):
         line = card.metadata_line("datasets", i)
         if not _ID.fullmatch(name):
             yield Violation(line, f"{name!r} is not the id of a data set on the Hub (owner/name)")
-        elif name.split("/")[1].lower() not in card.body.lower():
+        elif _plain(name.split("/")[1]) not in body:
             yield Violation(line, f"the text never mentions {name}", severity="info")
     starts = [s.path[-1].line if s.path else 1 for s in card.sections]
     spans = [
@@ -314,7 +334,10 @@ def missing_training_data(card: Card) -> Iterator[Violation]:
 
 
 _DATA_NAMES = r"ultrachat|magpie|sharegpt|perfectblend|open-?hermes|nemotron[- ]post|slimpajama|dolly|tulu"
-_DATA_WORDS = r"\bdata(?:[- ]?sets?)?\b|数据|语料|corpus|synthetic|\d[kKM] (?:samples|conversations|prompts)"
+_DATA_WORDS = (
+    r"\b(?:prompts|responses|completions)\b|\bdata(?:[- ]?sets?)?\b|数据"
+    r"|语料|corpus|synthetic|\d[kKM] (?:samples|conversations|prompts)"
+)
 _ONLY_A_NUMBER = re.compile(r"^\W*training data\W{1,6}\d[\d.,]*\s?[kKM]? ?(?:\w+)?\W*$", re.I)
 
 
@@ -357,6 +380,7 @@ def missing_training_hardware(card: Card) -> Iterator[Violation]:
     "knows loads an EAGLE-3 head: transformers' snippet starts it as a chat model; a name that the Hub does not know "
     "has no effect.",
     fix="Leave library_name out, and name the engines that serve the head as tags.",
+    heads=True,
 )
 def useless_library(card: Card) -> Iterator[Violation]:
     """Report a library_name that is none of the Hub's libraries; ``transformers`` is a warning."""
@@ -455,6 +479,67 @@ def _own_repo(card: Card) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+_NO_NAME = re.compile(r"^[-.]|[-.]$|--|\.\.|\.git$|[^\w.-]", re.ASCII)
+"""What no owner and no repository is called (validate_repo_id of huggingface_hub 2.4.0, utils/_validators.py)."""
+_LONGEST_NAME = 96
+_HUB_LINK = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)(?:/tree/[^\s]*)?/?$"
+)
+_NO_OWNERS = {"datasets", "spaces", "papers", "blog", "docs", "collections", "models", "tasks", "learn", "join", "api"}
+_BLANK = re.compile(r"[<>{}\[\]$%…]|\.\.\.|\b(?:your|my|path|owner|user|username|org|name)\b", re.I)
+_MAKERS = {
+    "Qwen": r"(?:Qwen|QwQ|QvQ)[\d-]",
+    "meta-llama": r"(?:Meta-)?Llama-\d",
+    "openai": r"gpt-oss-",
+    "deepseek-ai": r"DeepSeek-",
+    "moonshotai": r"Kimi-",
+    "zai-org": r"GLM-\d",
+    "MiniMaxAI": r"MiniMax-",
+    "google": r"gemma-",
+    "mistralai": r"(?:Mistral|Mixtral|Ministral|Devstral)-",
+    "ibm-granite": r"granite-",
+    "microsoft": r"Phi-",
+}
+"""Who publishes a family of targets, and how its names begin."""
+
+
+@rule(
+    "C625",
+    "error",
+    "Repository that the Hub cannot have",
+    why="The Hub refuses such a name, so the address leads nowhere and an example that uses it fails. An owner who is "
+    "nearly the maker of the target is a slip of the pen: the page exists under another name.",
+    fix="Copy the id from the address of the repository's page.",
+)
+def impossible_repository(card: Card) -> Iterator[Violation]:
+    """Report ids in metadata and links that break the Hub's rules; as a warning, owners that are nearly the maker."""
+    named = [(value, card.metadata_line(name)) for name in ("base_model", "datasets") for value in card.listed(name)]
+    linked = [(m["id"], link.line) for link in card.links if (m := _HUB_LINK.match(link.target))]
+    seen: set[str] = set()
+    for value, line in (*named, *linked):
+        owner, slash, name = value.partition("/")
+        if not slash or value in seen or owner in _NO_OWNERS or _BLANK.search(value):
+            continue
+        seen.add(value)
+        if any(_NO_NAME.search(part) or len(part) > _LONGEST_NAME for part in (owner, name)):
+            yield Violation(line, f"{value!r} is no id that the Hub takes")
+        elif maker := _nearly(owner, name):
+            yield Violation(line, f"{value}: the maker of that model is {maker} on the Hub", severity="warning")
+
+
+def _nearly(owner: str, name: str) -> str:
+    """Return the maker of a target whose id has nearly the maker's name as its owner, else an empty text."""
+    for maker, family in _MAKERS.items():
+        if re.match(family, name, re.I) and owner.lower() != maker.lower():
+            begins = owner.lower().startswith(maker.lower()) or maker.lower().startswith(owner.lower())
+            if begins or SequenceMatcher(None, owner.lower(), maker.lower()).ratio() > _ALIKE:
+                return maker
+    return ""
+
+
+_ALIKE = 0.8
+
+
 @rule(
     "C622",
     "error",
@@ -473,7 +558,8 @@ def unprinted_result(card: Card) -> Iterator[Violation]:
             if any(abs(n.value - value) <= n.ulp / 2 + 1e-9 for n in printed):
                 continue
             line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
-            yield Violation(line, f"{metric.get('type')} {value} is not among the results of the text")
+            message = f"{metric.get('type')} {value} is not among the results of the text"
+            yield Violation(line, message, severity="warning" if claims.unread_results(card) else None)
 
 
 @rule(
@@ -491,7 +577,10 @@ def impossible_result(card: Card) -> Iterator[Violation]:
             continue
         given = [args[name] for name in _K_NAMES if name in args] if isinstance(args, dict) else []
         drafted = next((n for n in given if isinstance(n, int)), None)
-        if isinstance(value, int | float) and (value < 1 or (drafted is not None and value > drafted + 1)):
+        is_length = re.search(r"len|tau|τ|per[ _]step", str(metric.get("type")), re.I)
+        if isinstance(value, int | float) and (
+            (value < 1 and is_length) or (drafted is not None and value > drafted + 1)
+        ):
             line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
             yield Violation(line, f"{metric.get('type')} {value} at K = {drafted if drafted is not None else '?'}")
 

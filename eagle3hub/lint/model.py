@@ -22,7 +22,7 @@ _NUMBER = re.compile(
     r"(?<![\w.])(?<!\w-)(?:(?P<times>(?<!\d)(?<!\d\s)(?:×\s?|x(?=\d+\.\d)))|(?P<sign>[-+−]?))"
     r"(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w)(?!\s?\d))|(?![A-Za-z_\d]))"
 )
-_NUMBER_FIRST = re.compile(r"[\s~≈*(]*(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d")
+_NUMBER_FIRST = re.compile(r"[\s~≈*(]*(?:about |approx\.? |约 ?)?(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d")
 _PAIR = re.compile(
     r"(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[A-Za-z%/]{0,12})\s*(?:→|⇒|➜|⟶|-{1,2}>|=>)\s*(?P<b>\d[\d,]*(?:\.\d+)?)"
 )
@@ -280,6 +280,19 @@ class Card:
         if "head" not in self.cache:
             self.cache["head"] = is_of_a_head(self)
         found: bool = self.cache["head"]
+        return found
+
+    @property
+    def is_of_the_hub(self) -> bool:
+        """Whether the metadata is that of a card: other sites have blocks of their own, with titles and dates."""
+        return not HUB_FIELDS.isdisjoint(self.metadata)
+
+    @property
+    def cut(self) -> int | None:
+        """The line where the text breaks off, in a block of code or at an ellipsis; None if it is whole."""
+        if "cut" not in self.cache:
+            self.cache["cut"] = _cut(self.text)
+        found: int | None = self.cache["cut"]
         return found
 
     @property
@@ -566,12 +579,34 @@ def run_rule(rule: Rule, card: Card) -> Iterable[Finding]:
     if (rule.heads and not card.is_of_a_head) or (rule.words and card.unread_language):
         return
     for found in rule.check(card):
-        yield Finding(
-            rule.code, found.severity or rule.severity, found.line, found.message, rule.why, found.fix or rule.fix
-        )
+        severity, message = found.severity or rule.severity, found.message
+        if rule.words and card.cut is not None and severity != "info":
+            severity, message = "info", f"{message}; the text breaks off at line {card.cut}"
+        yield Finding(rule.code, severity, found.line, message, rule.why, found.fix or rule.fix)
 
 
 # What kind of card it is, and in which language
+
+
+HUB_FIELDS = frozenset((
+    "license", "license_name", "license_link", "base_model", "base_model_relation", "pipeline_tag", "library_name",
+    "datasets", "model-index", "new_version", "inference", "widget", "co2_eq_emissions", "extra_gated_prompt",
+))  # fmt: skip
+"""Fields of the metadata block that only the Hub knows."""
+_FENCE = re.compile(r"^ {0,3}(?P<mark>`{3,}|~{3,})(?P<rest>[^`\n]*)$", re.M)
+
+
+def _cut(text: str) -> int | None:
+    """Return the line where a text breaks off, or None."""
+    opened: re.Match[str] | None = None
+    for m in _FENCE.finditer(text):
+        if opened is None:
+            opened = m
+        elif m["mark"].startswith(opened["mark"]) and not m["rest"].strip():
+            opened = None
+    if opened is not None or text.rstrip().endswith(("...", "…")):
+        return text.rstrip().count("\n") + 1
+    return None
 
 
 _HEAD_TAGS = {"eagle3", "eagle-3", "draft-model", "speculator", "speculators"}
@@ -600,6 +635,16 @@ _OTHER_WORDS = re.compile(
     r"|framework))\b",
     re.I,
 )
+_OWN_TITLE = re.compile(
+    rf"\b(?:eagle[ -]?3?|dflash\d?|dspark|mtp|medusa)\b.{{0,20}}\b{_DRAFT}\b.{{0,6}}(?:for|of|-|—|–)? *\S*\d"
+    rf"|\S*\d\S* .{{0,20}}\b(?:eagle[ -]?3?|dflash\d?|dspark)\b.{{0,20}}\b{_DRAFT}|\beagle[ -]?3 for \S*\d"
+    rf"|\S+-(?:dflash|dspark)\S* .{{0,24}}{_DRAFT}",
+    re.I,
+)
+"""The title of a head's card: the method, that it is a draft, and the model."""
+_OTHER_TITLE = re.compile(
+    r"\b(?:train(?:ing)?|guide|recipes?|tutorial|toolkit|benchmarks?|how|study|report|patch|inference|serving)\b", re.I
+)
 _RECIPE = re.compile(r"^\W*(?:\w+ ){0,2}(?:recipes?|guide|runbook) for\b", re.I | re.M)
 _TITLE = re.compile(r"eagle|draft|speculator|dflash|mtp|head|草稿", re.I)
 
@@ -613,6 +658,8 @@ def is_of_a_head(card: Card) -> bool:
     if tags & _HEAD_TAGS or card.listed("library_name") == ["speculators"]:
         return True
     titles = [s.path[-1].text for s in card.sections if s.path][:1]
+    if titles and _OWN_TITLE.search(titles[0]) and not _OTHER_TITLE.search(titles[0]):
+        return True
     opening = [b.text for s in card.sections[:4] for b in s.blocks if isinstance(b, Prose)][:5]
     first = "\n".join([*titles, *(text[:800] for text in opening)])
     if not _HEAD_WORDS.search(first) or _RECIPE.search(first):

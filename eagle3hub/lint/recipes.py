@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 from eagle3hub.engines.check.commands import parse_flags
+from eagle3hub.engines.check.finding import RecipeFinding
 from eagle3hub.engines.check.snippets import Extracted, extract_snippets
 from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import Severity
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Violation, rule
+from eagle3hub.lint.model import Card, Code, Violation, rule
 
 # C510: flags, variables, keys and names in examples, checked by `eagle3hub.engines.check`
 #
@@ -47,7 +49,52 @@ def engine_names(card: Card) -> Iterator[Violation]:
         what = f"{f.what.rstrip('.')} ({f.engine}: {f.code})"
         if build := _other_build(card, f.engine, f.code):
             what, said = f"{what}; the card speaks of {build}, whose names are not known", True
-        yield Violation(f.line, what, f.instead, "info" if said else f.severity)
+        severity: Severity = "info" if said else f.severity
+        if severity == "error" and not _is_sure(card, f):
+            severity = "warning"
+        yield Violation(f.line, what, f.instead, severity)
+
+
+_SYNTAX = re.compile(r"^(?:shell|json|yaml|python)-|^vllm-config-json$")
+_GUESSED = {"flag-unknown", "python-keyword", "vllm-config-key", "yaml-unknown", "flag-stray"}
+
+
+def _is_sure(card: Card, found: RecipeFinding) -> bool:
+    """Return whether a fault is one on any machine.
+
+    A name that resembles none may be of a fork or of a build that the card does not mention, and a page that was
+    copied, or that breaks off, has lost line breaks and backslashes.
+    """
+    if _SYNTAX.search(found.code):
+        return not card.is_page_text and card.cut is None
+    return found.code not in _GUESSED or found.instead is not None
+
+
+_ORIGINS = {"vllm": {"vllm-project"}, "sglang": {"sgl-project"}}
+_CLONED = re.compile(r"github\.com[/:](?P<owner>[\w.-]+)/(?P<name>vllm|sglang)(?:\.git)?(?![\w-])", re.I)
+_PLUGGED_IN = re.compile(
+    r"\bpip3? install[^\n|;&]*?\s(?:[\w./-]*/)?(?P<name>vllm|sglang)[-_](?!project|router)\w", re.I
+)
+_PULLED = re.compile(
+    r"(?P<name>vllm|sglang)(?:-project)?(?:/\w+)?/pull/\d+|\b(?P<named>vllm|sglang) (?:PR|pull request)\b", re.I
+)
+
+
+_A_PULL = "a pull request"
+
+
+def _builds(card: Card) -> dict[str, str]:
+    """Return the build of each engine that a card takes, where its addresses and installs name no release."""
+    if "builds" not in card.cache:
+        found: dict[str, str] = {}
+        for pattern, what in ((_PULLED, _A_PULL), (_PLUGGED_IN, "a plug-in"), (_CLONED, "a fork")):
+            for m in pattern.finditer(card.body):
+                name = (m["name"] or m.groupdict().get("named") or "").lower()
+                if pattern is not _CLONED or m["owner"].lower() not in _ORIGINS[name]:
+                    found[name] = what
+        card.cache["builds"] = found
+    builds: dict[str, str] = card.cache["builds"]
+    return builds
 
 
 _NEWER = {"flag-unknown", "flag-value", "vllm-config-key", "vllm-config-value", "python-keyword", "env-unknown"}
@@ -59,13 +106,16 @@ _CHANGED = _NEWER | {"flag-removed", "python-name", "yaml-unknown"}
 
 def _other_build(card: Card, engine: str, code: str) -> str:
     """Return the build of an engine that a card installs or needs and that may take other names, or an empty text."""
+    own = _builds(card).get(engine, "")
+    if own and code in (_NEWER if own == _A_PULL else _CHANGED):
+        return own
     name = {"trtllm": "TensorRT-LLM", "sglang_jax": "sglang-jax", "vllm": "vLLM", "sglang": "SGLang"}.get(
         engine, engine
     )
     built = r"(?:fork|plug-?in|patch(?:ed|es)|custom (?:build|version)|own build)"
-    own = rf"{built}\b[^.\n]{{0,40}}?\b{re.escape(name)}(?![\w-])"
+    forked = rf"{built}\b[^.\n]{{0,40}}?\b{re.escape(name)}(?![\w-])"
     after = rf"(?<![\w-]){re.escape(name)}\b[^.\n]{{0,20}}?(?:plug-?in|fork)\b"
-    if code in _CHANGED and card.says(rf"{own}|{after}"):
+    if code in _CHANGED and card.says(rf"{forked}|{after}"):
         return "a fork or plug-in"
     source = re.compile(rf"git\+https?://\S*/{re.escape(name)}(?:\.git)?\b", re.I)
     if code in _NEWER and next(claims.code_matches(card, source), None) is not None:
@@ -99,6 +149,7 @@ _WIDE = re.compile(
     r"eagle[_-]topk\"?[ =:]+(?:[2-9]|\d\d)|eagle_choices|dynamic_tree|max_non_leaves|speculative_token_tree"
 )
 _CHAIN = re.compile(r"eagle[_-]topk\"?[ =:]+1\b|max_draft_len\s*[:=]")
+_NO_TREE = r"\b(?:no|not|without|instead of|rather than|unlike|disabled?|unsupported|eagle-?2|medusa)\b"
 _LOCAL = re.compile(
     r"(?:--(?:speculative-draft-)?model(?:-path)?[ =]|\bserve |\bmodel(?:_path)?\"?\s*[=:]\s*[\"']"
     r"|speculative_model(?:_dir)?:\s*)(?P<path>/[\w./-]+|<[^>\n]+>)"
@@ -149,6 +200,8 @@ def described_tree(card: Card) -> Iterator[Violation]:
     chains = list(claims.code_matches(card, _CHAIN))
     if chains and not any(True for _ in claims.code_matches(card, _WIDE)):
         for hit in card.search(_TREE, outside=r"\b(?:citation|reference|bibliograph)"):
+            if re.search(_NO_TREE, hit.match.string[max(0, hit.match.start() - 60) : hit.match.end() + 40], re.I):
+                continue
             yield Violation(hit.line, f"“{hit.match[0]}”, but the example (line {chains[0][0]}) drafts a chain")
 
 
@@ -213,12 +266,29 @@ def remote_code(card: Card) -> Iterator[Violation]:
     fix="Write owner/name.",
 )
 def local_paths(card: Card) -> Iterator[Violation]:
-    """Report absolute paths and placeholders in the place of a model's name."""
+    """Report absolute paths and placeholders in the place of a model's name, and commands that break off."""
     seen = set()
+    for block in card.code:
+        if block.language in _SHELLS:
+            yield from _broken_off(block)
     for line, m in claims.code_matches(card, _LOCAL):
         if m["path"] not in seen:
             seen.add(m["path"])
             yield Violation(line, f"{m['path']} is not a name on the Hub")
+
+
+_SHELLS = {"bash", "sh", "shell", "zsh", "console"}
+
+
+def _broken_off(block: Code) -> Iterator[Violation]:
+    """Yield the lines of a command that miss their backslash, and the backslash that nothing follows."""
+    lines = block.text.split("\n")
+    for i, (line, after) in enumerate(pairwise([*lines, ""])):
+        goes_on = i > 0 and lines[i - 1].rstrip().endswith("\\")
+        if line.rstrip().endswith("\\") and not after.strip() and not any(rest.strip() for rest in lines[i + 1 :]):
+            yield Violation(block.line + i, "nothing follows the backslash at the end of the command")
+        elif goes_on and line.strip() and not line.rstrip().endswith("\\") and re.match(r"\s+--\w", after):
+            yield Violation(block.line + i, "the command ends here, for the line has no backslash")
 
 
 # C507: aux layers against the depth of the target
@@ -249,18 +319,20 @@ _CAPTURE = re.compile(rf"{AUX_CAPTURE}[\"']?\s*[:=]\s*\[\s*(\d+(?:\s*,\s*\d+)+)\
 def aux_layers(card: Card) -> Iterator[Violation]:
     """Report layers above the target's depth, or other than the formula beside them gives for that depth.
 
-    Under the key of TensorRT-LLM, which counts the layers whose output is taken from 0, also the usual three layers as
-    vLLM counts them.
+    It is an error where the depth stands in the same section. Under the key of TensorRT-LLM, which counts the layers
+    whose output is taken from 0, also the usual three layers as vLLM counts them, as a warning.
     """
     depths: dict[int, set[int]] = {}
     for hit in card.search(_DEPTH):
         depth = int(hit.match["d"] or hit.match["e"])
         around = hit.match.string[max(0, hit.match.start() - 40) : hit.match.end() + 20]
-        if depth >= _SHALLOWEST and not re.search(r"draft|head|speculator|first|last", around, re.I):
+        of_draft = re.search(r"draft|head|speculator|first|last", around, re.I)
+        if depth >= _SHALLOWEST and not of_draft and (hit.match["e"] or _OF_TARGET.search(hit.match.string)):
             depths.setdefault(id(hit.section), set()).add(depth)
     everywhere = set().union(*depths.values())
     for hit in card.search(_IDS):
         known = depths.get(id(hit.section), everywhere)
+        severity: Severity | None = None if id(hit.section) in depths else "warning"
         if len(known) != 1 or re.search(r"hidden size|heads|dims?\b", hit.match[0], re.I):
             continue
         (depth,) = known
@@ -268,9 +340,10 @@ def aux_layers(card: Card) -> Iterator[Violation]:
         text = hit.match.string[hit.match.end() : hit.match.end() + 200]
         right = _of_formula(text, depth)
         if max(ids) > depth:
-            yield Violation(hit.line, f"layer {max(ids)} of a target that has {depth}")
+            yield Violation(hit.line, f"layer {max(ids)} of a target that has {depth}", severity=severity)
         elif right and right != ids:
-            yield Violation(hit.line, f"the formula gives {right} for {depth} layers, not {ids}")
+            message = f"the formula gives {right} for {depth} layers, not {ids}"
+            yield Violation(hit.line, message, severity=severity)
     if len(everywhere) == 1:
         (depth,) = everywhere
         for line, m in claims.code_matches(card, _CAPTURE):
@@ -280,6 +353,7 @@ def aux_layers(card: Card) -> Iterator[Violation]:
                 yield Violation(line, message, severity="warning")
 
 
+_OF_TARGET = re.compile(r"target|verifier|base|\bhas\b|\S*\d[BM]\b|目标|基座", re.I)
 _SHALLOWEST = 8
 """No target has fewer layers; drafts have."""
 

@@ -237,13 +237,14 @@ class Format:
     """How one producer writes states.
 
     Attributes:
-        name: of the producer, as a report has it.
-        files: of the names of its files, relative to the folder; group 1 is the text's id.
-        states: tensors with states by layer, ascending, [tokens, …] or [1, tokens, …]; a name that ends in ``.``
-            stands for a list. last: the tensor of the target's last state, where it is one of its own.
-        tokens, mask: of token ids, and of which tokens are trained on, [tokens].
+        name: the producer's name in a report.
+        files: pattern of its files' names, relative to the folder; group 1 is the text's id.
+        states: names of the tensors with the states, by layer in ascending order, [tokens, …] or [1, tokens, …]; a
+            name that ends in ``.`` stands for a list. last: name of the tensor with the target's last state, if there
+            is one.
+        tokens, mask: names of the tensors with the token ids, and with which tokens are trained on, [tokens].
         pickled: whether the files are torch pickles.
-        norm: of ``last``.
+        norm: whether ``last`` comes after the final norm.
     """
 
     name: str
@@ -303,7 +304,7 @@ class Record:
     Attributes:
         question_id: from its file's name, or the index.
         token_ids: all of them. mask: which are trained on, where the producer says.
-        entry: the index's row, of a folder of our own.
+        entry: its row of the index, in a folder of our own.
     """
 
     path: Path
@@ -319,11 +320,11 @@ class Dump:
 
     Attributes:
         producer: the program that computed them, and its version where known.
-        columns: the states in the files' order: the layers that are there, and `FINAL_NORM` where it follows them.
-        last: what the tensor of the last state is; None where there is no such tensor. It follows ``columns``.
+        columns: which states the files hold, in their order: layers, then `FINAL_NORM` if it is among them. last: what
+            the tensor of the last state holds, which comes after ``columns``; None if there is no such tensor.
         dtype: of the states, in safetensors' words. temperature: of log-probabilities in the files, or None.
         config_sha256: of the target that they were computed with, where known. target_name: of that target.
-        assumed: what was taken for true of them, as sentences for a report.
+        assumed: the assumptions about them, as sentences for a report.
     """
 
     folder: Path
@@ -371,7 +372,7 @@ def open_dump(folder: str | Path, target: TargetFacts | None, layers: AuxTaps | 
     """Look through a folder of hidden states: recognise its producer, and check every file's description.
 
     Args:
-        target: the target's facts; only a folder of our own can do without.
+        target: the target's facts; only a folder of our own can be read without them.
         layers: what the user says the files' columns are, the last state included where it is one of them.
 
     Raises SourceError for a folder without states or a missing file, CheckpointError for a truncated file, ConfigError

@@ -27,7 +27,7 @@ class Wanted:
         token_ids: tokens so far. prompt_length: how many of them are the prompt.
         max_new_tokens: most tokens to add to the response. lookahead: tokens to add after it.
         room: most tokens to add in all.
-        seed: of its random generator.
+        seed: what its random generator starts from.
         response_length: tokens of the response so far.
     """
 

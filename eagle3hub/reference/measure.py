@@ -243,12 +243,12 @@ def margins(
 
     Args:
         rounded, exact: the same target in the format of a run, and in float32.
-        pairs: two token ids for each sequence; None for an output that had ended there, which chose the likeliest of
-            the tokens that end one.
+        pairs: two token ids for each sequence; None for an output that had ended there: it chose the likeliest of the
+            tokens that end one.
 
-    Returns for each: the highest logit less the lower one of the two, in float32; the most that the format changes a
-    logit, apart from what it changes all of them by; the largest magnitude of a logit. Or why there is none, as a
-    phrase.
+    Returns for each: the highest logit minus the lower of the two, in float32; the largest change of a logit by the
+    format, beyond what it changes all of them by; the largest magnitude of a logit. Where these cannot be had, a
+    phrase that says why.
 
     Raises what `TargetModel.next_logits` raises.
     """

@@ -319,7 +319,7 @@ class StoredMatrix:
     """A matrix that stays in its file, for weights larger than memory should hold: its rows are read when used.
 
     Attributes:
-        ref: where its rows lie, one after the other. dtype: what they are brought to.
+        ref: where its rows lie, one after the other. dtype: what they are converted to.
     """
 
     ref: TensorRef
@@ -340,7 +340,7 @@ class StoredMatrix:
 
     @property
     def device(self) -> torch.device:
-        """Where rows are computed with."""
+        """The device that computes with the rows."""
         return torch.device("cpu")
 
     def __len__(self) -> int:
@@ -400,7 +400,7 @@ class DraftModel:
     Attributes:
         weights: tensors by canonical name, all of one floating dtype on one device; some may stay in their files.
         embeddings: [target vocabulary, hidden size], the head's own or the target's, of any floating dtype: only the
-            rows of the tokens at hand are brought to that of the weights.
+            rows of the tokens at hand are converted to the dtype of the weights.
         target_ids: int64 [draft vocabulary], the target token behind each draft id; None for a full vocabulary.
         mask_token_id: stands for tokens not drafted yet (P-EAGLE only).
 
@@ -422,7 +422,7 @@ class DraftModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the head computes in."""
+        """The dtype that the head computes in."""
         return self.weights["lm_head.weight"].dtype
 
     @property
@@ -566,7 +566,7 @@ class DraftModel:
         return weight.product(x) if added is None else weight.product(x) + added
 
     def _held(self, name: str) -> torch.Tensor:
-        """A tensor that is never left in its file: norms, biases, a vector."""
+        """Return a tensor that is always in memory: a norm, a bias, a vector."""
         found = self.weights[name]
         assert not isinstance(found, StoredMatrix)
         return found
@@ -650,7 +650,7 @@ def _stay(head: Head, dtype: torch.dtype, room: int | None) -> set[str]:
 
 
 def _left(ref: TensorRef, dtype: torch.dtype) -> StoredMatrix:
-    """A matrix that stays in its file, read once to see whether it is finite."""
+    """Return a matrix that stays in its file, after one look at all of it: is it finite?"""
     found = StoredMatrix(ref, dtype)
     for _ in found.parts():
         pass

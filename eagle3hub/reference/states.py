@@ -155,10 +155,10 @@ _BATCH_BYTES = 64 << 20
 _BATCH_TOKENS = 4096
 _SLICE_BYTES = 64 << 20
 _CHECKED = 2 * 10**11
-"""Multiplications spent on looking whether the texts are the target's own."""
+"""Most multiplications for finding out whether the texts are the target's own."""
 _SHARE, _WORST, _FEW = 0.97, 0.75, 8
 _TOLERANCE = {"F32": 1e-3, "BF16": 2.0**-6, "F16": 2.0**-8}
-"""How far below the largest logit a token may be, as a part of it, and still be the arg max for another kernel."""
+"""How far below the largest logit, as a share of it, a token may be and still be the arg max of another kernel."""
 _DEVIATIONS = 6.0
 _UNIT = 0.05
 """How far from 1 the mean square of a normed state may lie; that of a state before the norm lies far from it."""
@@ -416,7 +416,7 @@ class SavedStates:
         return out
 
     def _boundary(self, record: Record) -> int:
-        """Where the last answer of a text begins, by the mask of what is trained on."""
+        """Return where the last answer of a text begins, by the mask of the tokens that are trained on."""
         mask = record.mask
         if mask is None or all(mask) or not any(mask):
             raise InputError(
@@ -456,7 +456,7 @@ class SavedStates:
     # Whether the target wrote them, and how likely it found their tokens.
 
     def _own(self, texts: Sequence[Text], asked: Asked) -> list[str]:
-        """Notes on whether the target wrote the texts. Raises InputError where nothing shows it, or they show not."""
+        """Return notes on whether the target wrote the texts. Raises InputError if nothing shows it, or it did not."""
         unasked = asked.stated and self._on_hub  # weights are not fetched for what was said already
         found = None if unasked else self._judged(texts, asked.temperature)
         if found is not None:
@@ -474,7 +474,7 @@ class SavedStates:
         )
 
     def _judged(self, texts: Sequence[Text], temperature: float) -> str | None:
-        """Hold the texts against the target's last states; None where these or its lm_head are not there."""
+        """Check the texts against the target's last states; None if these or its lm_head are missing."""
         kind = self._last_kind
         if kind is None:
             return None
@@ -521,7 +521,9 @@ class SavedStates:
         )
 
     def _settle_last(self) -> None:
-        """Find out whether an ``open`` last state comes after the final norm: over the weight, its mean square is 1.
+        """Find out whether an ``open`` last state comes after the final norm.
+
+        If so, its mean square is 1 once it is divided by the norm's weight.
 
         Raises InputError (``states-layers-unknown``) for the vLLM script of ModelOpt, which counts layers as vLLM does
         and has no default.
@@ -544,7 +546,7 @@ class SavedStates:
 
     @property
     def _last_kind(self) -> Last | None:
-        """What the target's last state in the files is; None where there is none that can be used."""
+        """Return what the files' last state of the target is; None if there is none that can be used."""
         if FINAL_NORM in self.dump.columns.taps or self._last == "post_norm":
             return "post_norm"
         before = self._last == "pre_norm" or self.dump.num_hidden_layers - 1 in self.dump.columns.taps
@@ -674,7 +676,7 @@ class SavedStates:
         )
 
     def _places(self, taps: AuxTaps) -> list[int] | None:
-        """Which blocks of the saved states the taps are; None for the last state, where it has to be made of one."""
+        """Return which block of the saved states each tap is; None for a last state that is computed from one."""
         held = self.dump.columns.taps
         if taps.taps == (FINAL_NORM,) and FINAL_NORM not in held and self._last_kind is not None:
             return None
@@ -703,9 +705,9 @@ class _Scores:
     """How a target saw some tokens of a text.
 
     Attributes:
-        logprob: natural log of each token's probability, float32 [N]. own: whether it is the likeliest, but for the
+        logprob: natural log of each token's probability, float32 [N]. own: whether it is the likeliest, up to the
             rounding of other kernels, bool [N].
-        expected, variance: of the log-probability of a token that is sampled there, float64 [N].
+        expected, variance: mean and variance of the log-probability of a token sampled there, float64 [N].
     """
 
     logprob: torch.Tensor
@@ -715,7 +717,7 @@ class _Scores:
 
     @property
     def share(self) -> float:
-        """The part of the tokens that are the likeliest; 1 of none."""
+        """The share of the tokens that are the likeliest; 1 if there are no tokens."""
         return float(self.own.double().mean()) if len(self.own) else 1.0
 
     @property

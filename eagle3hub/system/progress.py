@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
-from eagle3hub.system.text import visible
+from eagle3hub.system.text import readable_size, readable_time, visible
 
 
 class Progress(Protocol):
@@ -36,23 +38,125 @@ def silent(message: str, fraction: float | None = None) -> None:
     """Report nothing; this is a `Progress`."""
 
 
-class ShownProgress:
+class Pace:
+    """How fast something gets done, from what was done in the last half minute of one stage.
+
+    Before there are three values over at least ``least`` seconds it says nothing: a first value is often a jump.
+    """
+
+    def __init__(self, window: float = 30.0, least: float = 2.0) -> None:
+        self._window = window
+        self._least = least
+        self._stage = ""
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def saw(self, stage: str, done: float | None, now: float | None = None) -> None:
+        """Note how much is done, at a time (monotonic seconds). Another stage, or less than before, begins anew."""
+        now = time.monotonic() if now is None else now
+        if done is None or stage != self._stage or (self._seen and done < self._seen[-1][1]):
+            self._seen.clear()
+        self._stage = stage
+        if done is None:
+            return
+        self._seen.append((now, done))
+        while len(self._seen) > 3 and now - self._seen[0][0] > self._window:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """How much is done in a second; None where that is not known yet."""
+        if len({done for _, done in self._seen}) < 3:
+            return None
+        (then, before), (now, done) = self._seen[0], self._seen[-1]
+        return (done - before) / (now - then) if now - then >= self._least else None
+
+    def seconds_left(self, whole: float) -> float | None:
+        """How long the rest will take at this pace; None where that is not known yet."""
+        return None if not self.rate else max(0.0, (whole - self._seen[-1][1]) / self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far the work is.
+
+    Attributes:
+        message: what is being done. stage: its last part, without what it is part of.
+        fraction: of the whole that is done, 0 to 1. seconds_left: at the pace of this stage.
+        bytes, total_bytes, bytes_per_second: of a download.
+    """
+
+    message: str
+    fraction: float | None = None
+    seconds_left: float | None = None
+    bytes: int | None = None
+    total_bytes: int | None = None
+    bytes_per_second: float | None = None
+
+    @property
+    def stage(self) -> str:
+        """The last part of the message: ``generating`` of ``vLLM, with the head: generating``."""
+        return self.message.rpartition(": ")[2]
+
+    def facts(self) -> list[str]:
+        """What there is to say beside the message, for people: percentage, bytes, rate, time left."""
+        said = [] if self.fraction is None else [f"{self.fraction:.0%}"]
+        if self.bytes is not None:
+            of = "" if self.total_bytes is None else f" of {readable_size(self.total_bytes)}"
+            said.append(f"{readable_size(self.bytes)}{of}")
+        said += [f"{readable_size(round(self.bytes_per_second))}/s"] if self.bytes_per_second else []
+        return said + ([f"{readable_time(self.seconds_left)} left"] if self.seconds_left is not None else [])
+
+
+class Watch(ABC):
+    """A `Display` that makes a `Moment` of each call; every way to show one builds on this."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.began = clock()
+        self._pace, self._flow = Pace(), Pace()
+        self._bytes: tuple[int, int | None] | None = None
+
+    def __call__(self, message: str, fraction: float | None = None) -> None:
+        """Make a `Moment` of what is said, and show it."""
+        now, part = self.clock(), self._bytes
+        self._bytes = None
+        self._pace.saw(message, fraction, now)
+        self._flow.saw(message, None if part is None else part[0], now)
+        left = None if fraction is None else self._pace.seconds_left(1.0)
+        done, whole = part or (None, None)
+        self.show(Moment(message, fraction, left, done, whole, self._flow.rate))
+
+    def of_bytes(self, done: int, whole: int | None) -> None:
+        """Keep the bytes for the call that follows."""
+        self._bytes = done, whole
+
+    @abstractmethod
+    def of_log(self, line: str) -> None:
+        """Show a line of an engine's log, where that was asked for."""
+
+    @abstractmethod
+    def show(self, moment: Moment) -> None:
+        """Show a moment."""
+
+
+class ShownProgress(Watch):
     """A `Progress` for Python sessions: one line that changes, in a notebook's cell or on a terminal.
 
     Only who passes it as ``progress`` sees anything. It shows itself at most ten times a second.
     """
 
     def __init__(self, after: float = 0.5) -> None:
-        self._begun = time.monotonic()
-        self._next = self._begun + after
+        super().__init__()
+        self._next = self.began + after
         self._place: Any = None
         self._text = ""
 
-    def __call__(self, message: str, fraction: float | None = None) -> None:
-        """Show a message, and the fraction done if it is known."""
-        self._text = visible(message) + ("" if fraction is None else f" {fraction:.0%}")
-        now = time.monotonic()
-        if now < self._next and not (fraction is not None and fraction >= 1 and self._place is not None):
+    def show(self, moment: Moment) -> None:
+        """Show what is being done, and how far it is if that is known."""
+        self._text = f"{visible(moment.message)} {', '.join(moment.facts())}".rstrip()
+        now = self.clock()
+        ended = moment.fraction is not None and moment.fraction >= 1 and self._place is not None
+        if now < self._next and not ended:
             return
         self._next = now + 0.1
         notebook = sys.modules.get("IPython")
@@ -66,8 +170,11 @@ class ShownProgress:
         else:
             self._place.update(self)
 
+    def of_log(self, line: str) -> None:
+        """Show nothing of an engine's log: there is one line."""
+
     def __repr__(self) -> str:
-        return f"{self._text} ({time.monotonic() - self._begun:.0f} s)"
+        return f"{self._text} ({self.clock() - self.began:.0f} s)"
 
 
 _told: Progress = silent
@@ -120,40 +227,3 @@ def tell_after(seconds: float, message: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-class Pace:
-    """How fast something gets done, from what was done in the last half minute of one stage.
-
-    Before there are three values over at least ``least`` seconds it says nothing: a first value is often a jump.
-    """
-
-    def __init__(self, window: float = 30.0, least: float = 2.0) -> None:
-        self._window = window
-        self._least = least
-        self._stage = ""
-        self._seen: deque[tuple[float, float]] = deque()
-
-    def saw(self, stage: str, done: float | None, now: float | None = None) -> None:
-        """Note how much is done, at a time (monotonic seconds). Another stage, or less than before, begins anew."""
-        now = time.monotonic() if now is None else now
-        if done is None or stage != self._stage or (self._seen and done < self._seen[-1][1]):
-            self._seen.clear()
-        self._stage = stage
-        if done is None:
-            return
-        self._seen.append((now, done))
-        while len(self._seen) > 3 and now - self._seen[0][0] > self._window:
-            self._seen.popleft()
-
-    @property
-    def rate(self) -> float | None:
-        """How much is done in a second; None where that is not known yet."""
-        if len({done for _, done in self._seen}) < 3:
-            return None
-        (then, before), (now, done) = self._seen[0], self._seen[-1]
-        return (done - before) / (now - then) if now - then >= self._least else None
-
-    def seconds_left(self, whole: float) -> float | None:
-        """How long the rest will take at this pace; None where that is not known yet."""
-        return None if not self.rate else max(0.0, (whole - self._seen[-1][1]) / self.rate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from card_samples import HERE
+from support.browser import browse, needs_browser
 
 from eagle3hub.card import preview
 from eagle3hub.card.markdown import chart
@@ -125,16 +125,6 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     assert not (tmp_path / "out.html").exists()
 
 
-def browse(address: str, profile: Path, *more: str) -> str:
-    """The page as Chromium has it in the end."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *more, "--dump-dom"]
-    done = subprocess.run(["chromium", *options, address], capture_output=True, timeout=120, check=True)
-    return done.stdout.decode()
-
-
-needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
-
-
 @pytest.mark.slow
 @needs_browser
 def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
@@ -147,6 +137,7 @@ def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
         assert shown.count("<table>") >= 4
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_reloads_when_the_manifest_changes(tmp_path: Path) -> None:
     """The manifest is changed when the page first asks whether it was, so nothing depends on how fast that is."""

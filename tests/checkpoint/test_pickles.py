@@ -146,6 +146,7 @@ def test_two_tensors_of_one_name(tmp_path: Path):
     refused(save(tmp_path / "a.bin", {"a": {"b": W}, "a.b": W}), "two tensors called 'a.b'")
 
 
+@pytest.mark.slow
 def test_a_long_legacy_description_is_read_in_growing_steps(tmp_path: Path):
     state = {f"layer.{i}.{'x' * 300}": torch.full((2,), float(i)) for i in range(400)}
     path = save(tmp_path / "a.bin", state, _use_new_zipfile_serialization=False)

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from support import heads
 
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts import LAYOUTS, detect, open_head
 from eagle3hub.system.resources import schema
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m" / "head"
@@ -116,6 +117,17 @@ def test_layouts_are_told_apart_without_the_record(written: Callable[[str], Path
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(written(layout) / name)
     assert open_head(tmp_path).layout == layout
+
+
+def test_a_record_that_fits_its_files_names_their_layout(tmp_path: Path):
+    convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "specjax")
+    evidence = "eagle3hub.json says so and matches the files"
+    layout, found = detect(open_checkpoint(tmp_path / "out"))
+    assert (layout.name, found.evidence) == ("specjax", (evidence,))
+    (tmp_path / "out/eagle3hub.json").unlink()
+    layout, found = detect(open_checkpoint(tmp_path / "out"))
+    assert layout.name == "specjax"
+    assert evidence not in found.evidence
 
 
 def test_an_edited_folder_is_not_believed(example_head: Path, tmp_path: Path, fitting: str):

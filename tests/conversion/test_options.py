@@ -131,7 +131,7 @@ def test_a_layout_without_embeddings_says_so_of_those_asked_for(tmp_path: Path, 
     assert "refused-embed-tokens: --include-embeddings: with them the head has its own" in said
     assert {"specforge", "speculators", "angelslim"} <= set(holds), "SafeAILab takes the target's where they fit"
     able = [*(f"--to {name}" for name in holds), "--to universal --engines vllm"]
-    assert f" / leave the option out; {' or '.join(able)} can hold it" in said
+    assert f" / leave the option out; {', '.join(able[:-1])} or {able[-1]} can hold it" in said
     own = heads.speculators(tmp_path / "own", embeddings=True)
     assert "--drop-embeddings leaves them out" in refused(own, to, "--target", target)
 
@@ -262,6 +262,8 @@ def test_set_can_settle_what_would_be_assumed(tmp_path: Path, ok, refused):
     config = json.loads((heads.specforge(tmp_path / "head") / "config.json").read_text())
     del config["rms_norm_eps"]
     (tmp_path / "head/config.json").write_text(json.dumps(config))
+    (assumed,) = (a for a in open_head(tmp_path / "head").assumptions if a.field == "rms_norm_eps")
+    assert not assumed.doubtful, "every engine takes transformers' default"
     assert "rms_norm_eps" in refused(tmp_path / "head", "specforge", "--strict")
     document, _, config = ok(tmp_path / "head", "specforge", "--strict", "--set", "rms_norm_eps=1e-5")
     assert config["rms_norm_eps"] == 1e-5

@@ -35,6 +35,16 @@ FITS = {
 }
 
 
+EVIDENCE = {
+    "absolute": "as absolute ids they are distinct and in range and equal the true entries of t2d",
+    "double-subtracted": "d2t + 2 * arange equals the true entries of t2d",
+    "arange": f"d2t[i] = i is the identity in absolute ids, and t2d marks the first {D['draft']} tokens",
+    "from-t2d": "",
+    "from-d2t": "",
+    "prefix": f"the draft vocabulary is the first {D['draft']} tokens was given on the command line",
+}
+
+
 def broken(folder: Path, name: str) -> Path:
     d2t, t2d = FITS[name]
     return replace(heads.specforge(folder), d2t=d2t, t2d=t2d)
@@ -78,7 +88,7 @@ def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, ref
     assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"])
     (change,) = document["repairs"]
     assert change["name"] == f"repair:{name}"
-    assert change["evidence"]
+    assert change["evidence"].endswith(EVIDENCE[name])
     assert change["lossless"]
 
 

@@ -12,7 +12,8 @@ from card.card_samples import make_head
 from support import heads
 
 from eagle3hub.checkpoint.safetensors import TensorRef, is_scale
-from eagle3hub.errors import ConfigError, Problem, VocabMapError
+from eagle3hub.conversion.edits.reorder import change_dtype
+from eagle3hub.errors import ConfigError, Problem, Refusal, VocabMapError
 from eagle3hub.head import FINAL_NORM, OPEN_FEEDBACK, AuxTaps, Rope, Semantics
 from eagle3hub.head.vocab import VocabMap
 from eagle3hub.inspection import describe
@@ -53,6 +54,16 @@ def test_the_dtype_is_the_one_of_most_elements():
         tensors={t.name: t for t in (ref("a", "F32", 5), ref("b", "BF16", 2, 3), ref("b.k_scale", "F32", 1))}
     )
     assert head.num_parameters == 11
+
+
+@pytest.mark.parametrize(("dtype", "quantization"), [("BF16", "fp8"), ("I32", None)])
+def test_numbers_of_a_quantized_head_are_not_cast(dtype: str, quantization: str | None):
+    """By what its config says, though every tensor is of a plain dtype, and by a dtype of packed weights alone."""
+    head = make_head(tensors={"a": ref("a", dtype, 5)})
+    head = replace(head, semantics=replace(head.semantics, quantization=quantization))
+    with pytest.raises(Refusal, match="the head is quantized") as refused:
+        change_dtype(head, "fp16")
+    assert refused.value.code == "refused-dtype-quantized"
 
 
 @pytest.mark.parametrize("layers", range(12))

@@ -290,8 +290,9 @@ def test_the_verifier_and_draft_tokens_that_are_given_take_the_place_of_those_wr
     assert config_of(tmp_path / "as-it-was") == config_of(source)
 
 
-def test_what_is_given_completes_a_config_that_does_not_say_it(tmp_path: Path, target: Path):
-    none = heads.speculators(tmp_path / "x", speculators_config={"proposal_methods": [None]})
+@pytest.mark.parametrize("method", [None, "greedy", {}])
+def test_what_is_given_completes_a_config_that_does_not_say_it(tmp_path: Path, target: Path, method: object):
+    none = heads.speculators(tmp_path / "x", speculators_config={"proposal_methods": [method]})
     convert(none, tmp_path / "b", "universal", ConvertOptions(target=str(target)))
     convert(tmp_path / "b", tmp_path / "back", "speculators", ConvertOptions(target=str(target)))
     assert config_of(tmp_path / "back") == config_of(none)

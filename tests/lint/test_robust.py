@@ -18,6 +18,7 @@ PIECES = sorted(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(0.6), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=25), st.booleans())
 def test_lines_in_any_order(lines: list[str], front: bool):

@@ -116,6 +116,7 @@ def test_these_populations_tell_a_bad_method() -> None:
     assert populations.tau(rows) > 1.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [PROMPTS, 16])
 def test_prompts_of_unequal_length(population: np.ndarray, prompts: int) -> None:
     truth = populations.tau(population)
@@ -125,6 +126,7 @@ def test_prompts_of_unequal_length(population: np.ndarray, prompts: int) -> None
     assert coverage(found, truth) == pytest.approx(0.95, abs=0.015)
 
 
+@pytest.mark.slow
 def test_the_mean_of_requests_is_another_quantity(population: np.ndarray) -> None:
     mean = float((population.sum(axis=1) / population[:, 0]).mean())
     assert mean - populations.tau(population) == pytest.approx(0.08, abs=0.01)
@@ -133,6 +135,7 @@ def test_the_mean_of_requests_is_another_quantity(population: np.ndarray) -> Non
     assert coverage(found, mean) < 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [8, 16, PROMPTS])
 @pytest.mark.parametrize(("above", "below"), [(3, 0), (3, 2)])
 def test_the_intervals_of_marginal_and_conditional_rates(

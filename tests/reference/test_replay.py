@@ -82,6 +82,7 @@ def test_company_and_order_change_nothing(world: World, many: list[Text]):
         assert replay.replay(world.model("plain"), together, ReplaySettings(5)) == [alone[i] for i in order]
 
 
+@pytest.mark.slow
 def test_padding_is_never_looked_at(world: World, many: list[Text]):
     batch = world.batch(many, "plain")
     poisoned = batch.aux.clone()

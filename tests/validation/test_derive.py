@@ -14,13 +14,15 @@ from support.versions import SGLANG_JAX, VLLM
 
 from eagle3hub._version import __version__
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineSettings
+from eagle3hub.engines.base import EngineSettings, RunSpec
 from eagle3hub.engines.options import template_in_words
 from eagle3hub.engines.preflight import preflight
-from eagle3hub.validation.derive import SPEED_OF_ENGINE, SPEED_OF_REFERENCE, contradictions, head_name
+from eagle3hub.prompts import load_prompts
+from eagle3hub.validation.derive import SPEED_OF_ENGINE, SPEED_OF_REFERENCE, contradictions, head_name, public
 from eagle3hub.validation.layouts import ReportStore
 from eagle3hub.validation.measurement import Reference, write_reference
 from eagle3hub.validation.report import Report
+from eagle3hub.validation.target import Target
 
 read = Report.from_json
 
@@ -135,6 +137,16 @@ def test_the_speed_is_that_of_the_prompts(off: float, found: int):
     assert len(said) == found
 
 
+@pytest.mark.parametrize(("more", "found"), [(2, 0), (3, 1)])
+def test_tokens_are_those_that_rounds_emit_and_two_that_none_counts(more: int, found: int):
+    """The first token comes from the prompt, and an engine may answer one more than it has counted."""
+    report = samples.make_report()
+    row = report["engines"][0]["per_prompt"][0]
+    row["new_tokens"] = row["rounds"] + row["accepted"] + more
+    report["settings"]["max_new_tokens"] = row["new_tokens"]
+    assert len([what for what in contradictions(read(report)) if "rounds with" in what]) == found
+
+
 def started(settings: dict[str, Any], **edits: Any) -> list[str]:
     """What contradicts in a report of a run with these engine settings; ``edits`` replace a part of what it states."""
     report = samples.make_report()
@@ -187,6 +199,27 @@ def test_engine_settings_are_those_that_the_run_had():
 )
 def test_engine_settings_that_the_run_did_not_have(settings: dict[str, Any], edits: dict[str, Any], says: str):
     assert any(says in what for what in started(settings, **edits)), started(settings, **edits)
+
+
+def test_what_tensorrt_llm_is_given_of_its_draft_stands_apart_from_its_other_arguments():
+    settings = {"arguments": {"trtllm": {"speculative_config": {"max_concurrency": 4}}}}
+    report = samples.make_report()
+    entry = report["engines"][0]
+    entry["engine"] = "trtllm"
+    entry["flags"] = {"llm": {"backend": "pytorch"}, "draft": {"max_draft_len": 3, "max_concurrency": 4}}
+    report["settings"]["engine_settings"] = settings
+    says = "its flags are not those that the engine settings state"
+    assert not any(says in what for what in contradictions(read(report)))
+    entry["flags"]["draft"]["max_concurrency"] = 5
+    assert any(says in what for what in contradictions(read(report)))
+
+
+def test_flags_name_the_head_and_the_target_in_place_of_their_folders():
+    run = RunSpec("/t", Path("/h"), load_prompts("smoke", 1))
+    stated = Target("/t", "owner/target", None, None, None)
+    flags = {"llm": {"model": "/t", "tokenizer": "/other", "head": Path("/h"), "n": 3}}
+    public_flags = {"llm": {"model": "owner/target", "tokenizer": "/other", "head": "owner/head", "n": 3}}
+    assert public(flags, run, "owner/head", stated) == public_flags
 
 
 def test_further_arguments_are_a_condition_of_a_measurement():

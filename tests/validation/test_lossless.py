@@ -43,6 +43,7 @@ def divergence(margin: float, noise: float = 0.1, largest: float = 10.0) -> Dive
     [
         ("bfloat16", 0.0, "tie"),
         ("bfloat16", 0.27, "tie"),  # 2 * (0.1 + 10 / 256) = 0.278
+        ("bfloat16", 2 * (0.1 + 10 / 256), "tie"),
         ("bfloat16", 0.29, "not a tie"),
         ("float16", 0.205, "tie"),  # 2 * (0.1 + 10 / 2048) = 0.2098
         ("float16", 0.215, "not a tie"),

@@ -42,6 +42,17 @@ def test_a_server_nothing_vouches_for_is_inconclusive(
     assert url not in json.dumps(entry)
 
 
+def test_where_tokens_are_drawn_nobody_expects_those_of_the_target_alone(
+    cli: Cli, head: Path, fitting_target: Path, tmp_path: Path
+) -> None:
+    options = ("--temperature", 1, "--num-prompts", 3, "--max-new-tokens", 4, "--report", tmp_path / "report.json")
+    with standing_in(StandIn(target=str(fitting_target))) as url:
+        cli("validate", head, "--engine", "vllm", "--target", fitting_target, "--endpoint", f"vllm={url}", *options)
+    (entry,) = load_report(tmp_path / "report.json").document["engines"]
+    assert "whether it serves this head" in entry["unchecked"]
+    assert "its output without the head" not in entry["unchecked"]
+
+
 def test_a_disturbed_measurement_says_so(cli: Cli, head: Path, fitting_target: Path) -> None:
     options = ("--engine", "vllm", "--num-prompts", 2, "--max-new-tokens", 4)
     with standing_in(StandIn(target=str(fitting_target), foreign=1)) as url:

@@ -109,6 +109,7 @@ def test_the_schema_is_one_and_documents_every_field() -> None:
         (("question_id: 2,", "question_id: 1,"), 45, "question_id 1 was used on line 44 already", None),
         (("tau: 1.528", "tau: 1.53"), 39, "measured.tau is 1.53, but the counters give 1.5280", None),
         (("count: 6", "count: 7"), None, "prompts.count is 7, but 6 are listed", "reference-counters"),
+        (("count: 6", "count: 5"), None, "prompts.count is 5, but 6 are listed", "reference-counters"),
         (("rounds: 56,", "rounds: lots,"), 44, 'per_prompt[0].rounds is "lots"', "reference-schema"),
         (("question_id: 1,", "question_id: [1],"), 44, "per_prompt[0].question_id is a list", None),
         (("schema:", "schema: ["), 5, "not valid YAML", "manifest-yaml"),

@@ -127,6 +127,7 @@ def test_the_folder_holds_all_that_a_replay_needs(stand: Stand, tmp_path: Path):
     assert len(stand.seen) == 2, "nothing was asked again"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_in_both_passes(stand: Stand, tmp_path: Path):
     says = "answering prompts with vLLM did not finish: out of memory"
     folder = tmp_path / "s"
@@ -165,6 +166,7 @@ def test_devices_are_handed_to_vllm(stand: Stand, tmp_path: Path):
     assert [request["llm"]["tensor_parallel_size"] for request in stand.seen] == [2, 2]
 
 
+@pytest.mark.slow
 def test_folders_of_another_run_are_left_alone(stand: Stand, tmp_path: Path):
     folder = tmp_path / "s"
     stand.make(folder)

@@ -181,7 +181,7 @@ def _setting(flag: str) -> str:
 
 
 def _names(engine: str, uses: Sequence[_Use], command: ServerCommand, against: Against, out: Outcome) -> None:
-    """Report flags that the engine does not have, and name those that cannot be held against anything."""
+    """Report flags that the engine does not have, and name those that cannot be checked."""
     own = against.interface(engine)
     listed = engine_data(engine).flags
     unheld = []
@@ -336,7 +336,7 @@ def check_variable(variable: VariableSetting, against: Against, published: bool)
 
 
 def _is_the_texts(variable: VariableSetting) -> bool:
-    """Whether a variable is a script's own: one that it takes from outside, or names what a script handles."""
+    """Whether a variable is the script's own: it is taken from outside, or names what the script handles."""
     own = re.search(r"_(?:PID|LOG|CMD|ARGS|IMAGE|TAG)$", variable.name)
     return bool(own) or f"${{{variable.name}" in variable.value
 

@@ -33,7 +33,7 @@ class Started:
 def dockerfile_starts(lines: tuple[str, ...]) -> tuple[Started, list[str]]:
     """Return what a Dockerfile starts in the JSON form, and its other lines as a shell reads them.
 
-    The shell's lines are as many as those given: instructions are cut away, and what is read is left empty.
+    No line changes its number: instructions are cut away, and lines that were read become empty.
     """
     started = Started()
     shell = [*lines]
@@ -162,7 +162,7 @@ def _environment(node: yaml.Node | None) -> list[Assignment]:
 
 
 def _row(node: yaml.Node) -> int:
-    """Return the row of a node's text; that of a block is below its mark."""
+    """Return the row in which a node's text begins; for a block, that is the row below its mark."""
     import yaml
 
     below = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")

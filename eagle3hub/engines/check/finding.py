@@ -57,7 +57,7 @@ class RecipeFinding:
 
 @dataclass(frozen=True, slots=True)
 class NotChecked:
-    """Something in a text that was held against nothing: ``line`` from 1, ``what`` it is and why, in one sentence.
+    """Something that could not be checked: its ``line`` from 1, ``what`` it is and why, in one sentence.
 
     ``engine`` is the engine that it is for, or None if that is not known.
     """
@@ -76,8 +76,8 @@ class Outcome:
     """What checking a text found.
 
     Attributes:
-        findings: the faults. not_checked: what was held against nothing. warnings: versions judged as others.
-        checked: how many commands, variables, documents and Python snippets were held against an engine's data.
+        findings: the faults. not_checked: what could not be checked. warnings: versions judged as others.
+        checked: how many commands, variables, documents and Python snippets were checked against an engine's data.
     """
 
     findings: list[RecipeFinding] = field(default_factory=list)
@@ -86,14 +86,14 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
 
     def left(self) -> dict[str, list[int]]:
-        """Return the lines of all that was not checked, by what it is."""
+        """Return, for each thing that was not checked, its lines."""
         lines: dict[str, list[int]] = {}
         for one in self.not_checked:
             lines.setdefault(one.what, []).append(one.line)
         return lines
 
     def summary(self) -> str:
-        """Return one line that says how much was checked and what was found; nothing checked is not fine."""
+        """Return one line that says how much was checked and what was found: nothing unchecked is called fine."""
         left = f", {len(self.not_checked)} not checked" if self.not_checked else ""
         if not self.checked and not self.findings:
             return f"nothing was checked{left or ': it holds no command, variable or settings of an engine'}"
@@ -103,7 +103,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The engine versions that a text is held against: ``versions`` by engine, for others the pinned one.
+    """The engine versions that a text is checked against: ``versions`` by engine, for others the pinned one.
 
     One that is not known is judged as another; see `known_version`. Its methods raise UsageError for text that is no
     version.
@@ -112,7 +112,7 @@ class Against:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def judged(self, engine: str) -> KnownVersion:
-        """Return the version of ``engine`` that texts are held against: one with an interface, if any has one."""
+        """Return the version of ``engine`` that texts are checked against: one with an interface, if any has one."""
         file = "interface.json" if versions_with(engine, "interface.json") else "engine.toml"
         return known_version(engine, self.versions.get(engine), file)
 
@@ -166,6 +166,6 @@ class Against:
 
 
 def resembling(name: str, known: list[str], *, beginnings: bool = True) -> list[str]:
-    """Return the name that ``name`` is a misspelling of, or else those it is the beginning of; at most three."""
+    """Return the name that ``name`` misspells, or else the names that begin with it; at most three."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
     return close or [k for k in known if beginnings and k.startswith(name)][:3]

@@ -187,7 +187,7 @@ def _sglang_numbers(given: Settings, algorithm: str | None) -> list[RecipeFindin
 
 
 def _sglang_tree(given: Settings, topk: int | None) -> list[RecipeFinding]:
-    """Check what a tree of drafts, top-k above 1, does not go with (arg_groups/speculative_hook.py)."""
+    """Check settings that do not work with a tree of drafts, top-k above 1 (arg_groups/speculative_hook.py)."""
     if topk is None or topk <= 1:
         return []
     backend = str(given.values.get("attention_backend", ""))

@@ -166,7 +166,7 @@ def _command(node: Node) -> ShellCommand:
 
 
 def _after_redirection(node: Node) -> list[Word]:
-    """Return the words that the grammar counts to a redirection, although they belong to the command."""
+    """Return the words of the command that the grammar takes for parts of a redirection."""
     if node.type == "herestring_redirect":
         return []
     named = "destination" if node.type == "file_redirect" else "argument"

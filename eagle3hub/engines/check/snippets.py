@@ -95,8 +95,8 @@ class Snippet:
 class ServerCommand:
     """The words after an engine's launcher, and the line of each.
 
-    ``engine`` is None for flags without a command. ``exact`` says that nothing but the command can stand in these
-    words: it is not of running text.
+    ``engine`` is None for flags without a command. ``exact``: all these words are of the command, because it is not
+    part of a sentence.
     """
 
     engine: str | None
@@ -390,7 +390,7 @@ def _script(lines: Sequence[str]) -> Script:
 
 
 def _take_inline(region: Snippet, found: Extracted) -> None:
-    """Take commands that stand in a sentence as code, unless the sentence speaks of what was."""
+    """Take commands that stand in a sentence as code, unless the sentence is about the past."""
     text = region.text
     for match in _CODE.finditer(text):
         if not _LAUNCH.search(match[1]) or not re.search(r"\s--?[A-Za-z]", match[1]):
@@ -696,7 +696,7 @@ _TYPOGRAPHIC = (
 
 
 def _typographic(command: ShellCommand, region: Snippet, found: Extracted) -> None:
-    """Report characters in a command that look like dashes, quotes or spaces and are none for the shell."""
+    """Report characters in a command that look like dashes, quotes or spaces, but not to the shell."""
     last = max([command.last, *(w.row for w in command.words)])
     for row in range(command.first, min(last + 1, len(region.lines))):
         line = region.lines[row]
@@ -729,7 +729,7 @@ _OTHER_NAMES = {
 
 
 def _other_programs(command: ShellCommand, region: Snippet, found: Extracted) -> None:
-    """Say which programs of the engines are held against nothing."""
+    """Say which programs of the engines cannot be checked."""
     texts = [w.text.rpartition("/")[2] for w in command.words]
     for at, word in enumerate(texts):
         follows = texts[at + 1] if at + 1 < len(texts) else ""

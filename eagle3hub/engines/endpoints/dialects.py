@@ -49,7 +49,7 @@ class ServerSettings:
 
 
 _METHODS: Mapping[str, Method] = {"eagle": "mtp", "nextn": "mtp"}
-"""How SGLang calls drafting with the target's own MTP layers."""
+"""SGLang's name for drafting with the target's own MTP layers."""
 
 
 def compare_settings(shown: ServerSettings, spec: RunSpec, title: str, *, here: bool) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def preflight(
 
 
 def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
-    """Return what an engine is told beside the files, as ``capture``: TensorRT-LLM the layers that are no default."""
+    """Return what an engine is told besides the files, as ``capture``: TensorRT-LLM's layers, if not the default."""
     if engine != "trtllm" or head.aux is None or head.has_default_aux:
         return None
     return tuple(head.aux.after_layer) if head.aux.numbered else FINAL_STATE
@@ -170,7 +170,7 @@ def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[
 
 
 def engines_unchecked(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str]:
-    """Say that of each engine of which it was not checked whether its pinned version drafts for a target."""
+    """Name each engine of which nobody checked whether its pinned version drafts for a target."""
     found = _about_target(engines, target, "unknown")
     return {engine: reason for engine, reason in found.items() if reason is not None}
 
@@ -242,7 +242,7 @@ def _fault(terms: EngineContract) -> str | None:
 
 
 def _of_errors(errors: Sequence[Problem], terms: EngineContract, found: Sequence[Reason]) -> Iterator[Reason]:
-    """Yield what the errors of reading mean to an engine, so that none is right about what `inspect` calls an error.
+    """Yield what errors of reading mean to an engine: no verdict is ``right`` where `inspect` finds an error.
 
     An error counts where no other reason speaks against the engine; those that do not concern it are named with the
     reason.

@@ -84,7 +84,19 @@ def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
                 stated = f"{key}: {str(scheme.fields[key]).lower()}" if key in scheme.fields else f"no {key}"
                 yield PreflightFinding(code, {"setting": stated, **facts})
                 break
+    if reading.whole_blocks and form == "FP8 in blocks" and scheme.block is not None:
+        yield from _cut_blocks(case, scheme.block[0])
     yield from _modules(case, scheme, reading)
+
+
+def _cut_blocks(case: PreflightCase, block: int) -> Iterator[PreflightFinding]:
+    """Find the first weight of a fused module that ends within a block of outputs."""
+    for name, (_, shape) in case.files.tensors.items():
+        match = _WEIGHT.fullmatch(name)
+        fused = match is not None and _OF_LAYER.get(match[3]) in _SHARDS
+        if fused and len(shape) == 2 and shape[0] % block:
+            yield PreflightFinding("quantization-blocks", {"name": name, "rows": shape[0], "block": block})
+            return
 
 
 def _setting(scheme: Scheme, key: str) -> float | str | None:
@@ -137,7 +149,7 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
 
 
 def _remedy(reading: MethodReading, own: Mapping[str, Sequence[str]]) -> str | None:
-    """The whole list to write, in the engine's own names, where it would else make one; None for other engines."""
+    """Return the whole list to write, in the engine's own names, if it makes one where there is none; else None."""
     if reading.lm_head == "never" and "lm_head" in own["quantized"]:
         return "export the head with an lm_head that is not quantized"
     if not reading.unlisted:
@@ -204,7 +216,7 @@ def _built(
 def _listed(
     case: PreflightCase, scheme: Scheme, reading: MethodReading, keys: Iterable[str], *, plain: bool
 ) -> list[str]:
-    """The names under the first of the keys that has any; else, if the engine does so, those of the file's modules.
+    """Return the names under the first key that has any; else the file's modules, if the engine lists these.
 
     ``plain``: whether these are the modules without, or with, a tensor of another type than a plain float.
     """
@@ -237,7 +249,7 @@ def _texts(listed: Any) -> list[str]:
 
 
 def _entry(reading: MethodReading, weight: str, full: str) -> str:
-    """An entry for the list of what is left out that the engine takes for this module."""
+    """Return the entry by which the engine leaves this module out."""
     last = full.rpartition(".")[2]
     for entry in (f"re:.*{last}.*", last, full, weight):
         if (not entry.startswith("re:") or reading.matching.endswith("-or-regex")) and matches(

@@ -23,6 +23,7 @@ def front(old: str, new: str) -> str:
 
 DRAFTS = '```bash\nvllm serve owner/target --speculative-config \'{"method": "eagle3", "model": "owner/head"}\'\n```'
 
+WEIGHTS = frozenset({"README.md", "config.json", "model.safetensors"})
 CASES = [
     Case("C001", PAGE, "Head", "# Head\n\nA text.", front="", good_front=FRONT),
     Case("C601", "", "---", "", "no license", front("license: apache-2.0\n", ""), FRONT),
@@ -52,7 +53,26 @@ CASES = [
         "## License\n\n[nvidia-open-model-license](LICENSE)",
     ),
     Case("C610", "# Head", "# Head", "# Head", front="", good_front=FRONT, severity="info"),
-    Case("C610", "# Head-eagle3", "# Head-eagle3", "# Head-eagle3", front="", good_front=FRONT, name="head"),
+    Case(
+        "C610",
+        "# Head-eagle3",
+        "# Head-eagle3",
+        "# Head-eagle3",
+        front="",
+        good_front=FRONT,
+        files=WEIGHTS,
+        name="head",
+    ),
+    Case(
+        "C610",
+        "# Head-eagle3",
+        "# Head-eagle3",
+        "# Head-eagle3",
+        front="",
+        good_front=FRONT,
+        severity="info",
+        name="alone",
+    ),
     Case("C610", "", "licence", "", "twice", "---\nlicense: mit\nlicense: mit # licence\n---\n", FRONT, name="twice"),
     Case("C611", "", "---", "", "no base_model", front("base_model: owner/target\n", ""), FRONT),
     Case("C611", "", "base_model", "", "owner/name", front("owner/target", "target"), FRONT, name="form"),
@@ -65,6 +85,25 @@ CASES = [
         "no tag",
         front("[eagle3, speculative-decoding]", "[text]"),
         FRONT,
+    ),
+    Case(
+        "C625",
+        "A head for --target.",
+        "base_model",
+        "A head for Target.",
+        "no id",
+        front("owner/target", "lab/target--v2"),
+        FRONT,
+    ),
+    Case(
+        "C625",
+        "For [it](https://huggingface.co/MiniMax/MiniMax-M2.5).",
+        "For [it]",
+        "For [it](https://huggingface.co/MiniMaxAI/MiniMax-M2.5) and [copy](https://huggingface.co/unsloth/Qwen3-8B), "
+        "[yours](https://huggingface.co/<you>/-x).",
+        "MiniMaxAI",
+        severity="warning",
+        name="owner",
     ),
     Case(
         "C624",
@@ -176,6 +215,7 @@ CASES = [
         "```python\ntorch.load('x')\n```",
         "torch.load",
         "```python\ntorch.load('x', weights_only=True)\n```\nIt was made of pytorch_model.bin.",
+        severity="info",
         name="load",
     ),
     Case(
@@ -190,6 +230,7 @@ CASES = [
     ),
     Case("C705", "Text.\n\n##Computational Load", "##Comp", "## Computational Load\n\n`**kwargs` and # signs"),
     Case("C705", "** Total size 5", "** Total", "**Total** size 5 ** 2", name="asterisks"),
+    Case("C708", "See /home/jane/Code/head.", "/home", "See /home/user/head and `docs/head`.", name="path"),
     Case("C706", "## Training\n\n## Results\n\nText.", "## Training", "## Training\n\n### Data\n\nText."),
     Case("C707", "![](a.png)", "a.png", "![a chart](a.png)"),
 ]

@@ -35,6 +35,8 @@ def serve(flags: str, before: str = "") -> str:
     return f"{before}\n\n## Usage\n\n```bash\nvllm serve owner/target \\\n  {flags}\n```\n"
 
 
+THREE_SETS = "| Set | τ |\n|---|---|\n| GSM8K | 2.5 |\n| MT-Bench | 2.1 |\n| MATH500 | 3.1 |"
+OTHER_THREE = "| Set | Acceptance (of 4) |\n|---|---|\n| GSM8K | 2.2 |\n| MT-Bench | 2.0 |\n| MATH-500 | 2.9 |"
 DIFFERENCE = "| Set | Throughput A | Throughput B | Difference |"
 
 SIMULATED = """vllm serve owner/target --speculative-config '{"method": "eagle3", "model": "owner/head",
@@ -121,6 +123,15 @@ CASES = [
         tau(GIVEN).replace("2.15", "2.53")
         + "\n\n| Position | Marginal rate |\n|---|---|\n| 1 | 0.71 |\n| 2 | 0.48 |\n| 3 | 0.34 |",
         "2.53 if they are marginal",
+        severity="warning",
+    ),
+    Case(
+        "C203",
+        "## Results\n\nAcceptance length: 2.15. The marginal acceptance rates by position are 0.71, 0.48 and 0.34.",
+        "2.15",
+        "## Results\n\nAcceptance length: 2.53. The marginal acceptance rates by position are 0.71, 0.48 and 0.34.",
+        "2.53 if they are marginal",
+        name="in one paragraph",
     ),
     Case(
         "C203",
@@ -128,6 +139,7 @@ CASES = [
         "| Position",
         lengths("| MT-Bench | 1.75 |") + "\n\n| Position | Conditional rate |\n|---|---|\n| 1 | 0.50 |\n| 2 | 0.50 |",
         "1.75 if they are conditional",
+        severity="warning",
         name="conditional",
     ),
     Case(
@@ -136,6 +148,7 @@ CASES = [
         "12.0%",
         lengths("| a | 110.0 | 100.0 | A +10.0% |", "| b | 100.4 | 100.0 | +0.4% |", header=DIFFERENCE),
         "does not follow",
+        severity="warning",
     ),
     Case(
         "C204",
@@ -152,10 +165,18 @@ CASES = [
     ),
     Case(
         "C206",
-        lengths("| a | 3 | 2.50 | 45% |", header="| Set | K | τ | Drafted tokens accepted |"),
+        lengths("| a | 3 | 2.50 | 40% |", header="| Set | K | τ | Drafted tokens accepted |"),
         "2.50",
         lengths("| a | 3 | 2.50 | 50% |", header="| Set | K | τ | Drafted tokens accepted |"),
         "means 50.0%",
+    ),
+    Case(
+        "C206",
+        lengths("| a | 3 | 2.50 | 48% |", header="| Set | K | τ | Drafted tokens accepted |"),
+        "2.50",
+        lengths("| a | 3 | 2.50 | 50% |", header="| Set | K | τ | Drafted tokens accepted |"),
+        severity="warning",
+        name="a small gap",
     ),
     Case(
         "C207",
@@ -163,6 +184,74 @@ CASES = [
         "Average",
         lengths("| a | 2.0 |", "| b | 3.0 |", "| Average | 2.5 |"),
         "mean is 2.5",
+    ),
+    Case(
+        "C211",
+        f"{THREE_SETS}\n\n## On a server\n\n{OTHER_THREE}",
+        "Acceptance (of 4)",
+        f"Temperature 0.\n\n{THREE_SETS}\n\n## On a server\n\nTemperature 1.\n\n{OTHER_THREE}",
+        "gsm8k 2.5 and 2.2",
+    ),
+    Case(
+        "C204",
+        lengths("| a | 100.0 tok/s | 140 tok/s | 1.6x |", header="| Set | Baseline | DFlash | Speedup |"),
+        "1.6x",
+        lengths("| a | 100.0 tok/s | 140 tok/s | 1.4x |", header="| Set | Baseline | DFlash | Speedup |"),
+        name="units in the cells",
+    ),
+    Case(
+        "C302",
+        lengths(
+            "| Rounds | 90 |", "| Position 0 acceptance | about 50-67% |", "| Position 1 acceptance | about 44% |"
+        ),
+        "Position 0",
+        lengths("| Rounds | 90 |", "| Batch 1 | about 50-67% |", "| Batch 2 | about 44% |"),
+        "2 rates",
+        name="about",
+    ),
+    Case(
+        "C303",
+        lengths("| EAGLE-3 | 30.1% |", "| MTP | 59.9% |", header="| Model | Acceptance |"),
+        "| Model",
+        lengths(
+            "| EAGLE-3 | 30.1% |", "| MTP | 59.9% |", header="| Model | Acceptance |", after="Of all drafted tokens."
+        ),
+        name="acceptance alone",
+    ),
+    Case(
+        "C506",
+        "```bash\npython -m tool \\\n  --a 1 \\\n  --b 2\n  --c 3\n```",
+        "--b 2",
+        "```bash\npython -m tool \\\n  --a 1 \\\n  --b 2 \\\n  --c 3\n```",
+        "no backslash",
+        name="a backslash is missing",
+    ),
+    Case(
+        "C506",
+        "```bash\npython -m tool \\\n  --a 1 \\\n```",
+        "--a 1",
+        "```bash\npython -m tool \\\n  --a 1\n```",
+        "nothing follows",
+        name="a backslash at the end",
+    ),
+    Case(
+        "C212",
+        lengths("| GSM8K | 2.55 |", before="We measured an acceptance length of 2.9 on GSM8K."),
+        "2.9",
+        lengths("| GSM8K | 2.55 |", before="We measured an acceptance length of 2.6 on GSM8K."),
+        "the table says 2.55",
+    ),
+    Case(
+        "C212",
+        lengths("| GSM8K | 1.9x |", header="| Set | Speed-up |", before="It is up to 2.5x faster."),
+        "2.5x",
+        lengths(
+            "| GSM8K | 1.9x |",
+            header="| Set | Speed-up |",
+            before="It is up to 1.9x faster; the paper has up to 5x speed.",
+        ),
+        "largest factor",
+        name="up to",
     ),
     Case(
         "C208",
@@ -332,6 +421,7 @@ CASES = [
         lengths(before="K = 3") + '\n```json\n{"mtbench": {"accept_length": 5.33}}\n```',
         "accept_length",
         lengths(before="K = 3") + '\n```json\n{"mtbench": {"accept_length": 3.33}}\n```',
+        severity="warning",
         name="JSON",
     ),
     Case(
@@ -397,6 +487,13 @@ CASES = [
         "40",
         "The target has 36 layers. Aux layers: [2, 18, 36]. The draft has 1 layer and hidden size 4096.",
         "layer 40 of a target that has 36",
+    ),
+    Case(
+        "C507",
+        "The target has 36 layers. Aux layers: [2, 18, 40].",
+        "40",
+        "| Field | Value |\n|---|---|\n| Layers | 8 decoder layers, full attention |\n| Taps | at layers [5, 9, 42] |",
+        name="depth of the draft",
     ),
     Case(
         "C507",

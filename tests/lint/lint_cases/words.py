@@ -86,7 +86,13 @@ CASES = [
         name="sentence",
     ),
     Case("C106", bib().replace("2503.01840", "2503.01841"), "eprint", bib(), name="bibtex"),
-    Case("C102", bib(author="Li, Yuhui and Wei, Fangyun"), "author =", bib(author="Li, Yuhui and others")),
+    Case(
+        "C102",
+        bib(author="Li, Yuhui and Wei, Fangyun"),
+        "author =",
+        bib(author="Li, Yuhui and 魏 and SafeAI Lab and others"),
+        severity="warning",
+    ),
     Case(
         "C102", bib(author="Jane Doe and others"), "author =", bib(author=AUTHORS), "Li, Wei, Zhang", name="invented"
     ),
@@ -100,6 +106,14 @@ CASES = [
         "| Category",
         "| Category | Acceptance rate |\n|---|---|\n| math | 0.75 |\n| stem | 62.7% |",
         "2.27 to 2.75",
+    ),
+    Case(
+        "C301",
+        "| Category | Acceptance rate |\n|---|---|\n| math | 2.75 |\n| stem | 12.7 |",
+        "| Category",
+        "| Category | Acceptance rate (%) |\n|---|---|\n| math | 2.75 |\n| stem | 12.7 |",
+        severity="warning",
+        name="perhaps percent",
     ),
     Case(
         "C301",
