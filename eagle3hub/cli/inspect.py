@@ -170,6 +170,8 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
         why = f"{deciding[0].sentence}{more}" if deciding else ""
         if engine.kind == "depends":
             why = engine.condition
+        elif engine.depends:
+            why = f"if {engine.condition}: {why}"
         rows.append((escape(engine.title), _VERDICTS[engine.kind], escape(why)))
     table = Table.grid(padding=(0, 2))
     if console.width >= _WIDE:
@@ -223,6 +225,8 @@ def _vocabulary(vocab: dict[str, Any]) -> str:
 
 
 def _aux(aux: dict[str, Any]) -> str:
+    if aux.get("final_norm"):
+        return "none: it reads the target's final hidden state, after the final norm"
     if aux["after_layer"] is None:
         return f"{aux['count']}, not named"
     after, boundary = (", ".join(map(str, aux[k])) for k in ("after_layer", "boundary"))

@@ -23,6 +23,7 @@ import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+from rich.theme import Theme
 
 from eagle3hub.errors import Hint, OutputError, UsageError
 from eagle3hub.system import resources
@@ -43,8 +44,16 @@ if TYPE_CHECKING:
 # right, and once more when text is written, which covers everything that can be printed.
 
 
+COLOURS = {"red": 196, "green": 28, "yellow": 130, "cyan": 30, "blue": 63, "dim": 243}
+"""The colours of styles, by their number among a terminal's 256. Each has a contrast of 3.9 or more on black and on
+white; a terminal's own yellow can hardly be read on white, nor its blue on black."""
+
+
 class CleanConsole(Console):
-    """A console whose text is `visible`; markup and styles work as usual."""
+    """A console whose text is `visible`, in colours that can be read on any background; markup works as usual."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(theme=Theme({name: f"color({n})" for name, n in COLOURS.items()}), **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text of a string, with its markup read."""
@@ -613,7 +622,7 @@ def help_text(command: Any, path: str) -> Text:
 
 def _first_sentence(text: str) -> str:
     first = " ".join(text.split("\n\n")[0].split()).split(". ")[0]
-    return f"{first.rstrip('.')}."
+    return first if first.endswith("?") else f"{first.rstrip('.')}."
 
 
 def _list(out: Text, title: str, rows: Sequence[tuple[str, str]], width: int) -> None:

@@ -108,7 +108,7 @@ class ConvertOptions:
             ("--norm-output", read.norm_output),
             ("--norm-before-residual", _word(read.norm_before_residual)),
             ("--mask-token-id", read.mask_token_id),
-            ("--rope-theta", None if read.rope_theta is None else f"{read.rope_theta:g}"),
+            ("--rope-theta", None if read.rope_theta is None else f"{read.rope_theta:.17g}"),
             *(("--drop", name) for name in read.drop),
             ("--allow-suspicious", read.allow_suspicious),
             *(("--repair", name) for name in transforms.repair),
@@ -410,7 +410,7 @@ def _hold_to_engines(head: Head, to: str, written: LayoutFiles, weights: Sequenc
     fewer = Hint(f"--engines {','.join(able)} makes the folder for the others", "--engines") if able else None
     raise Refusal(
         f"{first.title}, given this folder, {first.reasons[0].sentence}",
-        hint=fewer or first.reasons[0].hint or partial(alternatives, head, to),
+        hint=fewer or partial(alternatives, head, to, remedy=first.reasons[0].hint),
         code="refused-engine",
     )
 

@@ -78,7 +78,8 @@ class AngelSlim(FlatLayout):
         rope = meaning.semantics.rope
         if _trains_with(rope):
             return meaning
-        why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {rope.theta:g}"
+        stated = f"{rope.theta:.15g}"
+        why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {stated}"
         doubt = Assumption(
             "rope_theta",
             rope.theta,

@@ -315,7 +315,7 @@ class ReadOptions:
         """Raise UsageError for what makes no sense for any head."""
         if self.rope_theta is not None and not 0 < self.rope_theta < 1e300:
             raise UsageError(
-                f"--rope-theta {self.rope_theta:g}: it must be a positive number", code="usage-rope-theta"
+                f"--rope-theta {self.rope_theta:.15g}: it must be a positive number", code="usage-rope-theta"
             )
 
 
@@ -419,7 +419,8 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
     """The hint of a refusal: remedies, and the layouts that can hold the head.
 
     A layout is named only if it takes the head with everything it has; options that it needs are added. If there is
-    none, the hint says why each layout that has a place for the feature refuses the head.
+    none, those are named that take it without embeddings of its own; if there is none of these either, the hint says
+    why each layout that has a place for the feature refuses the head.
 
     Args:
         asked: the layout that refused the head. feature: the reason, if it is one of `FEATURES`.
@@ -429,6 +430,31 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
         Hint.join([a.settle, "if the source says it wrongly"], " ") for a in head.assumptions if a.field == feature
     ]
     remedies += [remedy] if remedy else [f.remedy for f in FEATURES if f.name == feature and f.remedy]
+    able, nearly = _able(head, asked, feature)
+    if able:
+        return Hint.join([*remedies, Hint.join([_or(able), "can hold it"], " ")])
+    if without := _able_without_embeddings(head, feature):
+        dropped = Hint("without its own embeddings (--drop-embeddings)", "--drop-embeddings")
+        return Hint.join([*remedies, Hint.join([dropped, _or(without), "can hold it"], " ")])
+    none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
+    return Hint.join([*remedies, none, *nearly])
+
+
+def _or(ways: Sequence[str]) -> str:
+    return Hint.join([Hint.join(ways[:-1], ", "), ways[-1]], " or ") if len(ways) > 1 else ways[0]
+
+
+def _able_without_embeddings(head: Head, feature: str | None) -> list[str]:
+    """The layouts that take the head without its own embeddings; none where it has none, or needs them."""
+    name, d = "embed_tokens.weight", head.dims
+    own = head.opened is not None and name in head.tensors and head.tensors[name] in head.opened.tensors.values()
+    if not own or d.hidden_size != d.target_hidden_size:
+        return []
+    return _able(replace(head, tensors={k: ref for k, ref in head.tensors.items() if k != name}), "", feature)[0]
+
+
+def _able(head: Head, asked: str, feature: str | None) -> tuple[list[str], list[str]]:
+    """The layouts that take the head, but for ``asked``, and why those with a place for the feature refuse it."""
     able: list[str] = []
     nearly: list[str] = []
     for name, layout in LAYOUTS.items():
@@ -437,13 +463,11 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
         if refusal is not None and not asks:
             nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
         elif name != asked:
-            able.append(Hint(f"--to {name} (with {asks})", asks) if asks else f"--to {name}")
+            made = f" --engines {','.join(head.made_for)}" if layout.contract.held_for and head.made_for else ""
+            able.append(Hint(f"--to {name}{made} (with {asks})", asks) if asks else f"--to {name}{made}")
         if (refusal is not None and not asks) or name == asked:
             able += _for_some_engines(head, name, layout)
-    if able:
-        return Hint.join([*remedies, Hint.join([Hint.join(able, " or "), "can hold it"], " ")])
-    none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
-    return Hint.join([*remedies, none, *nearly])
+    return able, nearly
 
 
 def _for_some_engines(head: Head, name: str, layout: Layout) -> list[str]:

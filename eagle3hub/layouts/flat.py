@@ -339,7 +339,7 @@ class FlatLayout(FlatReader, ABC):
             return files
         note = (
             f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
-            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
+            f"which is {head.semantics.rope.theta:.15g}: engines obey config.json, but training on would not"
         )
         return replace(files, notes=[*files.notes, note])
 
@@ -435,7 +435,9 @@ class UnknownTrainer(FlatReader):
             f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids,"
             " as trainers and engines number them there"
         )
-        doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
+        listed = ",".join(map(str, meaning.aux.after_layer))
+        settle = Hint(f"give --aux-layers {listed} if these are the layers, or others", "--aux-layers")
+        doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, settle)
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
 

@@ -103,7 +103,7 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
         theta, scaling = inner.real("rope_theta", default=None), plain_scaling(given)
         if theta is not None and top is not None and theta != top:
             raise ConfigError(
-                f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}",
+                f"{config.where}: rope_theta is {top:.15g} but {key} says {theta:.15g}",
                 hint=Hint(
                     "transformers 5, vLLM and SGLang take the one inside, older engines the other: give the base the "
                     "head was trained with, --rope-theta X",

@@ -96,8 +96,8 @@ class ModelOpt(FlatLayout):
             scaling = "no scaling" if rope.scaling is None else f"scaling {rope.scaling.get('rope_type')}"
             why = (
                 "config.json has the quantization_config that ModelOpt's Megatron exporter copies from another model, "
-                f"whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps {head.semantics.rms_norm_eps:g} may be "
-                "what was copied and not what the head was trained with"
+                f"whose rope_theta {rope.theta:.15g}, {scaling} and rms_norm_eps {head.semantics.rms_norm_eps:g} may "
+                "be what was copied and not what the head was trained with"
             )
             settle = Hint(
                 "compare them with the training run and correct config.json; --rope-theta gives the theta alone",

@@ -73,7 +73,7 @@ class SafeAILab(FlatLayout):
         theta = meaning.semantics.rope.theta
         if theta == TRAINED_THETA:
             return meaning
-        why = f"SafeAILab's training code has a RoPE base of 10000 whatever the config says, which is {theta:g}"
+        why = f"SafeAILab's training code has a RoPE base of 10000 whatever the config says, which is {theta:.15g}"
         doubt = Assumption(
             "rope_theta",
             theta,

@@ -350,7 +350,7 @@ class Speculators:
         if aux_count(head) != 3 and not head.semantics.qk_norm:
             notes.append(
                 f"vLLM sizes fc of a speculators head with Llama layers for 3 hidden states and fails to load "
-                f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
+                f"this one, which takes {aux_count(head)}; --to universal --engines vllm writes what it needs"
             )
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
         return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)

@@ -81,6 +81,9 @@ HELD_FOR = {
 """What a folder holds if it is made for these engines or some of them only."""
 
 
+_OF_OTHERS = ("parallel_drafting", "several_layers", "qk_norm", "sliding_window")
+"""What vLLM reads in other layouts, so that only other engines stand in the way of a universal folder with it."""
+_NO_FORM = "a universal folder has no form for it, even one for vLLM alone"
 _JAX_ROPE = ("default", "yarn", "proportional")
 """Types of RoPE that sglang-jax computes: it takes llama3, and rotates without (executed)."""
 
@@ -96,6 +99,8 @@ def narrowed(head: Head, contract: Contract) -> Contract:
     Engines that take a head of another width than its target's take its own embeddings too: the target's do not fit.
     """
     able = contract.for_engines(head.made_for)
+    if head.made_for == ("vllm",):
+        able = replace(able, cannot={**able.cannot, **dict.fromkeys(_OF_OTHERS, _NO_FORM)})
     if head.dims.hidden_size != head.dims.target_hidden_size and "target_width" in able.expresses:
         return replace(able, expresses=able.expresses | {"embed_tokens"})
     return able

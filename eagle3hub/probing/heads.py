@@ -361,10 +361,12 @@ def nested(made: Probed) -> Probed:
 
 
 def quantized(made: Probed, form: str, **changes: Any) -> Probed:
-    """Quantize the matrices of the decoder layers as ``int8``, ``fp8`` or ``nvfp4``.
+    """Quantize the matrices of the decoder layers as ``int8``, ``fp8``, ``blocks``, ``int4`` or ``nvfp4``.
 
-    ``int8`` is llm-compressor's, by channel, with inputs by token; its truth has the rounded weights. ``changes`` are
-    keys of ``quantization_config``, for ``int8`` beside llm-compressor's own; ``targets`` is that of its group.
+    ``int8`` is llm-compressor's, by channel, with inputs by token; its truth has the rounded weights. ``blocks`` are
+    FP8 with a scale for each block of ``weight_block_size``; ``int4`` is compressed-tensors' packed form in groups of
+    32. ``changes`` are keys of ``quantization_config``, for ``int8`` beside llm-compressor's own; ``targets`` is that
+    of its group.
     """
     tensors, rounded = dict(made.tensors), dict(made.truth.weights)
     for name, weight in made.tensors.items():
@@ -381,6 +383,20 @@ def quantized(made: Probed, form: str, **changes: Any) -> Probed:
             values = (wide / scale[:, None]).to(torch.float8_e4m3fn)
             tensors |= {name: values, f"{module}.weight_scale": scale}
             rounded[name.replace("midlayer.", "layers.0.")] = values.float() * scale[:, None]
+        elif form == "blocks":
+            rows, columns = (-(-n // size) for n, size in zip(wide.shape, changes["weight_block_size"], strict=True))
+            tensors |= {
+                name: wide.to(torch.float8_e4m3fn),
+                f"{module}.weight_scale_inv": torch.ones(rows, columns),
+            }
+        elif form == "int4":
+            rows, columns = wide.shape
+            del tensors[name]
+            tensors |= {
+                f"{module}.weight_packed": torch.ones(rows, columns // 8, dtype=torch.int32),
+                f"{module}.weight_scale": torch.ones(rows, columns // 32, dtype=torch.bfloat16),
+                f"{module}.weight_shape": torch.tensor([rows, columns]),
+            }
         else:
             rows, columns = wide.shape
             tensors |= {

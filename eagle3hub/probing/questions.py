@@ -1128,6 +1128,37 @@ def _quantized() -> Iterator[Question]:
         "fp8-and-no-exceptions", "int8", "rules.quantized-where-plain", engines=("sglang",),
         change=both(_become(lambda: quantized(head(), "fp8", **fp8, ignore=["nothing"])), _by_tensor),
     )  # fmt: skip
+    blocks = {"quant_method": "fp8", "activation_scheme": "dynamic", "ignored_layers": ["fc", "lm_head"]}
+    yield _ask(
+        "fp8-in-blocks", "int8", engines=("sglang",),
+        change=_become(lambda: quantized(head(), "blocks", **blocks, weight_block_size=[32, 32])),
+    )  # fmt: skip
+    yield _ask(
+        "fp8-in-blocks-that-cut-the-keys", "int8", "rules.quantization-blocks", engines=("sglang",),
+        change=_become(lambda: quantized(head(), "blocks", **blocks, weight_block_size=[128, 128])),
+    )  # fmt: skip
+    int4 = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "ignore": ["fc", "lm_head"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32},
+            }
+        },
+    }
+    yield _ask(
+        "int4-of-compressed-tensors", "int8", engines=("sglang",),
+        change=_become(lambda: quantized(head(), "int4", **int4)),
+    )  # fmt: skip
+    yield _ask(
+        "nvfp4-of-modelopt", "int8", engines=("sglang",), settings={"dtype": "bfloat16", "capability": [10, 0]},
+        change=both(
+            _become(lambda: quantized(head(), "nvfp4", **nvfp4, ignore=["fc", "lm_head"], group_size=16)),
+            _input_scales,
+        ),
+    )  # fmt: skip
     yield _ask(
         "mla-and-a-config-of-quantized-weights", "mla", "rules.mla-quantized", engines=("sglang",),
         change=states(quantization_config={**fp8, "ignore": ["fc", "lm_head"]}), settings={"dtype": "bfloat16"},
@@ -1209,10 +1240,15 @@ def _fc_in_int8(made: Probed) -> Probed:
 
 def _by_tensor(made: Probed) -> Probed:
     """Give every quantized weight one scale, and one for what it is multiplied with, as ModelOpt does."""
+    scales = {name: torch.tensor(0.5) for name in made.tensors if name.endswith("weight_scale")}
+    return _input_scales(replace(made, tensors={**made.tensors, **scales}))
+
+
+def _input_scales(made: Probed) -> Probed:
+    """Give every quantized weight a scale for what it is multiplied with."""
     names = [name for name in made.tensors if name.endswith("weight_scale")]
-    scales = {name: torch.tensor(0.5) for name in names}
     inputs = {name.replace("weight_scale", "input_scale"): torch.tensor(0.25) for name in names}
-    return replace(made, tensors={**made.tensors, **scales, **inputs})
+    return replace(made, tensors={**made.tensors, **inputs})
 
 
 def _exceptions(*entries: str) -> Change:

@@ -497,7 +497,17 @@ def _parse(line: str, shown: str, number: int, default_category: str | None) -> 
     texts = turns if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns) else []
     if not texts or not texts[0].strip():
         raise _bad(shown, number, "turns is not a list of strings that starts with a non-empty one")
+    if any(text.startswith(_NOT_FETCHED) for text in texts):
+        raise InputError(
+            f"{shown}, line {number}: SPEED-Bench's placeholder stands in place of a prompt",
+            hint="run its own prepare.py to the end: it fetches these texts from where they are",
+            code="prompts-placeholder",
+        )
     return Prompt(question_id, category, texts[0], tuple(texts[1:]))
+
+
+_NOT_FETCHED = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE"
+"""What SPEED-Bench's files hold where the licence of a source forbids passing its text on."""
 
 
 def _turns_of(messages: list[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import socket
 import struct
 import subprocess
@@ -15,7 +16,12 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from rich.color import ANSI_COLOR_NAMES
+from rich.color_triplet import ColorTriplet
 from support import heads
+
+import eagle3hub
+from eagle3hub.cli.output import COLOURS, CleanConsole
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -80,6 +86,29 @@ def test_a_full_disk_is_one_error(tmp_path: Path, name: str, unbuffered: str):
     error, hint = done.stderr.decode().splitlines()
     assert error == "error: cannot write the output: No space left on device"
     assert hint.startswith("hint: ")
+
+
+def test_every_colour_can_be_read_on_black_and_on_white():
+    def luminance(colour: ColorTriplet) -> float:
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in colour.normalized]
+        return sum(part * share for part, share in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    for name in COLOURS:
+        colour = CleanConsole().get_style(name).color
+        assert colour is not None and colour.number == COLOURS[name]
+        light = luminance(colour.get_truecolor())
+        assert (light + 0.05) / 0.05 >= 3.9 and 1.05 / (light + 0.05) >= 3.9, name
+
+
+def test_no_style_is_a_colour_of_the_terminal():
+    """A style of several words, or another colour, would not be one of `COLOURS`."""
+    named = re.compile(r"\[(?!/)([a-z ]+)\]|style=\"([a-z ]+)\"")
+    for file in Path(eagle3hub.__file__).parent.rglob("*.py"):
+        text = file.read_text()
+        if "rich" in text or "out.print(" in text:
+            styles = {a or b for a, b in named.findall(text)}
+            wrong = {s for s in styles if set(s.split()) & {*ANSI_COLOR_NAMES, "dim"} and s not in COLOURS}
+            assert not wrong, f"{file}: {wrong}"
 
 
 def test_an_error_in_json_that_cannot_be_written(tmp_path: Path):

@@ -131,7 +131,7 @@ def test_a_layout_without_embeddings_says_so_of_those_asked_for(tmp_path: Path, 
     assert "refused-embed-tokens: --include-embeddings: with them the head has its own" in said
     assert {"specforge", "speculators", "angelslim"} <= set(holds), "SafeAILab takes the target's where they fit"
     able = [*(f"--to {name}" for name in holds), "--to universal --engines vllm"]
-    assert f" / leave the option out; {' or '.join(able)} can hold it" in said
+    assert f" / leave the option out; {', '.join(able[:-1])} or {able[-1]} can hold it" in said
     own = heads.speculators(tmp_path / "own", embeddings=True)
     assert "--drop-embeddings leaves them out" in refused(own, to, "--target", target)
 

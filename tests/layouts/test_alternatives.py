@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published import standins
 from support import heads, variants
 from support.variants import Has
 
@@ -18,7 +19,7 @@ from eagle3hub.layouts.base import ReadOptions
 
 EXPORTED = Path(__file__).parent.parent / "fixtures" / "exporters"
 TARGET = {"target": str(EXPORTED / "target"), "target_name": "owner/target"}
-NAMED = re.compile(r"--to (\w+)(?: --engines ([\w,]+))?(?: \(with (--[\w-]+)\))?(?!\w*:)")
+NAMED = re.compile(r"--to (\w+)(?: --engines ([a-z_]+(?:,[a-z_]+)*))?(?: \(with (--[\w-]+)\))?(?!\w*:)")
 GIVEN: dict[str, dict[str, Any]] = {"--target": TARGET, "--mask-token-id": {"read": ReadOptions(mask_token_id=1)}}
 
 
@@ -67,6 +68,20 @@ def test_features_together_leave_the_layouts_that_hold_all(tmp_path: Path, has: 
     assert {other for other, engines in found if not engines} == {to for to, e in refused.items() if e is None}
     for other, engines in found:
         assert refusal(source, other, engines, **options) is None
+
+
+@pytest.mark.parametrize(("to", "engines"), [("speculators", ""), ("universal", ""), ("universal", "sglang")])
+def test_where_only_embeddings_stand_in_the_way_it_is_said_who_holds_the_rest(tmp_path: Path, to: str, engines: str):
+    """A quantized head with embeddings of its own: ModelOpt's layout holds the one, speculators' the other."""
+    name = "V-amd-fp8-plain-exclude"
+    source = standins.make_head(name, tmp_path / "head")
+    options = {"target": str(standins.make_target(standins.described(name)["target"], tmp_path / "target"))}
+    error = refusal(source, to, engines, **options)
+    assert error is not None and "without its own embeddings (--drop-embeddings)" in (error.hint or "")
+    found = named((error.hint or "").partition("without its own embeddings")[2])
+    assert {(other, made_for) for other, made_for, _ in found} == {("modelopt", ""), ("universal", "sglang")}
+    dropped = {**options, "transforms": Transforms(drop_embeddings=True)}
+    assert all(refusal(source, other, made_for, **dropped) is None for other, made_for, _ in found)
 
 
 def test_where_no_layout_holds_all_it_is_said_what_stands_in_the_way():

@@ -433,6 +433,23 @@ def test_the_messages_that_speed_bench_prepares_are_turns(tmp_path: Path) -> Non
         load_prompts(file)
 
 
+@pytest.mark.parametrize("place", ["turns", "messages"])
+def test_a_prompt_of_speed_bench_that_was_not_fetched_is_refused(tmp_path: Path, place: str) -> None:
+    """Of its 880 published rows 494 hold this in place of their text."""
+    file, masked = (
+        tmp_path / "qualitative.jsonl",
+        "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE USING SPECDEC_BENCH",
+    )
+    rows = []
+    for number, text in enumerate(["Why is the sky blue?", masked], start=1):
+        turns = [text] if place == "turns" else [{"role": "user", "content": text}]
+        rows.append(json.dumps({"question_id": f"q{number}", "category": "coding", place: turns}))
+    file.write_text("\n".join(rows))
+    with pytest.raises(InputError, match="line 2: SPEED-Bench's placeholder") as found:
+        load_prompts(file)
+    assert found.value.code == "prompts-placeholder"
+
+
 def test_a_category_stands_in_only_where_there_is_none() -> None:
     raw = b'{"question_id": 1, "category": "own", "turns": ["a"]}\n{"question_id": 2, "category": "", "turns": ["b"]}'
     assert [p.category for p in parse_prompts(raw, "x", category="given")] == ["own", "given"]

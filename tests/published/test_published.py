@@ -7,6 +7,7 @@ what users are told about a head that is out there.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from published import standins, table
 
 from eagle3hub import InspectOptions, inspect
 
+Cli = Callable[..., tuple[int, str, str]]
 EXPECTED: dict[str, dict[str, Any]] = tomllib.loads((Path(__file__).parent / "expected.toml").read_text("utf-8"))
 
 
@@ -53,6 +55,35 @@ def test_heads_that_read_the_final_state_are_read() -> None:
     assert (EXPECTED[name]["aux"], EXPECTED[name]["errors"]) == ("final norm", [])
     assert kinds(name, "vllm") == {"right", "refuses"}
     assert kinds(name, "sglang") == {"right"}
+
+
+def test_what_a_head_without_aux_layers_reads_is_said(tmp_path: Path, cli: Cli) -> None:
+    name = "nvidia__gpt-oss-120b-Eagle3-short-context-2H"
+    target = standins.make_target(standins.described(name)["target"], tmp_path / "target")
+    head = standins.make_head(name, tmp_path / "head")
+    _, out, _ = cli("inspect", head, "--target", target)
+    assert "aux layers  none: it reads the target's final hidden state, after the final norm" in out
+    assert "unless its YAML says eagle3_layers_to_capture: [-1]" in " ".join(out.split())
+
+
+def test_a_note_names_a_layout_that_holds_the_head(tmp_path: Path, cli: Cli) -> None:
+    """TensorRT-LLM #14988: five aux layers with fc_norm, which ModelOpt's layout has no place for."""
+    name = "Dogacel__specdrift-gpt-oss-120b-eagle3"
+    options = ("--target", standins.make_target(standins.described(name)["target"], tmp_path / "target"), "--dry-run")
+    head = standins.make_head(name, tmp_path / "head")
+    asked = ("--to", "speculators", "--draft-tokens", "3", "--target-name", "owner/target")
+    _, out, _ = cli("convert", head, tmp_path / "out", *asked, *options)
+    assert "--to universal --engines vllm writes what it needs" in out
+    assert cli("convert", head, tmp_path / "out", "--to", "universal", "--engines", "vllm", *options)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["V-qwen3-arch", "V-amazon-peagle-nobias"])
+def test_engines_that_were_not_asked_for_are_no_reason(name: str, tmp_path: Path, cli: Cli) -> None:
+    target = standins.make_target(standins.described(name)["target"], tmp_path / "target")
+    asked = ("--target", target, "--engines", "vllm", "--dry-run")
+    code, _, said = cli("convert", standins.make_head(name, tmp_path / "head"), tmp_path / "out", *asked)
+    assert code == 3 and "a universal folder has no form for it, even one for vLLM alone" in said
+    assert "SGLang" not in said and "only vLLM" not in said and "--to speculators" in said
 
 
 def test_a_default_that_a_trainer_always_states_is_not_taken_for_granted() -> None:

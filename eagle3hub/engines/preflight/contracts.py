@@ -37,7 +37,7 @@ _NO_MATTER = frozenset({"num_target_layers", "speculators_config.verifier.name_o
 def _layers(value: Any) -> str:
     if not isinstance(value, list | tuple):
         return "trained on the default layers of its target, whose depth is not known"
-    return f"trained on layers {', '.join(str(i + 1) for i in value)}"
+    return f"trained on boundary ids {', '.join(str(i + 1) for i in value)}"
 
 
 def _with(name: str) -> Callable[[Any], str]:
@@ -47,7 +47,7 @@ def _with(name: str) -> Callable[[Any], str]:
 _CONDITIONS: dict[str, Callable[[Any], str]] = {
     "aux": _layers,
     AUX_IDS: _layers,
-    "rope_theta": lambda value: f"trained with RoPE base {value:g}" if isinstance(value, int | float) else "",
+    "rope_theta": lambda value: f"trained with RoPE base {value:.15g}" if isinstance(value, int | float) else "",
     "rope_scaling": _with("RoPE scaling"),
     "feedback": lambda value: f"trained with {str(value).replace('_', '-')} feedback",
     "norm_before_residual": _with("norm_before_residual"),
@@ -60,8 +60,8 @@ _CONDITIONS: dict[str, Callable[[Any], str]] = {
 """By field, what must hold of the training; layers are boundary ids, as in every sentence about aux layers."""
 
 _SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "aux": ("aux-",),
-    AUX_IDS: ("aux-",),
+    "aux": ("aux-layers", "aux-order"),
+    AUX_IDS: ("aux-layers", "aux-order"),
     "rope_theta": ("rope-theta",),
     "rope_scaling": ("rope-scaling",),
     "max_position_embeddings": ("rope-scaling",),
@@ -80,7 +80,7 @@ def doubts(assumptions: Sequence[Assumption]) -> tuple[Assumption, ...]:
 
 
 def condition(assumption: Assumption) -> str:
-    """What must hold for an assumption to be true, to follow "right if", such as ``trained on layers 2, 40, 77``."""
+    """What must hold for an assumption to be true, after "right if", such as ``trained on boundary ids 2, 40, 77``."""
     told = _CONDITIONS.get(assumption.field)
     return (told(assumption.value) if told else "") or f"{assumption.field} is {assumption.value}"
 
@@ -148,13 +148,14 @@ class PreflightVerdict:
 
     @property
     def condition(self) -> str:
-        """What must be true of the training, to follow "right if"; empty if the verdict rests on no assumption."""
+        """What must be true of the training, to follow the verdict and "if"; empty if nothing is assumed."""
         return " and ".join(dict.fromkeys(condition(a) for a in self.depends))
 
     @property
     def words(self) -> str:
-        """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
-        return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
+        """The verdict in words, such as ``right if trained on boundary ids 2, 40, 77``."""
+        said = "right" if self.kind == "depends" else self.kind.replace("_", " ")
+        return f"{said} if {self.condition}" if self.depends else said
 
     @property
     def noted(self) -> str | None:
@@ -326,6 +327,7 @@ class MethodReading:
         forms: forms of numbers that it has code for. forms_of_some_devices: those that only some devices run.
         settings: by key, the values that it has code for (1 for true, 0 for false). any_precision: by key, the values
             that it serves in every precision; weights with others are served in float16 alone.
+        whole_blocks: whether it stops where a weight of a fused module ends within a block of FP8.
     """
 
     matching: Literal[
@@ -344,6 +346,7 @@ class MethodReading:
     forms_of_some_devices: frozenset[str] = frozenset()
     settings: Mapping[str, frozenset[int]] = field(default_factory=dict)
     any_precision: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    whole_blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,19 @@ def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
                 stated = f"{key}: {str(scheme.fields[key]).lower()}" if key in scheme.fields else f"no {key}"
                 yield PreflightFinding(code, {"setting": stated, **facts})
                 break
+    if reading.whole_blocks and form == "FP8 in blocks" and scheme.block is not None:
+        yield from _cut_blocks(case, scheme.block[0])
     yield from _modules(case, scheme, reading)
+
+
+def _cut_blocks(case: PreflightCase, block: int) -> Iterator[PreflightFinding]:
+    """Find the first weight of a fused module that ends within a block of outputs."""
+    for name, (_, shape) in case.files.tensors.items():
+        match = _WEIGHT.fullmatch(name)
+        fused = match is not None and _OF_LAYER.get(match[3]) in _SHARDS
+        if fused and len(shape) == 2 and shape[0] % block:
+            yield PreflightFinding("quantization-blocks", {"name": name, "rows": shape[0], "block": block})
+            return
 
 
 def _setting(scheme: Scheme, key: str) -> float | str | None:

@@ -243,7 +243,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("null-rope-theta")
     theta = ROPE_THETA if read.theta is None else read.theta
     if theta != truth.rope_theta:
-        yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
+        yield PreflightFinding("rope-theta", {"read": f"{theta:.15g}", "trained": f"{truth.rope_theta:.15g}"})
     scaling = None if read.kind in terms.ignored else read.scaling
     if scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
         how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling_in_words(scaling)}"

@@ -60,7 +60,7 @@ def _answer(question, request, found):
     _read(question["folder"], arguments, found.facts)
     found.at("load")
     if device == "cpu" and _is_quantized(question["folder"]):
-        _load_alone(arguments, ports, device, found.facts)
+        _load_alone(arguments, ports, device, found.facts, settings.get("capability", [9, 0]))
         return {}
     scheduler, watch = _load(arguments, ports, device, found.facts)
     if ranks > 1:
@@ -227,11 +227,11 @@ class _Reached(Exception):
     """What was asked is known."""
 
 
-def _load_alone(arguments, ports, device, facts):
+def _load_alone(arguments, ports, device, facts, of_device):
     """Load target and draft, and end.
 
-    SGLang's classes choose their code as on a CUDA device of compute capability 9.0; what they do with weights once
-    they are loaded needs the device, and is left out.
+    SGLang's classes choose their code as on a CUDA device of a compute capability, major and minor; what they do with
+    weights once they are loaded needs the device, and is left out.
     """
     import torch
     from sglang.srt.layers import quantization
@@ -241,7 +241,7 @@ def _load_alone(arguments, ports, device, facts):
     from sglang.srt.model_loader import loader
 
     def capability(*_):
-        return 9, 0
+        return tuple(of_device)
 
     torch.cuda.get_device_capability = marlin_utils.get_device_capability = capability
     quark.get_device_capability = loader.get_device_capability = capability

@@ -27,6 +27,13 @@ EVERYTHING_BUT = {"quantization_config": {**FP8["quantization_config"], "ignore"
 LM_HEAD_TOO = {"quantization_config": {**FP8["quantization_config"], "ignore": ["fc"]}}
 NVFP4 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": []}}
 
+
+def in_blocks(size: int) -> dict[str, object]:
+    """The config of a head in FP8, with a scale for each block of that many outputs and inputs."""
+    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "ignored_layers": ["fc", "lm_head"]}
+    return {"quantization_config": {**how, "weight_block_size": [size, size]}}
+
+
 MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     # quantization
     "fc in 4 bits": (
@@ -218,6 +225,12 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         f.in_fp8(f.universal(**LM_HEAD_TOO)),
         "S S S R R S U",
         "quantized-where-plain",
+    ),
+    "FP8 in blocks that cut no weight": (f.in_fp8(f.universal(**in_blocks(4))), "R R R U U S U", "quantized"),
+    "FP8 in blocks that cut keys and values": (
+        f.in_fp8(f.universal(**in_blocks(8))),
+        "X X X U U S U",
+        "quantization-blocks",
     ),
     "NVFP4, and no exceptions": (
         f.in_fp8(f.universal(**NVFP4), "U8"),

@@ -91,7 +91,7 @@ def test_a_head_of_a_trainer_that_always_names_layers_depends_on_them(
         assert "always writes them" in assumed["why"] and "--aux-layers 1,14,26" in assumed["settle"]
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = cli("inspect", folder, "--target", target)
-    assert "right if" in out and "trained on layers 2, 15, 27" in out
+    assert "right if" in out and "trained on boundary ids 2, 15, 27" in out
 
 
 def test_what_the_user_or_the_config_says_depends_on_nothing(tmp_path: Path, target: Path):
@@ -171,7 +171,23 @@ def test_a_verdict_depends_only_where_it_would_be_right():
     assert (wrong.kind, wrong.depends) == ("silently_wrong", (AUX,)), "it is wrong only if they are as assumed"
     both = [reason("silently_wrong", "aux-layers"), reason("silently_wrong", "tied")]
     assert weigh("vllm", "1", "vLLM 1", both, [AUX]).depends == ()
-    assert weigh("vllm", "1", "vLLM 1", [], [AUX]).words == "right if trained on layers 2, 15, 27"
+    assert weigh("vllm", "1", "vLLM 1", [], [AUX]).words == "right if trained on boundary ids 2, 15, 27"
+    assert wrong.words == "silently wrong if trained on boundary ids 2, 15, 27"
+    for code in ("aux-count", "aux-range"):  # wrong whatever the head was trained on
+        assert weigh("vllm", "1", "vLLM 1", [reason("refuses", code)], [AUX]).words == "refuses"
+
+
+def test_inspect_says_what_a_wrong_verdict_rests_on(
+    tmp_path: Path, target: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    """Ids one too late for the default: wrong on vLLM's CPU runner only if they are what they seem."""
+    monkeypatch.setenv("COLUMNS", "300")
+    shifted = variants.edit(
+        heads.specforge(tmp_path / "head"), eagle_config={AUX_IDS: [2, 15, 27]}, max_position_embeddings=8192
+    )
+    _, out, _ = cli("inspect", shifted, "--target", target)
+    (line,) = (line for line in out.splitlines() if line.startswith(f"vLLM {V1[1]} "))
+    assert "! silently wrong  if trained on boundary ids 3, 16, 28: takes boundary ids 2, 15, 27 instead" in line
 
 
 def test_everything_that_reads_verdicts_knows_it(tmp_path: Path, target: Path, cli: Cli):
@@ -190,14 +206,14 @@ def test_everything_that_reads_verdicts_knows_it(tmp_path: Path, target: Path, c
     ]
     one = Served("", head.layout, subject, facts, head)
     seen = prospect(one, "vllm", VLLM, "cuda")
-    assert (seen.kind, seen.works, seen.condition) == ("depends", True, "trained on layers 2, 15, 27")
+    assert (seen.kind, seen.works, seen.condition) == ("depends", True, "trained on boundary ids 2, 15, 27")
     chosen = choose([one], "vllm", VLLM)
     assert chosen is not None and chosen.folder is one
-    assert "right if the head was trained on layers 2, 15, 27" in chosen.remarks[0]
+    assert "right if the head was trained on boundary ids 2, 15, 27" in chosen.remarks[0]
     settled = choose([one], "vllm", VLLM, settled=True)
     assert settled is not None and "as they are" in settled.remarks[0], "a measurement that passed shows it"
     _, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm")
-    assert "right if trained on layers 2, 15, 27" in " ".join(out.split())
+    assert "right if trained on boundary ids 2, 15, 27" in " ".join(out.split())
     status, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm", "--json")
     assert status == 0
     assert {v["verdict"] for v in json.loads(out)["preflight"]} == {"depends"}
@@ -215,7 +231,7 @@ def test_a_command_on_a_card_needs_a_measurement_or_certainty(
     (one,) = open_folders(tmp_path / "out", [""])
     assert list(refused_uses(card.read_text(), [one], {"owner/head"})) == []
     ((line, what),) = doubtful_uses(card.read_text(), [one], {"owner/head"})
-    assert line == 2 and what.endswith("right if the head was trained on layers 2, 15, 27")
+    assert line == 2 and what.endswith("right if the head was trained on boundary ids 2, 15, 27")
     monkeypatch.setattr(gates, "measured_well", lambda files: measured)
     found = [p for p in gates._recipes("owner/head", read_folder(tmp_path / "out")[0]) if p.code == "publish-recipe"]
     assert bool(found) != measured

@@ -226,7 +226,7 @@ def test_inspect_prints_one_line_per_engine(tmp_path: Path, target: Path, cli: C
     assert status == 0
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
     assert "! silently wrong" in lines[f"vLLM {VLLM} V1 (CPU)"]
-    assert "takes aux layers 1, 14, 26 instead of 2, 15, 27, one too early" in lines[f"vLLM {VLLM} V1 (CPU)"]
+    assert "takes boundary ids 1, 14, 26 instead of 2, 15, 27, one too early" in lines[f"vLLM {VLLM} V1 (CPU)"]
     assert "✓ right" in lines[f"vLLM {VLLM} V2 (GPU)"]
     assert "✗ refuses" in lines[f"TensorRT-LLM {TRTLLM}"]
     assert len([line for line in out.splitlines() if line.strip()]) <= 24

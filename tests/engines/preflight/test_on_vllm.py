@@ -189,9 +189,9 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
         assert set(outcome.load.ignored) <= {"t2d"} | {
             n for n in outcome.load.ignored if "rotary" in n or "g_idx" in n
         }
-        assert any(f"takes the head's aux layers: {boundaries} " in s for s in said)
+        assert any(f"takes the head's boundary ids: {boundaries} " in s for s in said)
     elif "aux-layers" in {r.code for r in verdict.reasons}:
-        assert any(f"takes aux layers {boundaries} instead" in s for s in said)
+        assert any(f"takes boundary ids {boundaries} instead" in s for s in said)
     else:
         assert outcome.load.not_loaded, said
     if "quantized-where-plain" in {r.code for r in verdict.reasons}:
