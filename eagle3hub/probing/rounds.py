@@ -87,7 +87,7 @@ def _apart(model: DraftModel, logits: torch.Tensor, step: Step) -> float:
     """Return by how much the shares of a step differ; a token that should be among them counts, too."""
     best = logits.topk(min(_OF, len(logits)))
     tokens = model.to_target(best.indices).tolist()
-    shares = dict(zip(tokens, best.values.softmax(-1).tolist(), strict=True))
+    shares: dict[int, float] = dict(zip(tokens, best.values.softmax(-1).tolist(), strict=True))
     listed = [abs(share - shares.get(token, 0.0)) for token, share in step]
     left_out = max((share for token, share in shares.items() if token not in dict(step)), default=0.0)
     return max(*listed, left_out - step[-1][1] if len(step) == _LISTED else 0.0)
