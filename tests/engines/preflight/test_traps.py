@@ -512,3 +512,12 @@ def test_layers_that_the_config_does_not_count_are_counted_by_their_names():
     files = f.two_layers("input_layernorm").files
     config = {k: v for k, v in files.config.items() if k != "num_hidden_layers"}
     assert infer_truth(replace(files, config=config)).num_layers == 2
+
+
+def test_a_config_without_architectures_is_called_so():
+    found = {v.engine: v for v in preflight_all(f.universal(architectures="DELETE"), f.target())}
+    said = {e: [r.sentence for r in found[e].reasons if r.code == "architecture"] for e in ("vllm", "llamacpp")}
+    assert said == {
+        "vllm": ["has no draft class for a config without architectures"],
+        "llamacpp": ["has no converter for a config without architectures"],
+    }
