@@ -214,7 +214,7 @@ def departures_from_manifest(manifest: Manifest, report: Report) -> list[str]:
         (
             "the nodes of the tree",
             settings.num_draft_tokens if (settings.topk or 1) > 1 else None,
-            asked.num_draft_tokens,
+            asked.num_draft_tokens if asked.topk > 1 else None,
         ),
         ("the seed", settings.seed, asked.seed),
         ("the way of drafting", settings.drafting or "greedy", "greedy"),
