@@ -22,6 +22,7 @@ import eagle3hub
 from eagle3hub import CompareOptions, ConvertOptions
 from eagle3hub.benchmarking.chart import charts
 from eagle3hub.errors import Eagle3HubError
+from eagle3hub.head import Assumption
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "api.md"
@@ -240,6 +241,9 @@ def test_a_notebook_shows_a_head_and_what_is_wrong_with_it(tmp_path: Path, targe
     head.source, head.target_name = EVIL, "a\x1b[31m & b"
     text = shown(head)
     assert EVIL in text and "specjax" in text and "\x1b" not in text
+    head.assumptions = [Assumption("aux", None, "w", "s"), Assumption("rope_theta", 1e4, "w", "s")]
+    text = " ".join(shown(head).split())
+    assert "aux not known w" in text and "rope_theta 10000.0 w" in text
     broken = heads.specjax(tmp_path / "broken", d2t=heads.sorted_ids(heads.dims()))
     found = eagle3hub.inspect(broken, eagle3hub.InspectOptions(layout="specjax", target=target))
     assert "absolute target ids" in shown(found)

@@ -215,7 +215,9 @@ def test_two_maps_as_maps(tmp_path: Path):
         "only_a": 1,
         "only_b": 1,
     }
-    assert [(d.where, d.name) for d in found.differences] == [("vocabulary", "token of draft id 5")]
+    (difference,) = found.differences
+    assert (difference.where, difference.name) == ("vocabulary", "token of draft id 5")
+    assert (difference.a, difference.b) == (int(ids[5]), free)
 
 
 def frequency_order(folder: Path, *, move_rows: bool) -> Path:

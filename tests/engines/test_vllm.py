@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import stat
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from support.versions import VLLM
 
+from eagle3hub import engines
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, RunSpec, worst_verdict
 from eagle3hub.errors import UsageError
@@ -160,3 +163,33 @@ def test_no_path_of_this_machine_gets_into_a_reason_or_a_log(job: RunSpec, tmp_p
     found = failure(job, python)
     assert "cannot read <head>/model.safetensors for <target>" in found.reason
     assert str(tmp_path) not in " ".join((found.reason, *found.log_tail))
+
+
+def test_a_target_that_takes_images_needs_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM imports it for every class of such targets, also where prompts are text alone."""
+    monkeypatch.syspath_prepend(str(Path(engines.__file__).parent / "workers"))
+    worker = importlib.import_module("vllm_worker")
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    config = tmp_path / "config.json"
+    for text in ({"model_type": "llava", "vision_config": {}}, {"model_type": "llama"}):
+        config.write_text(json.dumps(text))
+        if "vision_config" in text:
+            with pytest.raises(
+                RuntimeError, match="lacks torchvision, which vLLM imports for targets that take images"
+            ):
+                worker.check_images(str(tmp_path))
+        else:
+            worker.check_images(str(tmp_path))
+    worker.check_images("owner/on-the-hub")
+    config.write_text('{"vision_config": {}}')
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    worker.check_images(str(tmp_path))
+
+
+@pytest.mark.engine
+def test_a_target_that_takes_images_is_unavailable_without_torchvision(job: RunSpec, vllm_python: Path) -> None:
+    """The installed environment leaves it out: no index has a build for the CPU build of torch."""
+    Path(job.target, "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
+    found = failure(job, vllm_python, timeout=600)
+    assert found.verdict == "unavailable"
+    assert "lacks torchvision" in found.reason

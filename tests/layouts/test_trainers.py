@@ -16,6 +16,8 @@ from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import ConfigError, LayoutError, Refusal, TensorError, UsageError
+from eagle3hub.head import AuxTaps
+from eagle3hub.head.aux_defaults import AUX_COUNT
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 from eagle3hub.layouts.base import WriteOptions
@@ -123,6 +125,13 @@ def test_a_quantization_config_over_plain_weights_is_said_and_left_out(tmp_path:
     for nothing in (None, {}):
         source = heads.specforge(tmp_path / f"x-{nothing}", quantization_config=nothing)
         assert "config-quantization-leftover" not in {p.code for p in open_head(source).problems}
+
+
+@pytest.mark.parametrize(("taps", "stated"), [((1, 14, 26), None), ((1, 14), 2), ((1, 14, 20, 26), 4)])
+def test_another_number_of_aux_layers_than_three_is_stated(tmp_path: Path, taps: tuple[int, ...], stated: int | None):
+    head = open_head(heads.specforge(tmp_path / "x"))
+    head.aux = AuxTaps.from_after_layer(taps, "config")
+    assert LAYOUTS["specforge"].write(head, WriteOptions()).config.get(AUX_COUNT) == stated
 
 
 def test_specjax_does_not_obey_what_a_resumed_run_copied(tmp_path: Path):

@@ -9,11 +9,16 @@ from hypothesis import strategies as st
 
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import MIN_PROMPTS, Counts, acceptance, by_category, t_cdf, t_quantile, too_few, total
-from eagle3hub.metrics.estimate import t_quantile_between
+from eagle3hub.metrics.estimate import Unit, t_quantile_between
 
 
 def counts(rounds: int, *per_position: int) -> Counts:
     return Counts(rounds, rounds * len(per_position), sum(per_position), per_position)
+
+
+def test_squares_of_what_rounds_accepted_are_known_from_the_positions() -> None:
+    """Rounds that accepted 0, 1, 3 and 3 of three drafts: 0 + 1 + 9 + 9."""
+    assert Unit.of_rounds(counts(4, 3, 2, 2)) == Unit(total=7, trials=4, squares=19, most=3)
 
 
 @pytest.mark.parametrize(

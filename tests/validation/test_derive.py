@@ -137,6 +137,16 @@ def test_the_speed_is_that_of_the_prompts(off: float, found: int):
     assert len(said) == found
 
 
+@pytest.mark.parametrize(("more", "found"), [(2, 0), (3, 1)])
+def test_tokens_are_those_that_rounds_emit_and_two_that_none_counts(more: int, found: int):
+    """The first token comes from the prompt, and an engine may answer one more than it has counted."""
+    report = samples.make_report()
+    row = report["engines"][0]["per_prompt"][0]
+    row["new_tokens"] = row["rounds"] + row["accepted"] + more
+    report["settings"]["max_new_tokens"] = row["new_tokens"]
+    assert len([what for what in contradictions(read(report)) if "rounds with" in what]) == found
+
+
 def started(settings: dict[str, Any], **edits: Any) -> list[str]:
     """What contradicts in a report of a run with these engine settings; ``edits`` replace a part of what it states."""
     report = samples.make_report()

@@ -10,6 +10,8 @@ vLLM loads and runs the models in one process for each device, of which this one
 
 from __future__ import annotations
 
+import json
+import pathlib
 import platform
 import re
 import time
@@ -28,6 +30,7 @@ def _run(request, tell):
         from vllm.platforms import current_platform
     with Stage("device"):
         _check_device(request["device"], current_platform, torch)
+        check_images(request["llm"]["model"])
     tell("stage", stage="load")
     with Stage("load"):
         llm = vllm.LLM(**request["llm"], worker_extension_cls="vllm_extension.DraftWatch")
@@ -69,6 +72,20 @@ def _check_device(device, current_platform, torch):
         raise RuntimeError("PyTorch sees no CUDA device here")
     if current_platform.device_type != device:
         raise RuntimeError(f"this vLLM runs on {current_platform.device_type or 'no known device'}, not on {device}")
+
+
+def check_images(target):
+    """Raise RuntimeError for a target that takes images, where the packages are missing that vLLM imports for it."""
+    config = pathlib.Path(target) / "config.json"
+    if not config.is_file() or "vision_config" not in json.loads(config.read_text(encoding="utf-8")):
+        return
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a build for another torch
+        raise RuntimeError(
+            "its environment lacks torchvision, which vLLM imports for targets that take images, also where none are "
+            f"asked about ({error}): install the build that fits its torch, or name another with --engine-python"
+        ) from error
 
 
 def watch_draft(found, watches=None):

@@ -189,7 +189,7 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
         assert set(outcome.load.ignored) <= {"t2d"} | {
             n for n in outcome.load.ignored if "rotary" in n or "g_idx" in n
         }
-        assert any(f"takes the head's aux layers: boundary ids {boundaries} " in s for s in said)
+        assert any(f"takes the head's boundary ids: {boundaries} " in s for s in said)
     elif "aux-layers" in {r.code for r in verdict.reasons}:
         assert any(f"takes boundary ids {boundaries} instead" in s for s in said)
     else:
