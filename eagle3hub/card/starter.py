@@ -202,8 +202,11 @@ def _quoted(text: str) -> str:
 #
 # speculators writes ``run.yaml`` and ``train_command.txt`` beside its checkpoints, and ``val_metrics.json`` into each
 # (``speculators/train/config/artifacts.py``, ``train/checkpointer.py``, ``train/utils.py`` of 0.9.0). Trainers on
-# transformers' ``Trainer`` (ModelOpt's examples among them) write ``trainer_state.json``
-# (``transformers/trainer_callback.py``). Their ``training_args.bin`` is a pickle, and is not read.
+# transformers' ``Trainer`` write ``trainer_state.json`` (``transformers/trainer_callback.py``): ModelOpt's examples,
+# and AngelSlim (``angelslim/compressor/speculative/train/trainer/eagle3_trainer.py`` at 67394ce). Their
+# ``training_args.bin`` is a pickle, and is not read. SpecForge writes ``RUN.best_meta.json`` beside its checkpoints
+# (``specforge/training/checkpoint.py`` at a6b6b02); the rest is in ``training_state.pt``, a pickle. SpecJAX writes
+# weights and ``config.json`` alone (``specjax/models/draft/eagle3.py`` at d047ed4), which say nothing of the training.
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,9 @@ def training_facts(folder: Path) -> list[TrainingFact]:
 
     Files that cannot be read, or hold something else, say nothing.
     """
-    found = {fact.field: fact for fact in (*_of_transformers(folder), *_of_speculators(folder))}
+    found = {
+        fact.field: fact for fact in (*_of_transformers(folder), *_of_specforge(folder), *_of_speculators(folder))
+    }
     return list(found.values())
 
 
@@ -288,6 +293,23 @@ def _of_transformers(folder: Path) -> Iterator[TrainingFact]:
     said += [f"{epochs:g} epochs"] if isinstance(epochs, (int, float)) else []
     said += [f"batches of {batch} on each device"] if isinstance(batch, int) else []
     yield TrainingFact("schedule", ", ".join(said), state.name)
+
+
+def _of_specforge(folder: Path) -> Iterator[TrainingFact]:
+    """Yield what SpecForge's file about the best checkpoint says, if this folder's name has the step of that one."""
+    metas = sorted(file for place in (folder, folder.parent) for file in place.glob("*.best_meta.json"))
+    if len(metas) != 1:  # of several runs it is not known whose the head is
+        return
+    values = _document(metas[0])
+    if not isinstance(values, Mapping) or not isinstance(values.get("run_id"), str):
+        return
+    step, score, metric = values.get("step"), values.get("score"), values.get("metric")
+    of_this = not re.search(r"-step\d+$", folder.name) or folder.name.endswith(f"-step{step}")
+    if isinstance(step, int) and of_this:
+        yield TrainingFact("framework", "SpecForge", metas[0].name)
+        yield TrainingFact("schedule", f"{step:,} steps", metas[0].name)
+        if isinstance(score, (int, float)) and isinstance(metric, str):
+            yield TrainingFact(f"{metric} of the trainer", f"{score:g}", metas[0].name, labelled=True)
 
 
 def _near(folder: Path, name: str) -> Path | None:

@@ -446,6 +446,21 @@ def no_head(card: Card) -> Iterator[Violation]:
 
 
 @rule(
+    "C004",
+    "info",
+    "Parts that repeat others were not read",
+    why="In a text of more than 1,500 paragraphs, list items and tables, those that differ from an earlier one by "
+    "digits alone are left out, so that a log is checked in seconds. What only they say is not checked.",
+    fix="Print results in one table.",
+)
+def repeated_parts(card: Card) -> Iterator[Violation]:
+    """Report that later parts of a very long text were left out."""
+    if card.repeats is not None:
+        what = f"{card.repeats.count:,} parts from here on repeat earlier ones with other digits, and were not read"
+        yield Violation(card.repeats.line, what)
+
+
+@rule(
     "C701",
     "error",
     "Relative link leads nowhere",

@@ -240,6 +240,15 @@ class Section:
         return " / ".join(h.text for h in self.path)
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Parts of a very long text that were not read: ``line`` of the first, how many, and the numbers of all lines."""
+
+    line: int
+    count: int
+    lines: frozenset[int]
+
+
 @dataclass(frozen=True)
 class Card:
     """A parsed card.
@@ -255,6 +264,7 @@ class Card:
         files: the paths in the card's repository; None if they are not known.
         served: the opened heads beside the card, one per folder; empty if they are not available.
         repo: the id of the card's repository; None if it is not known.
+        repeats: the parts of a very long text that repeat others and were not read; None if all was read.
         cache: results that rules share, by the name of the function that computed them.
     """
 
@@ -272,6 +282,7 @@ class Card:
     files: frozenset[str] | None = None
     served: tuple[Served, ...] = ()
     repo: str | None = None
+    repeats: Repeats | None = None
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -10,7 +10,21 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from eagle3hub.lint.model import Block, Card, Cell, Code, Entry, Heading, Link, Prose, Row, Section, Table, Tag
+from eagle3hub.lint.model import (
+    Block,
+    Card,
+    Cell,
+    Code,
+    Entry,
+    Heading,
+    Link,
+    Prose,
+    Repeats,
+    Row,
+    Section,
+    Table,
+    Tag,
+)
 from eagle3hub.system.documents import front_matter
 
 if TYPE_CHECKING:
@@ -279,6 +293,7 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
     numbered = list(enumerate(lines[body:], body + 1))
     if is_page:
         numbered = to_markdown(numbered)
+    numbered, repeats = _without_repeats(numbered)
     numbered, tails = _without_long_tables(numbered)
     walk = _Walk([number for number, _ in numbered], [line for _, line in numbered], tails)
     walk.blocks(_markdown().parse("\n".join(walk.lines)))
@@ -296,7 +311,49 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
         tuple(entries),
         tuple(bad),
         None if files is None else frozenset(files),
+        repeats=repeats,
     )
+
+
+_MOST_PIECES = 1_500
+"""Paragraphs, list items and small tables up to here are always read. No card has so many."""
+_DIGITS = re.compile(r"\d+")
+_ITEM = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s")
+
+
+def _without_repeats(lines: Sequence[Line]) -> tuple[list[Line], Repeats | None]:
+    """Return the lines without the later pieces that repeat an earlier one but for its digits, as those of a log do.
+
+    A piece is a block of code, an item of a list, or what stands between empty lines.
+    """
+    out: list[Line] = []
+    seen: set[str] = set()
+    left_out: set[int] = set()
+    pieces, i, left, first = 0, 0, 0, 0
+    while i < len(lines):
+        start, text = i, lines[i][1]
+        i += 1
+        if not text.strip():
+            out.append(lines[start])
+            continue
+        if _FENCE.match(text):
+            i = next((k + 1 for k in range(i, len(lines)) if _FENCE.match(lines[k][1])), len(lines))
+        else:
+            is_item = bool(_ITEM.match(text))
+            while i < len(lines) and (text := lines[i][1]).strip() and not _FENCE.match(text):
+                if is_item and _ITEM.match(text):
+                    break
+                i += 1
+        pieces += 1
+        if pieces > _MOST_PIECES // 2:
+            words = _DIGITS.sub("", "\n".join(text for _, text in lines[start:i]))
+            if words in seen and pieces > _MOST_PIECES:
+                left, first = left + 1, first or lines[start][0]
+                left_out |= {number for number, _ in lines[start:i]}
+                continue
+            seen.add(words)
+        out += lines[start:i]
+    return out, Repeats(first, left, frozenset(left_out)) if left else None
 
 
 @cache

@@ -36,7 +36,11 @@ def _snippets(card: Card) -> Extracted:
     """Return the commands, Python and YAML of a card. The lines are those of the file: the metadata is blanked out."""
     if "snippets" not in card.cache:
         above = "\n" * (card.text.count("\n") - card.body.count("\n"))
-        card.cache["snippets"] = extract_snippets(above + card.body)
+        text = above + card.body
+        if card.repeats is not None:
+            left_out = card.repeats.lines
+            text = "\n".join("" if at in left_out else line for at, line in enumerate(text.split("\n"), 1))
+        card.cache["snippets"] = extract_snippets(text)
     found: Extracted = card.cache["snippets"]
     return found
 
@@ -44,10 +48,13 @@ def _snippets(card: Card) -> Extracted:
 def engine_names(card: Card) -> Iterator[Violation]:
     """Report what `check_snippets` finds in the examples of the card."""
     outcome: Any = import_module(_CHECKS).check_snippets(_snippets(card))
+    builds: dict[tuple[str, str], str] = {}
     for f in outcome.findings:
+        if (f.engine, f.code) not in builds:
+            builds[f.engine, f.code] = _other_build(card, f.engine, f.code)
         said = f.code in _SAID and card.says(_SAID[f.code])
         what = f"{f.what.rstrip('.')} ({f.engine}: {f.code})"
-        if build := _other_build(card, f.engine, f.code):
+        if build := builds[f.engine, f.code]:
             what, said = f"{what}; the card speaks of {build}, whose names are not known", True
         severity: Severity = "info" if said else f.severity
         if severity == "error" and not _is_sure(card, f):

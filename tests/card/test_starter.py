@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -83,6 +84,23 @@ def test_what_trainers_leave_beside_a_head_is_filled_in(tmp_path: Path) -> None:
     ]
 
 
+def test_the_best_checkpoint_of_specforge_is_known_by_its_step(tmp_path: Path) -> None:
+    """The file as `CheckpointManager.update_best` of SpecForge writes it, beside the folders of the checkpoints."""
+    metric = "eval/simulated_acc_len"
+    meta = {"run_id": "qwen", "step": 4000, "score": 2.375, "metric": metric, "metrics": {metric: 2.375}}
+    (tmp_path / "qwen.best_meta.json").write_text(json.dumps(meta))
+    said = [
+        TrainingFact("framework", "SpecForge", "qwen.best_meta.json"),
+        TrainingFact("schedule", "4,000 steps", "qwen.best_meta.json"),
+        TrainingFact(f"{metric} of the trainer", "2.375", "qwen.best_meta.json", labelled=True),
+    ]
+    for name, facts in (("qwen-step4000", said), ("qwen-best", said), ("qwen-step2000", [])):
+        (tmp_path / name).mkdir()
+        assert training_facts(tmp_path / name) == facts
+    (tmp_path / "other.best_meta.json").write_text(json.dumps(meta))
+    assert training_facts(tmp_path / "qwen-best") == []
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -92,6 +110,8 @@ def test_what_trainers_leave_beside_a_head_is_filled_in(tmp_path: Path) -> None:
         ("trainer_state.json", '{"global_step": "many"}'),
         ("trainer_state.json", "[" * 5000),
         ("val_metrics.json", '{"loss_epoch": "low"}'),
+        ("a.best_meta.json", "[1]"),
+        ("a.best_meta.json", '{"run_id": "a", "step": "many", "score": 1}'),
         ("train_command.txt", "\xff"),
     ],
 )

@@ -251,6 +251,13 @@ CASES = [
         name="Japanese",
     ),
     Case(
+        "C004",
+        "Run.\n\n" + "".join(f"Run {i} took {i} s.\n\n" for i in range(1600)) + "Another thing.\n",
+        "Run 1499 took",
+        "Run.\n\n" + "".join(f"Run {i} took {i} s.\n\n" for i in range(900)) + "Another thing.\n",
+        "101 parts",
+    ),
+    Case(
         "C003",
         "# Owner-7B\n\nA language model. It supports speculative decoding with MTP.",
         "---",
