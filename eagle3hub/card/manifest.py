@@ -407,7 +407,7 @@ _VALIDATE = (
         "system_prompt",
         "max_new_tokens",
     ),
-    *("min_acceptance_length", "target_name"),
+    *("topk", "num_draft_tokens", "temperature", "seed", "min_acceptance_length", "target_name"),
 )
 """Options of a validation that a manifest can set."""
 

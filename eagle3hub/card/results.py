@@ -328,6 +328,8 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         ("--max-new-tokens", settings.max_new_tokens),
         ("--draft-tokens", settings.draft_tokens),
     ]
+    if settings.topk is not None and settings.topk > 1:
+        options += [("--topk", settings.topk), ("--num-draft-tokens", settings.num_draft_tokens)]
     if settings.temperature:
         options += [("--temperature", f"{settings.temperature:g}"), ("--seed", settings.seed)]
     if settings.min_acceptance_length is not None:

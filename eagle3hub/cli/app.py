@@ -16,7 +16,17 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.output import Unwritable, console, forget, help_text, outlive_readers, print_json, shown_for, tell
+from eagle3hub.cli.output import (
+    Unwritable,
+    console,
+    examples,
+    forget,
+    help_text,
+    outlive_readers,
+    print_json,
+    shown_for,
+    tell,
+)
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 from eagle3hub.system.text import redacted
@@ -254,7 +264,12 @@ def _usage_error(error: Exception) -> UsageError:
         from eagle3hub.system.documents import did_you_mean
 
         message += did_you_mean(option, [word for one in context.command.params for word in one.opts])
-    return UsageError(message, hint=f"{context.command_path} --help" if context is not None else None)
+    if context is None:
+        return UsageError(message)
+    hint = f"{context.command_path} --help"
+    if message.startswith("Missing ") and (found := examples(context.command.help or "")):
+        hint = f"for example: {found[0]}; all options: {hint}"
+    return UsageError(message, hint=hint)
 
 
 def _show_version(wanted: bool) -> None:

@@ -593,6 +593,12 @@ def default_of(option: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def examples(text: str) -> list[str]:
+    """Return the example commands of a command's help."""
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return [one.removeprefix("Example: ") for one in paragraphs if one.startswith("Example: ")]
+
+
 def help_text(command: Any, path: str) -> Text:
     """Return the help of a command, or of a group of commands, that is called as ``path``."""
     width = min(max(get_terminal_size((80, 24)).columns, 40), 110)

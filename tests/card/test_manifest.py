@@ -7,13 +7,17 @@ from pathlib import Path
 
 import card_samples as samples
 import pytest
-from card_samples import MINIMAL
+from card_samples import MINIMAL, make_report
 
 from eagle3hub.card import load_manifest
 from eagle3hub.card.manifest import validation_settings
+from eagle3hub.card.reports import Run
+from eagle3hub.card.results import validate_command
 from eagle3hub.engines.base import EngineSettings
 from eagle3hub.errors import InputError, ManifestError, SourceError, UsageError
+from eagle3hub.publishing.derived import departures_from_manifest
 from eagle3hub.system.documents import parse_yaml
+from eagle3hub.validation.report import Report
 
 Write = Callable[[str], Path]
 
@@ -62,6 +66,35 @@ def test_how_engines_are_started_is_read_and_becomes_options(write: Write) -> No
     assert options["engine_arg"] == ["vllm.kv_cache_dtype=fp8", "vllm.max_model_len=4096"]
     assert options["engine_env"] == ["vllm.VLLM_LOGGING_LEVEL=INFO"]
     assert options["chat_template_arg"] == ["enable_thinking=false"]
+
+
+def test_temperature_and_tree_of_a_validation_become_options_of_it(write: Write) -> None:
+    asked = "validate:\n  temperature: 0.7\n  seed: 5\n  topk: 4\n  num_draft_tokens: 16\n  draft_tokens: 5\n"
+    manifest = load_manifest(write(f"{MINIMAL}{asked}"))
+    options = validation_settings(manifest)
+    assert {name: options[name] for name in ("temperature", "seed", "topk", "num_draft_tokens")} == {
+        "temperature": 0.7, "seed": 5, "topk": 4, "num_draft_tokens": 16,
+    }  # fmt: skip
+    silent = validation_settings(load_manifest(write(MINIMAL)))
+    assert (silent["temperature"], silent["seed"], silent["topk"], silent["num_draft_tokens"]) == (0.0, 0, 1, None)
+    for wrong, said in (("temperature: hot", "temperature"), ("topk: 4", "how many of its tokens are verified")):
+        with pytest.raises(ManifestError) as error:
+            load_manifest(write(f"{MINIMAL}validate:\n  {wrong}\n"))
+        assert said in str(error.value)
+
+
+def test_a_report_is_held_against_temperature_and_tree_and_its_card_repeats_them(write: Write) -> None:
+    report = make_report()
+    report["settings"] |= {"temperature": 0.7, "seed": 5, "topk": 4, "num_draft_tokens": 16, "drafting": "greedy"}
+    measured = Report.from_json(report)
+    asked = load_manifest(write(f"{MINIMAL}validate: {{temperature: 0.7, seed: 5, topk: 4, num_draft_tokens: 16}}\n"))
+    silent = load_manifest(write(MINIMAL))
+    named = ("the temperature is 0.7", "the seed is 5", "the branches per token is 4", "the nodes of the tree is 16")
+    for manifest, said in ((asked, False), (silent, True)):
+        departures = "\n".join(departures_from_manifest(manifest, measured))
+        assert [what in departures for what in named] == [said] * len(named)
+    command = validate_command(Run(measured, measured.engines[0]), asked)
+    assert "--topk 4 \\\n  --num-draft-tokens 16 \\\n  --temperature 0.7 \\\n  --seed 5" in command
 
 
 @pytest.mark.parametrize(

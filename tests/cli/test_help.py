@@ -127,6 +127,16 @@ def test_the_option_that_was_meant_is_named(argv: tuple[str, ...], says: str, cl
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize("argv", [["convert", "head"], ["card", "init", "head"]])
+def test_what_lacks_an_argument_gets_an_example(argv: list[str], cli: Cli):
+    status, _, err = cli(*argv)
+    name = " ".join(argv[:-1])
+    assert status == 2 and err.startswith("error: Missing ")
+    example = err.partition("hint: for example: ")[2].partition(";")[0]
+    assert example.startswith(f"eagle3hub {name} ") and cli(*example.split()[1:], "--help")[0] == 0
+    assert err.endswith(f"; all options: eagle3hub {name} --help\n")
+
+
 def test_bash_completes_commands_and_options(tmp_path: Path):
     program = tmp_path / "eagle3hub"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m eagle3hub "$@"\n')
