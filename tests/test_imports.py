@@ -32,7 +32,7 @@ ORDER = [
     *("inspection", "comparison", "conversion", "reference", "probing", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]
-MOST_MODULES = 260
+MOST_MODULES = 262
 ALLOWED_IN = {
     "torch": {"engines/workers", "reference", "probing"},
     "transformers": {"engines/workers", "reference"},
