@@ -76,14 +76,7 @@ AT_THE_BORDER = [
     # the package's own data before they are dataclasses
     *("head/aux_defaults.py", "engines/specs.py", "engines/preflight/contracts.py", "engines/preflight/probed.py"),
     # what workers, servers and other programs are sent and answer
-    *(
-        "engines/process.py",
-        "engines/vllm.py",
-        "engines/endpoints",
-        "probing/rounds.py",
-        "probing/run.py",
-        "validation/states.py",
-    ),
+    *("engines/process.py", "engines/vllm.py", "engines/endpoints", "probing/run.py", "validation/states.py"),
     *("reference/template_worker.py", "benchmarking/serving/load.py", "card/exchange.py"),
     # manifests, front matter, and records of releases and jobs
     *("card/manifest.py", "card/imported.py", "card/folder.py", "card/starter.py", "card/preview.py"),

@@ -46,7 +46,7 @@ class Drafted:
     aux: torch.Tensor
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], prompt: int, target: Path, model: DraftModel, close: float) -> Drafted:
+    def of(cls, told: Mapping[str, list[Any]], prompt: int, target: Path, model: DraftModel, close: float) -> Drafted:
         """Read what a worker told of a question whose prompt has this many tokens.
 
         What the engine calls the last layer may be none of the target's states: it is that layer's only if ``model``
