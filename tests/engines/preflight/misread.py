@@ -30,7 +30,7 @@ NVFP4 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP
 
 def in_blocks(size: int) -> dict[str, object]:
     """The config of a head in FP8, with a scale for each block of that many outputs and inputs."""
-    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "ignored_layers": ["fc", "lm_head"]}
+    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "ignored_layers": ["fc", "model.fc", "lm_head"]}
     return {"quantization_config": {**how, "weight_block_size": [size, size]}}
 
 
