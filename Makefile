@@ -113,6 +113,7 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing eagle3hub, PyTorch and the tools of the tests: 1.6 GB, which takes pip some minutes without a word"
+	@echo "installing eagle3hub, PyTorch and the tools of the tests (1.6 GB, or 5.5 GB with the CUDA build):"
+	@echo "pip takes some minutes, without a word"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[validate,dev,docs]'
 	touch $@
