@@ -117,7 +117,7 @@ def test_what_a_card_prints_to_measure_again_is_whole():
         ("eagle3hub convert head out", True, None),
         ("eagle3hub convert head out --to spechub", True, "never 'spechub'"),
         ("eagle3hub convert head out --to specjax", True, None),
-        ("eagle3hub validate head --target T --draft-tokens three", True, "valid integer"),
+        ("eagle3hub validate head --target T --draft-tokens three", True, "not a valid int"),
         ("eagle3hub validate head --target T --engine vllm,triton", True, "never 'triton'"),
         ("eagle3hub publishes", False, "No such command"),
         ("eagle3hub publish DIR --allow publish-everything", True, "never"),

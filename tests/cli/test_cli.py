@@ -210,9 +210,9 @@ def test_a_plain_head_fits_on_a_small_screen(tmp_path: Path):
     assert len(small) < 24
     assert max(map(len, small)) <= 80
     said = " ".join(" ".join(small).split())
-    assert said.count("takes the head's aux layers") == 1
+    assert said.count("takes the head's boundary ids") == 1
     wide = on_a_terminal(120, tmp_path, "inspect", "head", "--target", "target")
-    assert sum("takes the head's aux layers" in line for line in wide) == 9
+    assert sum("takes the head's boundary ids" in line for line in wide) == 9
     engines = [line.partition("  ")[0] for line in wide[wide.index("engines, with these files as they are:") + 1 :]]
     assert all(name in said for name in engines[:10])
 
