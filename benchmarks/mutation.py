@@ -317,6 +317,21 @@ def drawn(areas: Sequence[str], number: int, seed: int) -> tuple[list[tuple[Plac
     return sample, {area: len(found) for area, found in by_area.items()}
 
 
+def again(survivors: Sequence[Outcome]) -> Iterator[tuple[Place, tuple[str, int]]]:
+    """The same changes in the code as it is now, wherever it has moved in its module."""
+    for module in dict.fromkeys(o.module for o in survivors):
+        own = [o for o in survivors if o.module == module]
+        source = (ROOT / module).read_text(encoding="utf-8")
+        lines = [" ".join(line.split()) for line in source.splitlines()]
+        for place in places(own[0].area, module):
+            for change in place.changes:
+                wanted = [(o.before, o.after) for o in own if o.operator == change[0]]
+                if any(lines[place.line - 1] in before for before, _ in wanted):
+                    made = mutated(source, *change)
+                    if made is not None and made[1:] in wanted:
+                        yield place, change
+
+
 def mutated(source: str, operator: str, occurrence: int) -> tuple[str, str, str] | None:
     """The changed source with the line before and after, or None where nothing changed or nothing can be read."""
     from cosmic_ray.mutating import mutate_code
@@ -696,10 +711,8 @@ def main() -> int:
             return 0
         sample, counts = drawn(options.only, options.mutants, options.seed)
         if options.again:
-            old = [json.loads(line) for line in options.again.read_text(encoding="utf-8").splitlines()]
-            wanted = {(o["before"], o["after"]) for o in old if o["verdict"] == "survived"}
-            every = [(p, c) for area, module in modules(options.only) for p in places(area, module) for c in p.changes]
-            sample = [(p, c) for p, c in every if _lines(p, c) in wanted]
+            old = [Outcome(**json.loads(line)) for line in options.again.read_text(encoding="utf-8").splitlines()]
+            sample = list(again([o for o in old if o.verdict == "survived"]))
         outcomes: list[Outcome] = []
         if options.results and options.results.is_file():
             lines = options.results.read_text(encoding="utf-8").splitlines()
@@ -718,11 +731,6 @@ def main() -> int:
     if options.save:
         options.save.write_text(page, encoding="utf-8")
     return int(any(o.verdict == "survived" for o in outcomes))
-
-
-def _lines(place: Place, change: tuple[str, int]) -> tuple[str, str] | None:
-    made = mutated((ROOT / place.module).read_text(encoding="utf-8"), *change)
-    return None if made is None else made[1:]
 
 
 if __name__ == "__main__":
