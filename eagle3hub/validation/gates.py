@@ -367,13 +367,12 @@ class Divergence:
 
     def judged(self, dtype: str) -> Divergence:
         """Say whether the two tokens are a tie: one within `Margin.bound`, and in float32 none is."""
-        bound = None if self.found is None else self.found.bound(dtype)
-        verdict: DivergenceVerdict = "not checked"
         if dtype == "float32":
             return replace(self, found=None, why_not="", bound=None, verdict="not a tie")
-        if self.found is not None and bound is not None:
-            verdict = "tie" if self.found.margin <= bound else "not a tie"
-        return replace(self, bound=bound, verdict=verdict)
+        if self.found is None:
+            return replace(self, bound=None, verdict="not checked")
+        bound = self.found.bound(dtype)
+        return replace(self, bound=bound, verdict="tie" if self.found.margin <= bound else "not a tie")
 
     @property
     def says(self) -> str:
