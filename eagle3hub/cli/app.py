@@ -264,10 +264,8 @@ def _usage_error(error: Exception) -> UsageError:
         from eagle3hub.system.documents import did_you_mean
 
         message += did_you_mean(option, [word for one in context.command.params for word in one.opts])
-    if context is None:
-        return UsageError(message)
-    hint = f"{context.command_path} --help"
-    if message.startswith("Missing ") and (found := examples(context.command.help or "")):
+    hint = None if context is None else f"{context.command_path} --help"
+    if context is not None and message.startswith("Missing ") and (found := examples(context.command.help or "")):
         hint = f"for example: {found[0]}; all options: {hint}"
     return UsageError(message, hint=hint)
 

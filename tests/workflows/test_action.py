@@ -56,7 +56,9 @@ def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine, tm
 
 def test_findings_about_a_card_are_annotated(repository: Repository, machine: Machine, tmp_path: Path):
     here = repository()
-    (here / "README.md").write_text("# An EAGLE-3 draft head\n\nThis draft head is 5x faster: 100% lossless.\n")
+    (here / "README.md").write_text(
+        "# An EAGLE-3 draft head\n\nWith K = 3 draft tokens the acceptance length is 9.5: 100% lossless.\n"
+    )
     check = CHECK.read_text().replace("engine: reference", "card: README.md")
     (tmp_path / "check.yml").write_text(check)
     runner = machine(here)
