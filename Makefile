@@ -82,7 +82,7 @@ wheel:  ## the tests of make fast, on the wheel that `make dist` made
 	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest $(SPREAD) \
 		--fast -m "not engine and not exporters" --ignore tests/workflows $(PYTEST_MORE)
 
-mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; takes hours
+mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; an hour or two
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray coverage
 	$(BIN)/python benchmarks/mutation.py --save docs/mutants.md
 
