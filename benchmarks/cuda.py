@@ -7,7 +7,8 @@ run on vLLM's runners V2 and V1 and on SGLang: in every layout in float32; in `u
 bfloat16, and both; then in every layout in these, too. Beside that vLLM and SGLang serve the head and its baselines
 under load, and vLLM counts on a busy server (benchmarks/busy.py), writes hidden states that are then replayed, is
 measured over lengths of prompts and several K, in bfloat16 against the reference, and with the target quantized. On
-three GPUs and more the target is also split over three; other steps then run side by side, one on each GPU.
+three GPUs and more the target is also split over three, for the states; other steps then run side by side, one on
+each GPU.
 `--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows the steps. --device cpu rehearses them all on a CPU, with
 small sizes, vLLM's V1 alone and a stand-in for SGLang's kernels; it takes an hour or two, and leaves out what engines
 cannot do there, sampling above temperature 0.
@@ -56,7 +57,8 @@ RUNNERS = {"vllm": {"V2": {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "V1": {"VLLM_USE_V2
 _SGLANG_ON_CPU = ROOT / "tests" / "engines" / "sglang_cpu" / "environment.py"
 """Makes an interpreter in which SGLang runs on a CPU, with a stand-in for its kernels, for a rehearsal."""
 _SPLIT = 3
-"""Devices over which the example's target is split: what its 9 heads and 3 KV heads divide by."""
+"""Devices over which the example's target is split alone: what its 9 heads and 3 KV heads divide by. The head's 1,024
+intermediate sizes do not, and vLLM splits the draft too, whatever draft_tensor_parallel_size says."""
 _ON_CPU = 6
 """How much longer a step may take in a rehearsal."""
 Status = Literal["done", "failed", "late", "skipped"]
@@ -278,17 +280,7 @@ def _on_vllm(options: Options, python: str, needs: tuple[str, ...]) -> list[Step
     ]
     if options.gpus < _SPLIT and options.device == "cuda":
         return steps
-    split = _validate(
-        f"vllm-tensor-parallel-{_SPLIT}",
-        compared,
-        options,
-        *(*engine, "--tensor-parallel", _SPLIT, "--run-anyway"),
-        seconds=240,
-        needs=needs,
-        shown=("vllm", "", "float32", "0"),
-    )
-    split = replace(split, devices=_SPLIT, what=f"rounds, tensor parallel {_SPLIT}")
-    return [*steps, split, replayed(f"states-vllm-tensor-parallel-{_SPLIT}", _SPLIT)]
+    return [*steps, replayed(f"states-vllm-tensor-parallel-{_SPLIT}", _SPLIT)]
 
 
 def _bench(
