@@ -426,7 +426,7 @@ def _text_ks(table: Table) -> frozenset[int]:
 _RESULTS = re.compile(
     r"performance|evaluation|results|benchmark|acceptance|metrics|speed|性能|评测|结果|效果|实验", re.I
 )
-_LENGTH_NAME = r"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)|(?:平均)?接[受收]长度)"
+_LENGTH_NAME = rf"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|{_TAU}|(?:平均)?接[受收]长度)"
 _VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/|ms\b|tokens?/s))"
 _IN_SENTENCE = re.compile(
     rf"{_LENGTH_NAME}(?P<gap>(?:[^.!?。|;\d]|\d(?!\d?\.\d)){{0,80}}?){_VALUE.format('a')}"

@@ -525,7 +525,7 @@ def contradicting_tables(card: Card) -> Iterator[Violation]:
             found.append((table, _Conditions.of(section.title, table), rows))
     for (first, conditions, a), (second, others, b) in combinations(found, 2):
         shared = [label for label in a if label in b]
-        other = [s for s in shared if abs(a[s].value - b[s].value) > (a[s].ulp + b[s].ulp) / 2 + 1e-9]
+        other = [s for s in shared if not a[s].agrees(b[s])]
         if len(shared) >= _SHARED and 3 * len(other) >= 2 * len(shared) and not conditions.differ(others):
             shown = ", ".join(f"{s} {a[s].value:g} and {b[s].value:g}" for s in other[:3])
             yield Violation(second.line, f"the table of line {first.line} has other acceptance lengths: {shown}")
@@ -595,7 +595,7 @@ def text_against_table(card: Card) -> Iterator[Violation]:
     for label, printed in rows.items() if len(rows) <= _MOST_ROWS else ():
         for hit in card.search(_SAID_OF.format(re.escape(label)), tables=False):
             said = numbers(hit.match["a"] or hit.match["b"])[0]
-            if not any(abs(n.value - said.value) <= (n.ulp + said.ulp) / 2 + 1e-9 for n in printed):
+            if not any(n.agrees(said) for n in printed):
                 shown = ", ".join(f"{n.value:g}" for n in printed[:4])
                 yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")
     factors = [

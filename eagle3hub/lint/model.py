@@ -53,6 +53,10 @@ class Number:
         """The largest rounding error of `share`."""
         return self.ulp / (200 if self.unit == "%" else 2)
 
+    def agrees(self, other: Number) -> bool:
+        """Whether both may be one number, rounded as each is printed; units are not looked at."""
+        return abs(self.value - other.value) <= (self.ulp + other.ulp) / 2 + 1e-9
+
 
 def numbers(text: str) -> list[Number]:
     """Return every number in a text, such as ``+2.8%``, ``1,866``, ``1.35x`` or ``×1.35``."""

@@ -214,9 +214,9 @@ def _judge(
     question: Question, made: Probed, told: Mapping[str, Any], work: Path, target: Path, others: Sequence[str]
 ) -> list[Answer]:
     """Judge what the worker told of a question, for the executed runner and for those that differ in aux layers."""
-    drafted, close = None, CLOSE if question.close is None else question.close
+    drafted = None
     if "rounds" in told and question.comparable and len(told["taps"]) == len(made.taps or ()):
-        drafted = Drafted.of(told, LENGTH, target, made.truth, close)
+        drafted = Drafted.of(told, LENGTH, target, made.truth, _tolerance(question))
     seen = Answer(
         outcome="runs",
         taps=_taps(told.get("taps")) if drafted is None else drafted.taps,
@@ -258,7 +258,7 @@ Against = Callable[[DraftModel], tuple[bool, float | None]]
 
 def _computed(question: Question, made: Probed, drafted: Drafted | None, work: Path) -> Against | None:
     """Return how what the engine computed is compared with a model; None if it computed nothing that can be."""
-    close = CLOSE if question.close is None else question.close
+    close = _tolerance(question)
     if drafted is not None:
 
         def by_shares(model: DraftModel) -> tuple[bool, float]:
@@ -276,6 +276,10 @@ def _computed(question: Question, made: Probed, drafted: Drafted | None, work: P
         return _equal(ours, tensors, close), _difference(ours, tensors)
 
     return by_logits
+
+
+def _tolerance(question: Question) -> float:
+    return CLOSE if question.close is None else question.close
 
 
 def _measured(seen: Answer, question: Question, made: Probed, against: Against) -> Answer:

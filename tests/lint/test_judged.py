@@ -1,10 +1,10 @@
 """Published cards and pages that a person read: the defects listed before the linter ran, and each finding judged.
 
 `judged.json` has the sources and hashes, not the texts. Set A was there while the rules were written; what the linter
-first said of the other sets was judged before any rule was changed for them. Where a rule has changed since,
-``mended`` is set: the linter says something else at that line now. ``whole`` is false where we had only the opening
-of a card: what such a text lacks is judged ``cut``. With the texts in a folder that EAGLE3HUB_JUDGED_CARDS names, the
-rules are held against the judgements.
+first said of the other sets was judged before any rule was changed for them. ``mended`` is true where a rule has
+changed since, and says something else at that line. ``whole`` is false where we had only the opening of a card: what
+such a text lacks is judged ``cut``. With the texts in a folder that EAGLE3HUB_JUDGED_CARDS names, the rules are held
+against the judgements.
 """
 
 from __future__ import annotations
