@@ -20,7 +20,7 @@ ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
 # modules are compiled once, not again in each of the many processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-fast pictures test light engines lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
+.PHONY: demo demo-fast pictures test test-all light engines installed lint fast wheel mutants dist locked docs exporters engine-version engine-releases clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -32,19 +32,24 @@ demo-fast: $(READY)  ## release the example head without an engine: one layout, 
 pictures: demo-fast  ## make the pictures of README.md anew, from what inspect prints and from the demo's card; needs Chromium
 	$(BIN)/python docs/pictures.py
 
-test: light engines  ## every test, those on the real engines included
+test: fast installed  ## before a push: the tests that take little time, those on the real engines included
+	$(ENGINES) --fast -m "engine or exporters"
+
+test-all: light engines  ## every test, those on the real engines included; CI runs the two side by side
 
 light: $(READY)  ## the tests that need no engine; they must reach every place that makes an error
 	$(LIGHT) --every-error -m "not engine and not exporters"
 
+engines: installed  ## the tests on the real engines, which are installed first
+	$(ENGINES) -m "engine or exporters"
+
 # sglang-jax takes minutes to install and to compile: EAGLE3HUB_SGLANG_JAX=1 asks for its tests, which install it
-engines: $(READY)  ## the tests on the real engines, which are installed first
+installed: $(READY)  ## the engines, a Slurm and the trainers' libraries that tests run, each in an environment of its own
 	$(BIN)/eagle3hub engines install vllm --device cpu
 	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
 	$(BIN)/python tests/support/slurm.py
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
-	$(ENGINES) -m "engine or exporters"
 
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec \
 #     NEMO=/path/to/a/checkout/of/NVIDIA-NeMo/Automodel

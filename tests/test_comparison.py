@@ -357,6 +357,7 @@ print(found.differing, int(peak[1]) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tensors(tmp_path: Path):
     from eagle3hub.checkpoint.writer import OutTensor, encode_header
 

@@ -51,6 +51,7 @@ def test_the_inputs_it_starts_from_are_read(bench: Workbench):
     assert sum(name.startswith("config:") for name in bench.targets) >= 4
 
 
+@pytest.mark.slow
 @quick
 @given(number=st.integers(0, 2**32))
 def test_damaged_files(bench: Workbench, number: int):
@@ -67,6 +68,7 @@ def test_arbitrary_bytes(bench: Workbench, data: bytes, length: int):
     survives(bench, "header", length.to_bytes(8, "little") + data)
 
 
+@pytest.mark.slow
 @quick
 @given(values=st.lists(st.tuples(st.integers(0, 10**6), json_values), min_size=1, max_size=3))
 def test_any_field_may_hold_anything(bench: Workbench, values: list):

@@ -80,6 +80,7 @@ def texts() -> Iterator[tuple[str, str]]:
                 continue
 
 
+@pytest.mark.slow
 def test_nothing_installs_by_a_name_that_anybody_may_hold():
     pages = dict(texts())
     assert {"action.yml", ".github/workflows/release.yml", "README.md", "eagle3hub/jobs/plan.py"} <= set(pages)

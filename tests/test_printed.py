@@ -84,6 +84,7 @@ def _values(given: dict[str, Any]) -> Iterator[str]:
                     yield f"{option} is never {part!r}"
 
 
+@pytest.mark.slow
 def test_every_printed_command_is_whole():
     printed = sorted({*of_pages(), *of_other_texts(), *of_code()} - {PUT_TOGETHER}, key=lambda p: (p.place, p.line))
     assert {p.place.split("/")[0] for p in printed} >= {

@@ -192,7 +192,7 @@ def make(engine: str, version: str, python: Path | None, device: str, *, pin: bo
     _generate()
     yield f"read what else {version} does otherwise with a head, and state it in contract.toml, with its source"
     yield "look at every changed line of the generated pages and of tests/published/expected.toml"
-    yield "add a line to CHANGELOG.md; run make test"
+    yield "add a line to CHANGELOG.md; run make test-all"
 
 
 def _devices(engine: str) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ def test_rates_by_position_add_up_to_the_acceptance_length(a: Path, b: Path) -> 
         assert error.value.code == "metrics-unpaired"
 
 
+@pytest.mark.slow
 def test_one_thing_and_itself(a: Path) -> None:
     (pair,) = compare_reports(a, a).pairs
     assert (pair.finding, pair.differs) == ("all prompts have the same counters", ())

@@ -206,6 +206,7 @@ def test_every_condition_is_stated() -> None:
         assert part in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [LARGE, WIDE, plan()])
 def test_the_terminal_never_needs_more_than_a_hundred_columns(which: BenchPlan) -> None:
     found = large() if which is LARGE else measured(which)

@@ -215,6 +215,7 @@ def test_nonsense_is_one_clean_error(write: Write, text: str) -> None:
         load_manifest(write(text))
 
 
+@pytest.mark.slow
 def test_billion_laughs_is_refused_at_once(write: Write) -> None:
     layers = "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 30))
     with pytest.raises(ManifestError, match="aliases expand to more than"):

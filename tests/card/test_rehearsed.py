@@ -62,6 +62,7 @@ def is_measured(text: str) -> bool:
     return "| eagle3hub reference " in text
 
 
+@pytest.mark.slow
 def test_the_reports_of_a_dry_run_are_shown(trained: Path, project: Path) -> None:
     assert not is_measured(shown(trained))
     text = shown(project)

@@ -137,6 +137,7 @@ def test_what_lacks_an_argument_gets_an_example(argv: list[str], cli: Cli):
     assert err.endswith(f"; all options: eagle3hub {name} --help\n")
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_and_options(tmp_path: Path):
     program = tmp_path / "eagle3hub"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m eagle3hub "$@"\n')

@@ -128,6 +128,7 @@ def test_a_source_that_shrinks_is_noticed(tmp_path: Path):
             read(derived)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_whatever_is_done_on_the_way(tmp_path: Path):
     """400 MB of tensor, reordered and cast, in a quarter of that."""
     rows, width = 50_000, 2000

@@ -216,6 +216,7 @@ def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:
         assert not environments.environment_for("csv", "cpu").ready
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copied_venv")
 @pytest.mark.usefixtures("copied_venv")
 def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +227,7 @@ def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypat
     assert not environments.environment_for("no_such_engine", "cpu").ready
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("copied_venv")
 def test_a_missing_cpu_torch_says_what_to_give_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -138,6 +138,7 @@ def test_the_doctor_names_what_mends_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["sglang_jax", "tpu"].tested is False
 
 
+@pytest.mark.slow
 def test_the_doctor_looks_into_an_interpreter() -> None:
     (found,) = [d for d in diagnose(["vllm"], {"vllm": Path(sys.executable)}) if d.device == "cpu"]
     assert found.state == "broken"
@@ -151,6 +152,7 @@ def test_the_doctor_looks_into_an_interpreter() -> None:
     assert (absent.state, absent.python_version) == ("broken", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "state", "said"),
     [

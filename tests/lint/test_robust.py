@@ -29,6 +29,7 @@ def test_lines_in_any_order(lines: list[str], front: bool):
     assert found == lint_text(text, files=["README.md"])
 
 
+@pytest.mark.slow
 def test_line_ends_do_not_matter():
     for case in CASES:
         unix, dos = case.bad_text, case.bad_text.replace("\n", "\r\n")

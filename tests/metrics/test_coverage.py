@@ -105,6 +105,7 @@ def test_the_interval_of_tau(name: str) -> None:
     assert many == pytest.approx(0.95, abs=0.015), f"{many:.3f} at {PROMPTS} prompts"
 
 
+@pytest.mark.slow
 def test_these_populations_tell_a_bad_method() -> None:
     """Had the interval of before, or a simpler one inside the range, been good enough, nothing here would show it."""
     assert covered("high, uneven", 16, t_method, 1_000) < 0.9

@@ -44,6 +44,7 @@ def probe_of(found: Probed, **changed: Answer) -> Probe:
     return Probe("vllm", found.version, "cpu", environment, {"V1": main, "V2": other}, {})
 
 
+@pytest.mark.slow
 def test_a_held_contract_is_what_its_answers_say(held: Probed):
     assert set(held.answers) <= set(questions())
     again = probed_contract(probe_of(held), held.date, RUNNERS)

@@ -30,6 +30,7 @@ def probe_of(found: Probed, **changed: Answer) -> Probe:
     return Probe("sglang", found.version, "cpu", dict(found.environment), {"": answers}, {})
 
 
+@pytest.mark.slow
 def test_the_held_contract_is_what_its_answers_say(held: Probed):
     asked = {name for name, question in questions().items() if "sglang" in (question.engines or ("sglang",))}
     assert set(held.answers) <= asked

@@ -38,6 +38,7 @@ def probe_of(found: Probed, **changed: Answer) -> Probe:
     return Probe("sglang_jax", found.version, "cpu", dict(found.environment), {"": answers}, {})
 
 
+@pytest.mark.slow
 def test_the_held_contract_is_what_its_answers_say(held: Probed):
     assert set(held.answers) == {n for n, q in questions().items() if "sglang_jax" in (q.engines or ("sglang_jax",))}
     again = probed_contract(probe_of(held), held.date, ALONE)

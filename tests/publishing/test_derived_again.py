@@ -50,6 +50,7 @@ def test_anybody_makes_the_card_again(hub: WritableHub, release: Path, cli: Cli,
     assert out.encode() == (copy / "README.md").read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_of_this_machine_is_published(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
     assert cli("publish", release)[0] == 0
     for name, content in hub.files(REPO).items():

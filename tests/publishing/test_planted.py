@@ -207,6 +207,7 @@ def test_no_random_value_is_taken_for_a_placeholder():
         assert not is_placeholder(real)
 
 
+@pytest.mark.slow
 def test_ordinary_files_of_this_project_hold_no_secret():
     names = [p for d in ("docs", "examples", "schemas", "templates", "benchmarks") for p in (ROOT / d).rglob("*")]
     names += [ROOT / name for name in ("README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md")]

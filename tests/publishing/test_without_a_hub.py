@@ -97,6 +97,7 @@ def test_waiting_is_told_of(hub: WritableHub, release: Path, cli: Cli, monkeypat
     assert "waiting" not in cli("publish", release, "--repo", REPO, "--quiet")[2]
 
 
+@pytest.mark.slow
 def test_trying_again_is_told_of(hub: WritableHub, release: Path, cli: Cli, waits: list[float]):
     def late(h: object, deserved: Callable[[], bytes]) -> None:
         end = time.monotonic() + 1.1

@@ -136,6 +136,7 @@ def accepted_run(world: World, text: MakeText) -> tuple[int, int, int]:
     raise AssertionError("no such round")
 
 
+@pytest.mark.slow
 def test_what_the_end_cuts_off_was_still_accepted(world: World, text: MakeText):
     index, prompt, accepted = accepted_run(world, text)
     for limit in (2, 3, 4):  # the response is over after one, two or three tokens of the round

@@ -55,6 +55,7 @@ def test_the_target_verifies_each_round_in_one_pass(world: World):
         read += 1 + accepted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2, 7, 16])
 def test_a_useless_head_changes_nothing_but_the_rounds(world: World, k: int):
     model = random_draft(seed=3, embeddings=world.target.embeddings)
@@ -65,6 +66,7 @@ def test_a_useless_head_changes_nothing_but_the_rounds(world: World, k: int):
     assert len(useless.rounds) > len(useful.rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "two layers, one with a window", "parallel"])
 def test_to_go_on_is_to_begin_with_more(world: World, variant: str):
     prompt = world.texts[0][:4]

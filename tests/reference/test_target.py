@@ -100,6 +100,7 @@ class TestEveryArchitecture:
             torch.testing.assert_close(batch.logprobs[row, 1 : ids.shape[1]], expected, rtol=1e-4, atol=1e-5)
         assert "forward" not in any_target.model.get_decoder().__dict__
 
+    @pytest.mark.slow
     def test_batched_greedy_responses_equal_generate_one_at_a_time(self, any_target: TargetModel):
         prompts = [list(t.token_ids) for t in texts(3, 17, 12)]
         ours = any_target.respond(prompts, max_new_tokens=12, lookahead=0)

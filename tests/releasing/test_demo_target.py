@@ -30,6 +30,7 @@ def test_a_package_that_cannot_be_had(cache: Path, monkeypatch: pytest.MonkeyPat
     assert list((cache / "targets").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_changed_file(cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "SHA256", "0" * 64)
     with pytest.raises(InputError, match="has SHA-256"):

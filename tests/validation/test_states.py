@@ -189,6 +189,7 @@ def test_layers_that_the_target_does_not_have(stand: Stand, tmp_path: Path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_to_type_next(stand: Stand, tmp_path: Path, cli: Cli):
     python = stand.python()["vllm"]
     words = (

@@ -116,6 +116,7 @@ def test_a_crashing_engine_is_a_failed_report(cli: Cli, head: Path, fitting_targ
     assert str(tmp_path) not in out
 
 
+@pytest.mark.slow
 def test_an_interpreter_without_the_engine_is_unavailable(cli: Cli, head: Path, fitting_target: Path) -> None:
     options = ("--engine", "vllm", "--engine-python", f"vllm={sys.executable}")
     command = ("validate", head, "--target", fitting_target, *options)
