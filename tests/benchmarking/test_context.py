@@ -274,6 +274,7 @@ def test_the_reference_measures_lengths(smollm2_target: Path, example_head: Path
     assert curve.lengths == (64, 256)
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_vllm_runs_the_rounds_of_the_reference_at_length(
     smollm2_target: Path, example_head: Path, vllm_python: Path

@@ -39,6 +39,7 @@ def _same_texts(found: ServingResults) -> bool:
     return all(len(one) == 1 for one in texts.values())
 
 
+@pytest.mark.slow
 def test_a_head_and_its_baselines(
     cli: Callable[..., tuple[int, str, str]], smollm2_target: Path, vllm_python: Path, tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_head_and_its_baselines(
         assert cell.environment["processor"]
 
 
+@pytest.mark.slow
 def test_mtp_of_the_target(vllm_python: Path, tmp_path: Path) -> None:
     prompts = load_prompts(str(write_prompts(tmp_path / "questions.jsonl")))
     target = save_target(tmp_path / "target")

@@ -70,6 +70,7 @@ def test_what_a_file_states_of_speeds_is_computed_again(timed: Results) -> None:
         Results.from_json(forged)
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_vllm_is_timed_with_and_without_the_head(smollm2_target: Path, example_head: Path, vllm_python: Path) -> None:
     options = BenchOptions(

@@ -86,6 +86,7 @@ def test_its_libraries_are_the_builds_and_its_python_is_its_own(newer_vllm_pytho
     assert library.is_relative_to(vllm_python.parents[1])
 
 
+@pytest.mark.slow
 def test_v2_takes_a_head_of_the_final_state(newer_vllm_python: Path, cli: Callable[..., Any]):
     """The pinned version's V2 asks for aux states whatever the head is, and refuses it; its own look-up shows both."""
     asked = ("--only", "final-state", "--only", "use-aux-hidden-state-null")

@@ -181,6 +181,7 @@ def test_vllm_serving_something_else_is_refused(
     assert endpoint.compare_settings(replace(job, head=same)) == ("which tensors of the head the server loaded",)
 
 
+@pytest.mark.slow
 def test_a_busy_server_counts_every_prompt_as_if_it_were_alone(
     vllm_server: str, job: RunSpec, smollm2_target: Path, tmp_path: Path
 ) -> None:

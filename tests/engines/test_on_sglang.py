@@ -120,6 +120,7 @@ def test_it_runs_the_rounds_vllm_and_the_reference_run(
     assert "stand-in" in str(found.environment["kernels"]), "a report says what it was measured on"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not THOROUGH, reason="EAGLE3HUB_THOROUGH is not set")
 def test_a_tree_accepts_more_and_changes_nothing(run: Run, heads: Callable[[str], Path], alone: EngineRun) -> None:
     tree = run(heads("universal"), 4, topk=4, num_draft_tokens=8)
@@ -128,6 +129,7 @@ def test_a_tree_accepts_more_and_changes_nothing(run: Run, heads: Callable[[str]
     assert all(few < sum(many) for few, many in zip(rounds, HISTOGRAMS, strict=True))
 
 
+@pytest.mark.slow
 def test_taps_one_layer_too_low_are_seen(run: Run, heads: Callable[[str], Path], tmp_path: Path) -> None:
     low = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [0, 13, 25]}
     found = run(broken(heads("universal"), tmp_path / "head", config={"eagle_config": low}), 1)
@@ -137,6 +139,7 @@ def test_taps_one_layer_too_low_are_seen(run: Run, heads: Callable[[str], Path],
     assert histogram(found.prompts[0].counts) != HISTOGRAMS[0], "the rounds see it as well"
 
 
+@pytest.mark.slow
 def test_what_sglang_does_not_miss_is_missed_here(
     run: Run, heads: Callable[[str], Path], alone: EngineRun, tmp_path: Path
 ) -> None:
@@ -169,6 +172,7 @@ def test_preflight_refuses_what_sglang_cannot_load(
     assert verdict.kind == "refuses"
 
 
+@pytest.mark.slow
 def test_and_sglang_does_not_load_it(smollm2_target: Path, sglang_python: Path) -> None:
     job = RunSpec(target=str(smollm2_target), head=EXAMPLE, prompts=load_prompts("smoke", 1), max_new_tokens=8)
     found = get_engine("sglang").run(job, sglang_python, timeout=300, progress=silent)
@@ -195,6 +199,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_the_time_limit_leaves_no_process_of_sglang(
     heads: Callable[[str], Path], smollm2_target: Path, sglang_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_accepted_drafts_lengthen_the_text(tmp_path: Path):
 
 @pytest.mark.engine
 class TestEngine:
+    @pytest.mark.slow
     def test_probing_gives_what_is_held(self, held: Probed, llamacpp_python: Path):
         probe = ask("llamacpp", "llama.cpp", llamacpp_python, device="cpu", progress=silent)
         found = probe.answers[""]

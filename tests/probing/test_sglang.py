@@ -58,6 +58,7 @@ def test_another_numbering_of_a_family_is_told_of(held: Probed):
     assert "after-if-first-is-1" in said.partition("found to be")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_probing_gives_what_is_held(held: Probed, tmp_path_factory: pytest.TempPathFactory):
     python = interpreter(tmp_path_factory.mktemp("sglang"))

@@ -15,6 +15,7 @@ NORM = "norm-before-fc"
 ASKED = {TRTLLM: [NORM], TRTLLM_NEXT: ["plain", NORM, "norm-before-residual", "four-taps"]}
 
 
+@pytest.mark.slow
 def test_what_tensorrt_llm_does_is_seen(tmp_path_factory: pytest.TempPathFactory):
     found = {}
     for version, asked in ASKED.items():

@@ -28,6 +28,7 @@ def held() -> Probed:
     return there
 
 
+@pytest.mark.slow
 def test_a_probe_gives_the_contract_that_is_held(found: Finding, held: Probed):
     again = found.contract
     for name, answer in held.answers.items():

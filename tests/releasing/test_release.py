@@ -137,6 +137,7 @@ def test_a_head_is_converted_as_the_manifest_says(project: Path, tmp_path: Path,
     assert "--aux-layers 3,15,27 --aux-convention boundary" in " ".join(words)
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
     argv = ["release", project / "release.yaml", "--dry-run", "--target", smollm2_target, "--output", tmp_path / "out"]

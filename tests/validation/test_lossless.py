@@ -300,6 +300,7 @@ def test_terminal_page_and_card_say_what_it_comes_to(verdict: str) -> None:
 SOME: dict[str, Any] = {"num_prompts": 12, "max_new_tokens": 48, "dtype": "bfloat16", "engine": "reference,vllm"}
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_bfloat16_on_vllm_is_no_false_alarm(head: Path, smollm2_target: Path, vllm_python: Path) -> None:
     report = validate(head, target=smollm2_target, engine_python={"vllm": vllm_python}, **SOME)
@@ -346,6 +347,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_lossy_way_of_accepting_is_caught(
     head: Path, smollm2_target: Path, vllm_python: Path, tmp_path: Path

@@ -73,6 +73,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     return variants.replace(plain, **draft.weights, d2t=draft.target_ids - torch.arange(D["draft"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "layout"), [("vllm", "modelopt"), ("vllm", "universal"), ("sglang", "universal")])
 def test_an_engine_counts_what_the_reference_counts(
     head: Path, target: Path, prompts: Path, engine: str, layout: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -66,6 +66,7 @@ def test_it_counts_what_the_reference_counts(
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["map", "taps"])
 def test_what_it_loads_without_a_word_is_caught(
     head: Path, example_head: Path, smollm2_target: Path, llamacpp_python: Path, cache: Cache, fault: str

@@ -90,6 +90,7 @@ def assert_equal_rounds(found: dict[str, Any]) -> None:
         assert next(gate for gate in entry["gates"] if gate["name"] == "agreement")["verdict"] == "pass"
 
 
+@pytest.mark.slow
 def test_a_head_of_the_final_state(tmp_path: Path, smollm2_target: Path, checked: Checked) -> None:
     folder = made(tmp_path / "head", final_state)
     overfit(folder, smollm2_target, prompts=PROMPTS, tokens=TOKENS)
@@ -101,6 +102,7 @@ def test_a_head_of_the_final_state(tmp_path: Path, smollm2_target: Path, checked
     assert_equal_rounds(found)
 
 
+@pytest.mark.slow
 def test_an_eagle_3_1_head_from_one_folder(tmp_path: Path, smollm2_target: Path, checked: Checked) -> None:
     folder = made(tmp_path / "head", eagle31)
     overfit(folder, smollm2_target, prompts=PROMPTS, tokens=TOKENS)

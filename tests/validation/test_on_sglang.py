@@ -15,6 +15,7 @@ from eagle3hub.conversion.run import convert
 pytestmark = pytest.mark.engine
 
 
+@pytest.mark.slow
 def test_embeddings_sglang_replaces_are_seen_in_the_rounds(
     example_head: Path, smollm2_target: Path, sglang_python: Path, tmp_path: Path
 ) -> None:

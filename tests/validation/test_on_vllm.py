@@ -104,6 +104,7 @@ def test_vllm_counts_what_the_reference_counts(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["taps", "norm", "theta"])
 def test_what_no_threshold_sees_the_reference_sees(
     head: Path, example_head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, fault: str
@@ -131,6 +132,7 @@ def test_what_no_threshold_sees_the_reference_sees(
     ], "of the broken head, too, replay and vLLM count alike"
 
 
+@pytest.mark.slow
 def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
     example_head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_missing_d2t_is_served_silently_and_fails_here(
     assert len(cache.baselines) == max(1, before), "the target alone was not run again"
 
 
+@pytest.mark.slow
 def test_taps_one_layer_too_low_fail_though_tau_looks_well(
     head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache
 ) -> None:
@@ -185,6 +188,7 @@ def test_taps_one_layer_too_low_fail_though_tau_looks_well(
     assert engine["acceptance"]["mean_acceptance_length"] > 1.2, "no threshold sees this"
 
 
+@pytest.mark.slow
 def test_every_tensor_vllm_does_not_miss_is_missed_here(head: Path, smollm2_target: Path, vllm_python: Path) -> None:
     rewrite(
         head,

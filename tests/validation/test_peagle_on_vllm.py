@@ -63,6 +63,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     return heads.write(tmp_path_factory.mktemp("head") / "head", tensors, config, {"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["flat", "speculators"])
 def test_vllm_counts_what_the_reference_counts(
     head: Path, target: Path, prompts: Path, vllm_python: Path, layout: str, tmp_path: Path

@@ -74,6 +74,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     return folder / "universal"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "argument", "variable"),
     [

@@ -176,6 +176,7 @@ def test_heads_are_measured_on_jobs(hub: Hub, repository: Repository, machine: M
             assert given == (name in ("convert", "validate")), "one step of each needs the token that starts jobs"
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_an_engine_is_installed_and_measures(repository: Repository, machine: Machine, smollm2_target: Path):
     example = ROOT / "examples/smollm2-135m/head"
