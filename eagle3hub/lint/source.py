@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -35,11 +35,15 @@ _SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
 
 @dataclass(frozen=True, slots=True)
 class LintResult:
-    """The findings in one card. ``uri`` is its address, or its path relative to the working folder if it is a file."""
+    """The findings in one card.
+
+    ``uri`` is its address, or its path relative to the working folder if it is a file; ``text`` is what was checked.
+    """
 
     source: str
     uri: str
     findings: tuple[Finding, ...]
+    text: str = field(repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,12 +89,13 @@ def lint_card(
         from eagle3hub.card.assemble import render_card
 
         card = render_card(source, reports=reports, heads=heads, templates=templates)
-        return LintResult(source, "README.md", tuple(lint_text(card.text)))
+        return LintResult(source, "README.md", tuple(lint_text(card.text)), card.text)
     path = at.path / "README.md" if at.path.is_dir() else at.path
     text = _text(path, str(path))
     folder = path.absolute().parent
     files = _files(folder) if at.path.is_dir() or _is_repository(folder) else None
-    return LintResult(source, path.as_posix(), tuple(lint_text(text, path.name, files, folders=_heads(folder, files))))
+    found = lint_text(text, path.name, files, folders=_heads(folder, files))
+    return LintResult(source, path.as_posix(), tuple(found), text)
 
 
 def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
@@ -120,8 +125,8 @@ def _on_hub(source: str, address: HubAddress) -> LintResult:
     text = _text(card, f"README.md of {address}")
     inside = f"{address.folder}/" if address.folder else ""
     files = {path.removeprefix(inside) for path in listing.sizes if path.startswith(inside)}
-    uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{name}"
-    return LintResult(source, uri, tuple(lint_text(text, "README.md", files)))
+    uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{quote(name)}"
+    return LintResult(source, uri, tuple(lint_text(text, "README.md", files)), text)
 
 
 def _text(path: Path, shown: str) -> str:
@@ -167,36 +172,48 @@ _LEVEL: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "
 
 MOST_RESULTS = 5_000
 """GitHub shows no more results of one run; the worst are kept."""
+MOST_SAID = 500
+"""Characters of a message. Results in any alphabet then stay below the 10 MB that GitHub takes, compressed by gzip."""
 
 
 def to_sarif(checked: LintResult) -> dict[str, object]:
     """Return a SARIF document: one run with every rule and the findings.
 
     The address of a file is relative to the working folder and percent-encoded, that of a card on the Hub is its page.
+    A result marks its whole line; one about the whole card marks the first. Columns count UTF-16 code units.
     """
     order = {code: i for i, code in enumerate(RULES)}
     worst = sorted(checked.findings, key=lambda f: list(_LEVEL).index(f.severity))[:MOST_RESULTS]
-    uri = _uri(checked.uri)
+    artifact, lines = {"uri": _uri(checked.uri)}, checked.text.split("\n")
     results = [
         {
             "ruleId": f.code,
             "ruleIndex": order[f.code],
             "level": _LEVEL[f.severity],
-            "message": {"text": f"{f.message}. {f.fix}"},
-            "locations": [
-                {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": max(f.line, 1)}}}
-            ],
+            "message": {"text": f"{_short(f.message)}. {f.fix}"},
+            "locations": [{"physicalLocation": {"artifactLocation": artifact, "region": _region(f.line, lines)}}],
         }
         for f in sorted(worst, key=lambda f: (f.line, f.code, f.message))
     ]
     driver = {"name": "eagle3hub", "version": __version__, "rules": [_rule(rule) for rule in RULES.values()]}
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+    only = {"tool": {"driver": driver}, "columnKind": "utf16CodeUnits", "results": results}
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [only]}
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MOST_SAID else f"{message[: MOST_SAID - 2]} …"
+
+
+def _region(line: int, lines: Sequence[str]) -> dict[str, int]:
+    at = min(max(line, 1), len(lines))
+    units = len(lines[at - 1].removesuffix("\r").encode("utf-16-le")) // 2
+    return {"startLine": at, "startColumn": 1, "endLine": at, "endColumn": units + 1}
 
 
 def _uri(address: str) -> str:
     if re.match(r"https?://", address):
-        return quote(address, safe=":/%@")
-    return quote(Path(os.path.relpath(address)).as_posix())
+        return address
+    return quote(os.fsencode(Path(os.path.relpath(address)).as_posix()))
 
 
 def _rule(rule: Rule) -> dict[str, object]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 from card import card_samples as samples
 from lint_cases import FRONT
@@ -17,8 +15,8 @@ from eagle3hub.card import render_text
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.cli.app import run
 from eagle3hub.errors import HubError, SourceError
-from eagle3hub.lint import RULES, Finding, lint_text
-from eagle3hub.lint.source import MOST_RESULTS, LintResult, lint_card, to_sarif
+from eagle3hub.lint import RULES, lint_text
+from eagle3hub.lint.source import LintResult, lint_card
 from eagle3hub.system import resources
 
 BAD = FRONT + "An acceptance rate of 65%, \x1b[31mred [bold]x[/bold].\n\n![chart](missing.png)\n"
@@ -96,94 +94,6 @@ def test_json(card: Path, capsys: pytest.CaptureFixture[str]):
     assert document["counts"] == {s: sum(f["severity"] == s for f in document["findings"]) for s in document["counts"]}
     (finding,) = [f for f in document["findings"] if f["code"] == "C701"]
     assert set(finding) == {"code", "severity", "line", "message", "why", "fix"}
-
-
-SARIF_CORE: dict[str, Any] = {
-    "required": ["version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "$schema": {"type": "string"},
-        "runs": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "required": ["tool"],
-                "properties": {
-                    "tool": {
-                        "required": ["driver"],
-                        "properties": {
-                            "driver": {
-                                "required": ["name"],
-                                "properties": {"rules": {"type": "array", "items": {"required": ["id"]}}},
-                            }
-                        },
-                    },
-                    "results": {
-                        "type": "array",
-                        "items": {
-                            "required": ["message"],
-                            "properties": {
-                                "level": {"enum": ["none", "note", "warning", "error"]},
-                                "message": {"required": ["text"]},
-                                "ruleIndex": {"type": "integer", "minimum": 0},
-                                "locations": {
-                                    "items": {
-                                        "properties": {
-                                            "physicalLocation": {
-                                                "required": ["artifactLocation"],
-                                                "properties": {
-                                                    "region": {
-                                                        "properties": {"startLine": {"type": "integer", "minimum": 1}}
-                                                    }
-                                                },
-                                            }
-                                        }
-                                    }
-                                },
-                            },
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
-
-
-def test_sarif(card: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(["card", "--check", str(card), "--sarif"]) == 1
-    document = json.loads(capsys.readouterr().out)
-    jsonschema.Draft202012Validator(SARIF_CORE).validate(document)
-    (only,) = document["runs"]
-    assert [rule["id"] for rule in only["tool"]["driver"]["rules"]] == list(RULES)
-    for result in only["results"]:
-        assert only["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
-    assert len(only["results"]) == len(lint_card(str(card)).findings)
-    assert to_sarif(LintResult("x", "x", ()))["runs"][0]["results"] == []
-
-
-def test_addresses_in_sarif_are_relative_and_encoded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    folder = tmp_path / "my cards #1"
-    folder.mkdir()
-    (folder / "README é.md").write_text(BAD, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    uris = set()
-    for name in ("my cards #1/README é.md", str(folder / "README é.md")):
-        assert run(["card", "--check", name, "--sarif"]) in {0, 1}
-        for result in json.loads(capsys.readouterr().out)["runs"][0]["results"]:
-            uris.add(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
-    assert uris == {"my%20cards%20%231/README%20%C3%A9.md"}
-
-
-def test_sarif_has_no_more_results_than_github_shows():
-    few = [Finding("C417", "info", 1, "m", "w", "f")] * (MOST_RESULTS + 10)
-    worst = Finding("C201", "error", 9, "m", "w", "f")
-    page = "https://huggingface.co/owner/head/blob/abc/README.md"
-    results = to_sarif(LintResult("x", page, (*few, worst)))["runs"][0]["results"]
-    assert len(results) == MOST_RESULTS and results[-1]["ruleId"] == "C201"
-    assert {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in results} == {page}
 
 
 @pytest.mark.parametrize(
