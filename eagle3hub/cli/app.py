@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -130,7 +131,7 @@ def run(argv: list[str]) -> int:
     argv = [a for a in argv if a != "--debug"]
     forget()
     try:
-        status = _command(*argv[:1]).main(argv, prog_name="eagle3hub", standalone_mode=False)
+        status = _command(*(_completed() or argv)[:1]).main(argv, prog_name="eagle3hub", standalone_mode=False)
         if status == EXIT_INTERRUPTED:  # Typer's result for KeyboardInterrupt
             return _interrupted(as_json)
         return status if isinstance(status, int) else 0
@@ -146,6 +147,15 @@ def run(argv: list[str]) -> int:
         return _fail(_usage_error(e), argv)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(as_json)
+
+
+def _completed() -> list[str]:
+    """Return what stands on the line that a shell asks to complete, before its last word: the command is known by it.
+
+    Where a shell puts the line: typer's ``completion`` (bash in one variable, zsh, fish and PowerShell in another).
+    """
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+    return line.replace("\n", " ").split(" ")[1:-1] if "_EAGLE3HUB_COMPLETE" in os.environ else []
 
 
 @cache

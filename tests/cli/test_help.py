@@ -16,6 +16,7 @@ import pytest
 import typer.main
 from support.commands import leaves, root, understood
 
+from eagle3hub.cli import app
 from eagle3hub.cli.app import build
 from eagle3hub.cli.output import FIRST, GROUPS, grouped, metavar
 
@@ -159,6 +160,32 @@ def test_bash_completes_commands_and_options(tmp_path: Path):
         *("specjax specforge speculators", "reference,llamacpp", "modelopt"),
         *("mt_bench", "torchspec", "trtllm"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "commands"),
+    [
+        ("eagle3hub convert a --to sp", {"convert"}),
+        ("eagle3hub convert ", {"convert"}),
+        ("eagle3hub engines in", {"engines"}),
+        ("eagle3hub con", {"convert", "engines", "inspect"}),
+        ("eagle3hub nonsense a", {"convert", "engines", "inspect"}),
+    ],
+)
+def test_completing_loads_only_the_command_on_the_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, commands: set[str]
+):
+    monkeypatch.setenv("_EAGLE3HUB_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
+    loaded: list[object] = []
+    command = app._command
+    monkeypatch.setattr(app, "_command", lambda *wanted: loaded.append(command(*wanted)) or loaded[-1])
+    with pytest.raises(SystemExit) as end:
+        app.run([])
+    assert end.value.code == 0
+    assert commands <= set(loaded[0].commands)
+    assert len(commands) > 1 or set(loaded[0].commands) == commands
+    assert capsys.readouterr().out.startswith("_")
 
 
 OTHER_THINGS = {"--from", "--to", "--on", "--version", "--context"}
