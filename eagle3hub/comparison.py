@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import read_tensor
+from eagle3hub.checkpoint.numbers import Gaps, add_gaps, comparable
 from eagle3hub.checkpoint.safetensors import BITS, TensorRef
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import Head, Tap
@@ -21,13 +22,9 @@ from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import open_regular
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 # Compare two tensors in small pieces, bit by bit and as numbers.
 #
-# numpy decodes every safetensors dtype whose elements are whole bytes, so a BF16 tensor can be compared with an F32
-# one. Peak memory is a few blocks, whatever the tensors' size.
+# Peak memory is a few blocks, whatever the tensors' size.
 
 
 Status = Literal["bit-equal", "equal-values", "differs", "shape", "only-a", "only-b"]
@@ -95,48 +92,25 @@ def diff_tensors(name: str, a: TensorRef | None, b: TensorRef | None, rows: Sequ
         return TensorDiff(name, "shape", left, right)
     if a.dtype == b.dtype and all(x == y for x, y in _paired(a, b, rows)):
         return TensorDiff(name, "bit-equal", left, right, differing=0)
-    decode_a, decode_b = _decoder(a.dtype), _decoder(b.dtype)
-    if decode_a is None or decode_b is None:
+    if not comparable(a.dtype) or not comparable(b.dtype):
         return TensorDiff(name, "differs", left, right)
-    return _numbers(name, a, b, rows, decode_a, decode_b)
+    return _numbers(name, a, b, rows)
 
 
-def _numbers(
-    name: str, a: TensorRef, b: TensorRef, rows: Sequence[int] | None, decode_a: Decoder, decode_b: Decoder
-) -> TensorDiff:
-    import numpy as np
-
-    differing = nonfinite = 0
-    largest = squares = scale = 0.0
-    same_dtype = a.dtype == b.dtype
+def _numbers(name: str, a: TensorRef, b: TensorRef, rows: Sequence[int] | None) -> TensorDiff:
+    gaps = Gaps()
     for raw_a, raw_b in _paired(a, b, rows):
-        x = decode_a(raw_a)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if same_dtype and raw_a == raw_b:
-                norm = float(x @ x)
-                scale += norm if np.isfinite(norm) else float((x[np.isfinite(x)] ** 2).sum())
-                continue
-            y = decode_b(raw_b)
-            unequal = (x != y) & ~(np.isnan(x) & np.isnan(y))
-            differing += int(np.count_nonzero(unequal))
-            finite = np.isfinite(x) & np.isfinite(y)
-            if not finite.all():
-                nonfinite += int(np.count_nonzero(unequal & ~finite))
-                x, y = x[finite], y[finite]
-            gap = np.abs(x - y)
-            largest = max(largest, float(gap.max(initial=0.0)))
-            squares += float(gap @ gap)
-            scale += float(x @ x)
-    relative = None if not scale or max(squares, scale) == float("inf") else (squares / scale) ** 0.5
+        add_gaps(gaps, raw_a, a.dtype, raw_b, b.dtype)
+    overflows = not gaps.scale or max(gaps.squares, gaps.scale) == float("inf")
     return TensorDiff(
         name,
-        "differs" if differing else "equal-values",
+        "differs" if gaps.differing else "equal-values",
         (a.dtype, a.shape),
         (b.dtype, b.shape),
-        differing,
-        largest if largest < float("inf") else None,
-        relative,
-        nonfinite,
+        gaps.differing,
+        gaps.largest if gaps.largest < float("inf") else None,
+        None if overflows else (gaps.squares / gaps.scale) ** 0.5,
+        gaps.nonfinite,
     )
 
 
@@ -176,67 +150,6 @@ def _read(fd: int, ref: TensorRef, offset: int, count: int) -> bytes:
             raise CheckpointError(f"{ref.path} became shorter while it was read", code="checkpoint-truncated")
         data += more
     return data
-
-
-_NUMPY = {
-    "BOOL": "u1",
-    "U8": "u1",
-    "I8": "i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F16": "<f2",
-    "F32": "<f4",
-    "F64": "<f8",
-}
-Decoder = Callable[[bytes], "NDArray[Any]"]
-
-
-def _decoder(dtype: str) -> Decoder | None:
-    """Return a function from bytes of ``dtype`` to float64, or None if its elements are not whole bytes."""
-    import numpy as np
-
-    if dtype in _NUMPY:
-        return lambda raw: np.frombuffer(raw, _NUMPY[dtype]).astype(np.float64)
-    if dtype == "BF16":
-        return lambda raw: (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    if dtype in _SMALL_FLOATS:
-        table = np.array([_SMALL_FLOATS[dtype](code) for code in range(256)])
-        return lambda raw: table[np.frombuffer(raw, "u1")]
-    return None
-
-
-def _e4m3(code: int) -> float:
-    """Decode OCP FP8 E4M3 as in ``float8_e4m3fn``: no infinities, one NaN per sign, bias 7."""
-    if code & 0x7F == 0x7F:
-        return float("nan")
-    return _minifloat(code, exponent_bits=4, bias=7)
-
-
-def _e5m2(code: int) -> float:
-    """Decode OCP FP8 E5M2: an IEEE half with two bits of fraction, bias 15."""
-    if code & 0x7C == 0x7C:
-        return float("nan") if code & 0x03 else float("-inf" if code & 0x80 else "inf")
-    return _minifloat(code, exponent_bits=5, bias=15)
-
-
-def _e8m0(code: int) -> float:
-    """Decode the OCP scale E8M0: a power of two, bias 127; 255 is NaN."""
-    return float("nan") if code == 0xFF else 2.0 ** (code - 127)
-
-
-def _minifloat(code: int, *, exponent_bits: int, bias: int) -> float:
-    fraction_bits = 7 - exponent_bits
-    sign = -1.0 if code & 0x80 else 1.0
-    exponent = (code & 0x7F) >> fraction_bits
-    fraction = (code & ((1 << fraction_bits) - 1)) / (1 << fraction_bits)
-    return sign * ((1.0 + fraction) * 2.0 ** (exponent - bias) if exponent else fraction * 2.0 ** (1 - bias))
-
-
-_SMALL_FLOATS: dict[str, Callable[[int], float]] = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2, "F8_E8M0": _e8m0}
 
 
 # Compare two heads, in any layouts.

@@ -119,6 +119,14 @@ def example_head(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path / "example-head"))
 
 
+@pytest.fixture(params=["numpy", "Python alone"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test twice: with numpy, and as in an installation without it."""
+    if request.param != "numpy":
+        monkeypatch.setattr("eagle3hub.checkpoint.numbers.find_spec", lambda name: None)
+    return request.param
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     """Config of a target that fits the small heads."""

@@ -291,7 +291,7 @@ def refs(folder: Path, a: torch.Tensor, b: torch.Tensor):
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
-def test_small_floats_are_decoded_as_torch_does(tmp_path: Path, dtype: str):
+def test_small_floats_are_decoded_as_torch_does(arithmetic, tmp_path: Path, dtype: str):
     codes = torch.arange(256, dtype=torch.uint8).view(DTYPES[dtype])
     found = diff_tensors("t", *refs(tmp_path, codes, codes.to(torch.float64)))
     assert (found.status, found.differing, found.max_abs, found.nonfinite) == ("equal-values", 0, 0.0, 0)
@@ -307,7 +307,7 @@ def test_small_floats_are_decoded_as_torch_does(tmp_path: Path, dtype: str):
         max_size=30,
     ),
 )
-def test_numbers_agree_with_torch(tmp_path_factory, one: str, two: str, values: list[tuple[float, float]]):
+def test_numbers_agree_with_torch(arithmetic, tmp_path_factory, one: str, two: str, values: list[tuple[float, float]]):
     a, b = (torch.tensor(side, dtype=torch.float64).nan_to_num(0.0, 1e4, -1e4) for side in zip(*values, strict=True))
     floats = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
     if {one, two} <= floats:
@@ -325,10 +325,12 @@ def test_numbers_agree_with_torch(tmp_path_factory, one: str, two: str, values: 
     if not same_bits:
         assert found.max_abs == (float((x - y)[finite].abs().max()) if finite.any() else 0.0)
         assert found.nonfinite == int(((x != y) & ~both_nan & ~finite).sum())
+        norm = float(x[finite].norm())
+        assert found.relative == (pytest.approx(float((x - y)[finite].norm()) / norm, rel=1e-6) if norm else None)
 
 
 @pytest.mark.parametrize("at", [0, 262143, 262144, 600000])
-def test_one_element_far_into_a_tensor(tmp_path: Path, at: int):
+def test_one_element_far_into_a_tensor(arithmetic, tmp_path: Path, at: int):
     a = torch.zeros(600001, dtype=torch.bfloat16)
     b = a.clone()
     b[at] = float("nan")

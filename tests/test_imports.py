@@ -32,7 +32,7 @@ ORDER = [
     *("inspection", "comparison", "conversion", "reference", "probing", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]
-MOST_MODULES = 262
+MOST_MODULES = 263
 ALLOWED_IN = {
     "torch": {"engines/workers", "reference", "probing"},
     "transformers": {"engines/workers", "reference"},
@@ -42,6 +42,7 @@ ALLOWED_IN = {
     "tensorrt_llm": {"engines/workers"},
     "xllamacpp": {"engines/workers"},
     "gguf": {"engines/workers"},
+    "numpy": {"engines/workers"},  # and where it is installed, by checkpoint/numbers.py
     "tree_sitter": {"engines/check/shell.py"},
     "tree_sitter_bash": {"engines/check/shell.py"},
     "huggingface_hub": {
@@ -236,3 +237,33 @@ def test_a_command_imports_only_what_it_needs(command: list[str], also: set[str]
     assert {name.split(".")[1] for name in ours if name.startswith("engines.")} == {"preflight", "specs"}
     assert "checkpoint.pickles" not in ours
     assert not loaded & {"torch", "yaml", "jsonschema", "jinja2", "huggingface_hub"}
+
+
+def test_without_numpy_the_same_is_written_and_found(tmp_path: Path):
+    """`pip install .` alone brings no numpy: the commands run without it, and their results are the same."""
+    code = (
+        "import sys\n"
+        "if sys.argv.pop(1) == 'without':\n"
+        "    sys.modules['numpy'] = None\n"
+        "from eagle3hub.cli.app import run\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+
+    def result(way: str, *arguments: str) -> str:
+        command = [sys.executable, "-c", code, way, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert "Traceback" not in done.stderr
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
+
+    for way in ("with", "without"):
+        (tmp_path / way).mkdir()
+        for dtype in ("fp16", "fp32"):
+            convert = ("convert", str(EXAMPLE), f"{way}/{dtype}", "--to", "specforge", "--num-target-layers", "30")
+            result(way, *convert, "--dtype", dtype)
+    for dtype in ("fp16", "fp32"):
+        with_numpy, without = (tmp_path / way / dtype / "model.safetensors" for way in ("with", "without"))
+        assert with_numpy.read_bytes() == without.read_bytes()
+    found = [result(way, "diff", str(EXAMPLE), "with/fp16") for way in ("with", "without")]
+    assert "tensors are bit-equal" in found[0]
+    assert found[0] == found[1]

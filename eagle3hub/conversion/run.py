@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +20,7 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.folder import fetch_weights
+from eagle3hub.checkpoint.numbers import numpy
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, unchanged
 from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder, write_file
@@ -168,7 +168,7 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
         if verify:
             # Import now: reading from the disk can have to wait while files are flushed. Nothing waits for this
             # thread: a signal that stops the main thread in an import can leave Python's import lock taken for good.
-            Thread(target=import_module, args=("numpy",), daemon=True).start()
+            Thread(target=numpy, daemon=True).start()
         try:
             for name, data in plan.small_files.items():
                 write_file(stage / name, data, flush=flush)

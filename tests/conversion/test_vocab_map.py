@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load, replace
 
-from eagle3hub.conversion.edits.repair import REPAIRS, repair_vocab_map
+from eagle3hub.conversion.edits.repair import REPAIRS, _from_npy, repair_vocab_map
 from eagle3hub.errors import VocabMapError
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
@@ -245,6 +245,40 @@ def test_a_file_that_is_no_map_file(tmp_path: Path, refused, content: bytes):
     (tmp_path / "map").write_bytes(content)
     refused(heads.modelopt(tmp_path / "head"), "modelopt", "--d2t", tmp_path / "map")
     refused(tmp_path / "head", "modelopt", "--d2t", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("dtype", ["i1", "<i2", ">i4", "<i8", ">i8", "u1", "<u2", ">u4", "<u8"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_integer_that_numpy_writes_is_read(tmp_path: Path, dtype: str, version: tuple[int, int]):
+    values = np.array([0, 1, 127] if "1" in dtype else [0, 258, 31000], dtype)
+    signed = "i" in dtype
+    with (tmp_path / "map.npy").open("wb") as f:
+        np.lib.format.write_array(f, -values if signed else values, version=version)
+    assert _from_npy(tmp_path / "map.npy").tolist() == (-values if signed else values).tolist()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (5,)}",  # more than there are
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': ('1',)}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': 10000000000000000000000000}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000000000000000,)}",
+        "{'descr': '<i8'}",
+        "[]",
+        "1 +",
+        "(" * 9000,
+        "__import__('os').getpid()",
+        " " * 20_000,
+    ],
+)
+def test_a_header_that_numpy_would_not_write(tmp_path: Path, refused, header: str):
+    body = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header.encode() + bytes(32)
+    (tmp_path / "map.npy").write_bytes(body)
+    assert "not a readable .npy file" in refused(
+        heads.modelopt(tmp_path / "head"), "modelopt", "--d2t", tmp_path / "map.npy"
+    )
 
 
 def test_sorting_the_vocabulary_keeps_every_logit(tmp_path: Path, ok, refused):

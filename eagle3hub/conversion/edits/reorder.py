@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from dataclasses import replace
 
+from eagle3hub.checkpoint.numbers import is_exact
 from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, TensorRef, is_scale
-from eagle3hub.checkpoint.writer import cast, is_exact, reordered
+from eagle3hub.checkpoint.writer import cast, reordered
 from eagle3hub.conversion.edits.change import Change, edited_configs, with_map
 from eagle3hub.errors import ConfigError, Hint, Refusal, UsageError, VocabMapError
 from eagle3hub.head import AuxTaps, Head

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import re
+import struct
 from array import array
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -153,6 +155,9 @@ _UNSURE = frozenset({"t2d-mismatch", "t2d-values", "t2d-count"})
 """Faults in which t2d may be wrong as well as d2t."""
 
 _NPY = b"\x93NUMPY"
+_NPY_INTEGERS = re.compile("([<>|=]?)([iu])([1248])")
+_LONGEST_HEADER = 10_000
+"""Where numpy stops too: what is longer is no vector's."""
 
 
 def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
@@ -299,20 +304,37 @@ def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[i
 
 
 def _from_npy(path: Path) -> array[int]:
-    import numpy as np
+    """Read a file in numpy's format: magic, version, length of the header, the header (a Python literal), the numbers.
 
+    Source: ``numpy.lib.format`` of numpy 2.
+    """
+    with opened(path) as f:
+        data = f.read()
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
+        dtype, shape, start = _npy_header(data)
+        kind = _NPY_INTEGERS.fullmatch(dtype)
+        if kind is not None and len(shape) == 1:
+            order, sign, size = kind.groups()
+            code = ("bhiq" if sign == "i" else "BHIq")["1248".index(size)]
+            return array("q", struct.unpack_from(f"{'>' if order == '>' else '<'}{shape[0]}{code}", data, start))
+    except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, MemoryError, struct.error) as e:
         raise SourceError(f"{path} is not a readable .npy file: {e}", code="source-npy") from e
-    if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise VocabMapError(
-            f"{path.name} holds {values.dtype} {list(values.shape)}, not a vector of integers",
-            hint="save the map as one int64 vector",
-            code="vocab-supplied-format",
-        )
-    out = array("q")
-    out.frombytes(values.astype("<i8").tobytes())
-    if sys.byteorder == "big":
-        out.byteswap()
-    return out
+    raise VocabMapError(
+        f"{path.name} holds {dtype} {list(shape)}, not a vector of integers",
+        hint="save the map as one int64 vector",
+        code="vocab-supplied-format",
+    )
+
+
+def _npy_header(data: bytes) -> tuple[str, tuple[int, ...], int]:
+    """The dtype, as numpy writes it, the shape, and where the numbers begin."""
+    at = len(_NPY) + 2
+    start = at + (2 if data[len(_NPY)] == 1 else 4)
+    end = start + int.from_bytes(data[at:start], "little")
+    if not start < end <= min(len(data), _LONGEST_HEADER):
+        raise ValueError("its header is cut off, or too long")
+    header = literal_eval(data[start:end].decode().strip())
+    shape = tuple(header["shape"])
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"its shape is {shape}")
+    return str(header["descr"]), shape, end
