@@ -18,6 +18,7 @@ from eagle3hub.engines.specs import known_version
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance, Interval, SpeedByDraftTokens
 from eagle3hub.prompts import context_name
 from eagle3hub.validation.gates import KEEPS, MOST_LOST
+from eagle3hub.validation.report import tree_in_words
 
 NOISE = "°"
 _NOTHING = "–"
@@ -443,7 +444,7 @@ def _settings(cells: Sequence[CellRecord]) -> str:
     """Write the settings that all cells share (the plan has one of each); a running server has its own device."""
     s = cells[0].settings
     devices = " and ".join(dict.fromkeys(cell.settings.device for cell in cells))
-    tree = "chain" if s.topk is None else f"tree (top-k {s.topk}, {s.num_draft_tokens} draft tokens)"
+    tree = "chain" if (shape := tree_in_words(s.topk, s.num_draft_tokens)) is None else f"tree ({shape})"
     started = dict.fromkeys(words for cell in cells if (words := settings_in_words(cell.settings.engine_settings)))
     system = "no system prompt" if s.system_prompt is None else f"system prompt {s.system_prompt!r}"
     return (

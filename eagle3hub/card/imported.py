@@ -10,6 +10,7 @@ from fnmatch import translate
 from pathlib import Path
 from typing import Any, Literal
 
+from eagle3hub.card.vocabulary import CONDITIONS
 from eagle3hub.errors import ManifestError
 from eagle3hub.system import resources
 from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
@@ -113,14 +114,9 @@ Metric = Literal[
 ]
 RATES = ("marginal_acceptance_rate", "conditional_acceptance_rate", "draft_acceptance_rate", "training_agreement")
 """Metrics whose values are percentages."""
-_LABELS = {
-    "engine": "Engine", "engine_version": "Version", "hardware": "Hardware", "dtype": "Format",
-    "tensor_parallel": "TP", "mode": "Mode", "draft_tokens": "K", "temperature": "T", "top_k": "Top-k",
-    "top_p": "Top-p", "prompts": "Prompts", "concurrency": "Concurrency", "context": "Prompt tokens",
-    "max_new_tokens": "New tokens",
-}  # fmt: skip
-"""Conditions that may differ from row to row, and the heads of their columns."""
-_CONDITIONS = (*_LABELS, "runs", "estimator", "baseline")
+_COLUMNS = tuple(key for key, one in CONDITIONS.items() if one.head)
+"""Conditions that may differ from row to row."""
+_CONDITIONS = (*_COLUMNS, "runs", "estimator", "baseline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +197,7 @@ class ImportedTable:
     @property
     def varying(self) -> tuple[str, ...]:
         """Conditions that differ between rows, in the order of their columns."""
-        return tuple(key for key in _LABELS if len({row.conditions.get(key) for row in self.rows}) > 1)
+        return tuple(key for key in _COLUMNS if len({row.conditions.get(key) for row in self.rows}) > 1)
 
     def of(self, metric: str) -> tuple[tuple[Row, Value], ...]:
         """Return this head's numbers of a metric and their rows: the values, or the first column of them."""
@@ -316,7 +312,7 @@ def _row(
         interval=(value("interval", 0), value("interval", 1)) if "interval" in data else None,
         others={name: value("others", name) for name in data.get("others", {})},
         columns={name: value("columns", name) for name in data.get("columns", {})},
-        conditions={**shared, **_conditions(document, at, data, tuple(_LABELS))},
+        conditions={**shared, **_conditions(document, at, data, _COLUMNS)},
     )
     most = data.get("draft_tokens", table.get("draft_tokens"))
     found: list[tuple[Location, str, Value]] = [((*at, "value"), table["metric"], row.value)]
@@ -363,27 +359,6 @@ METRICS = {
     "training_agreement": "Agreement in training",
 }
 _ROWS_ARE = {"dataset": "Data set", "category": "Category", "position": "Position", "setting": "Setting"}
-_SHORT = {
-    "tensor_parallel": "TP {}", "draft_tokens": "K = {}", "temperature": "T = {}", "top_k": "top-k {}",
-    "top_p": "top-p {}", "prompts": "{} prompts", "concurrency": "{} at a time", "context": "prompts of {}",
-    "max_new_tokens": "{} new tokens",
-}  # fmt: skip
-"""Conditions beside a row's name; those that are not here are printed alone."""
-_WORDS = {
-    "engine": "engine",
-    "engine_version": "engine version",
-    "hardware": "hardware",
-    "dtype": "number format",
-    "tensor_parallel": "tensor parallelism",
-    "mode": "mode of the target",
-    "draft_tokens": "K (drafted tokens per round)",
-    "temperature": "temperature",
-    "prompts": "number of prompts",
-    "concurrency": "batch size",
-    "max_new_tokens": "output length",
-    "estimator": "estimator",
-    "baseline": "baseline",
-}
 _NEEDED = {
     LENGTH: ("engine", "engine_version", "draft_tokens", "temperature", "prompts", "estimator"),
     "throughput": (
@@ -419,7 +394,7 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     base: str
-    given: tuple[tuple[str, str], ...]
+    given: tuple[str, ...]
     missing: tuple[str, ...]
     note: str
     source: str
@@ -461,7 +436,7 @@ def chart_name(number: int, m: ImportedTable) -> str:
 
 def label(m: ImportedTable, row: Row) -> str:
     """Name a row outside its table: its name, and the conditions in which it differs from other rows."""
-    own = [_SHORT.get(key, "{}").format(row.conditions[key]) for key in m.varying if key in row.conditions]
+    own = [CONDITIONS[key].said.format(row.conditions[key]) for key in m.varying if key in row.conditions]
     return ", ".join([*([row.name] if row.name else []), *own])
 
 
@@ -471,7 +446,7 @@ def table(m: ImportedTable, picture: str = "") -> Table:
     with_interval = any(row.interval for row in m.rows)
     header = [
         *([_ROWS_ARE[m.rows_are]] if m.rows_are in _ROWS_ARE else []),
-        *(_LABELS[key] for key in m.varying),
+        *(CONDITIONS[key].head for key in m.varying),
         f"{m.this}, {what}",
     ]
     header += ["95% interval"] if with_interval else []
@@ -565,26 +540,17 @@ def difference(value: Value, base: Value | None) -> str:
     return f"{value.number / base.number - 1:+.1%}".replace("-", "−")
 
 
-_GIVEN = {
-    "hardware": "hardware:", "dtype": "number format:", "tensor_parallel": "tensor parallelism", "mode": "mode:",
-    "draft_tokens": "K =", "temperature": "temperature", "top_k": "top-k", "top_p": "top-p",
-    "prompts": "number of prompts:", "concurrency": "batch size", "context": "prompt tokens:",
-    "max_new_tokens": "output length, at most", "runs": "runs averaged:", "estimator": "estimator:",
-    "baseline": "baseline:",
-}  # fmt: skip
-
-
-def _given(m: ImportedTable) -> list[tuple[str, str]]:
+def _given(m: ImportedTable) -> list[str]:
     """List the conditions that hold for every row, as the source gives them."""
     conditions = {key: text for key, text in m.rows[0].conditions.items() if key not in m.varying}
-    engine = " ".join(filter(None, (conditions.get("engine"), conditions.get("engine_version"))))
-    shown = [("measured with", engine)] if engine else []
-    return shown + [(word, conditions[key]) for key, word in _GIVEN.items() if key in conditions]
+    engine = " ".join(filter(None, (conditions.pop("engine", ""), conditions.pop("engine_version", ""))))
+    shown = [f"measured with {engine}"] if engine else []
+    return shown + [CONDITIONS[key].given(conditions[key]) for key in _CONDITIONS if key in conditions]
 
 
 def missing(m: ImportedTable) -> list[str]:
     """List the conditions that a reader needs to compare the numbers, and that the source leaves out."""
-    absent = [_WORDS[key] for key in _NEEDED[m.metric] if any(key not in row.conditions for row in m.rows)]
+    absent = [CONDITIONS[key].name for key in _NEEDED[m.metric] if any(key not in row.conditions for row in m.rows)]
     if m.metric in ("throughput", "latency") and not m.unit:
         absent = [f"unit of {m.metric}", *absent]
     if m.metric == "throughput" and not m.others and "baseline" not in m.rows[0].conditions:

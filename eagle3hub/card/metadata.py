@@ -137,15 +137,13 @@ def _result(
     data_set = _data_set(release, prompts.name)
     if data_set is None:
         return None
-    args = {
-        "engine": engine,
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "K": settings.draft_tokens,
-        "temperature": settings.temperature,
-        "n": prompts.count,
-        "max_new_tokens": settings.max_new_tokens,
-        "estimator": acceptance.estimator,
+    given: dict[str, object] = {key: getattr(settings, key, None) for key in vocabulary.CONDITIONS}
+    given |= {"prompts": prompts.count, "estimator": acceptance.estimator}
+    if settings.topk in (None, 1):
+        given |= {"topk": None, "num_draft_tokens": None}
+    args: dict[str, object] = {"engine": engine}
+    args |= {one.arg: given[key] for key, one in vocabulary.CONDITIONS.items() if one.arg}
+    args |= {
         "ci95": [round(x, 3) for x in acceptance.ci95] if acceptance.ci95 else None,
     }
     return EvalResult(
@@ -161,13 +159,6 @@ def _result(
     )
 
 
-_NUMBERS = {
-    "draft_tokens": "K", "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "prompts": "n",
-    "concurrency": "concurrency", "tensor_parallel": "tensor_parallel", "max_new_tokens": "max_new_tokens",
-}  # fmt: skip
-_WORDS = ("hardware", "dtype", "mode", "context", "estimator")
-
-
 def _imported(release: Release, m: ImportedTable, row: Row, value: Value) -> EvalResult | None:
     from huggingface_hub import EvalResult
 
@@ -179,8 +170,11 @@ def _imported(release: Release, m: ImportedTable, row: Row, value: Value) -> Eva
     given = row.conditions
     engine = " ".join(filter(None, (given.get("engine"), given.get("engine_version"))))
     args: dict[str, object] = {"engine": engine or None}
-    args |= {name: _number(given[key]) for key, name in _NUMBERS.items() if key in given}
-    args |= {key: given[key] for key in _WORDS if key in given}
+    args |= {
+        one.arg: _number(given[key]) if one.number else given[key]
+        for key, one in vocabulary.CONDITIONS.items()
+        if one.arg and key in given
+    }
     args |= {
         "ci95": [end.number for end in row.interval] if row.interval and m.metric == LENGTH else None,
         "measured_by": m.source.measured_by,

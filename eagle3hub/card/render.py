@@ -16,6 +16,7 @@ from eagle3hub.card.imported import CHARTS, LENGTH, METRICS, ImportedTable, char
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
+from eagle3hub.card.vocabulary import CONDITIONS
 from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position, has_glyphs
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # The card's charts: they draw acceptance lengths and marginal rates, and nothing else.
 
 
-_SHOWN = (("draft_tokens", "K"), ("temperature", "T"))
+_SHOWN = ("draft_tokens", "temperature")
 
 
 def draw(
@@ -63,7 +64,7 @@ def reported(m: ImportedTable) -> Chart:
     for name in m.others if m.metric == LENGTH else ():
         values = [row.others[name].number if name in row.others else None for row, _ in found]
         series.append(Series(name, tuple(values)))
-    told = [f"{word} = {m.conditions[key]}" for key, word in _SHOWN if key in m.conditions and key not in m.varying]
+    told = [CONDITIONS[key].given(m.conditions[key]) for key in _SHOWN if key in m.conditions and key not in m.varying]
     note = " · ".join([*told, f"reported by {m.source.measured_by}, not measured with eagle3hub"])
     labels = tuple(label(m, row).replace(" = ", "=") for row, _ in found)  # which is never broken over two lines
     title = m.title if m.metric == LENGTH and has_glyphs(m.title) else METRICS[LENGTH]

@@ -342,18 +342,6 @@ def validate_command(run: Run, manifest: Manifest) -> str:
     return f"{fetch}\n" + " \\\n  ".join(lines)
 
 
-_SETTINGS = {
-    "draft_tokens": "Drafted tokens per round (K)",
-    "max_new_tokens": "New tokens per prompt, at most",
-    "dtype": "Number format",
-    "concurrency": "Sequences at a time",
-    "min_acceptance_length": "Required acceptance length",
-    "collapse_acceptance_length": "Collapse line",
-    "system_prompt": "System prompt",
-    "chat_template": "Chat template",
-}
-
-
 def conditions(run: Run) -> list[tuple[str, str]]:
     """List every condition of a run that the report holds, as (label, text)."""
     report, entry = run.report, run.entry
@@ -367,11 +355,11 @@ def conditions(run: Run) -> list[tuple[str, str]]:
         ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]
     shown = {k: v for k, v in report.settings.to_json().items() if k not in ("device", "engine_settings")}
-    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in shown.items()]
+    rows += [(vocabulary.condition(k).label, v) for k, v in shown.items()]
     own = report.settings.engine_settings
-    rows += [("Tensor parallel size", own.tensor_parallel)] if own.tensor_parallel > 1 else []
+    rows += [(vocabulary.condition("tensor_parallel").label, own.tensor_parallel)] if own.tensor_parallel > 1 else []
     if entry.counted is not None:
-        rows += [(_label(k), v) for k, v in entry.counted.environment.items()]
+        rows += [(vocabulary.condition(k).label, v) for k, v in entry.counted.environment.items()]
     rows += [(f"Engine flags, {k}" if isinstance(v, dict) else f"Engine flag {k}", v) for k, v in entry.flags.items()]
     if entry.counted is not None:
         rows += _speed(entry.counted.throughput)
@@ -389,10 +377,6 @@ def _speed(found: Throughput) -> Sequence[tuple[str, str]]:
 def short_digest(digest: str) -> str:
     """Return the first 12 hex digits of a SHA-256, as ``sha256:0123456789ab…``."""
     return f"sha256:{digest.removeprefix('sha256:')[:12]}…"
-
-
-def _label(key: str) -> str:
-    return key.replace("_", " ").capitalize()
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Names as the Hub and cards write them: engines, layouts, licenses and their terms, libraries."""
+"""Names as the Hub and cards write them: engines, layouts, licenses and their terms, conditions, libraries."""
 
 from __future__ import annotations
 
@@ -233,6 +233,82 @@ def printed(text: str) -> set[str]:
 
 _WORDS = frozenset({"other", "unknown", "cc", "bsd", "gpl", "lgpl", "isc", "gemma", "mit"})
 """License ids that are also ordinary words in prose."""
+
+
+# What the conditions of a measurement are called: one table for results of others, our own, and the metadata.
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        key: its field in imported measurements and in the settings of a report.
+        name: what it is called in a sentence.
+        head: the head of its column, where rows may differ in it.
+        said: how it is said with its value, where the value alone does not say what it is.
+        arg: its name among the arguments of a result in a card's metadata; empty: it is left out there.
+        number: whether its value there is a number.
+    """
+
+    key: str
+    name: str
+    head: str = ""
+    said: str = "{}"
+    arg: str = ""
+    number: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name as the beginning of a line."""
+        return self.name[:1].upper() + self.name[1:]
+
+    def given(self, value: str) -> str:
+        """Return the condition with its value, among others in a sentence."""
+        return f"{self.name}: {value}" if self.said == "{}" else self.said.format(value)
+
+
+def _number(key: str, name: str, head: str, said: str, arg: str = "") -> Condition:
+    return Condition(key, name, head, said, arg or key, number=True)
+
+
+CONDITIONS = {
+    one.key: one
+    for one in (
+        Condition("engine", "engine", "Engine"),
+        Condition("engine_version", "engine version", "Version"),
+        Condition("hardware", "hardware", "Hardware", arg="hardware"),
+        Condition("dtype", "number format", "Format", arg="dtype"),
+        _number("tensor_parallel", "tensor parallel size", "TP", "TP {}"),
+        Condition("mode", "mode of the target", "Mode", arg="mode"),
+        _number("draft_tokens", "K (drafted tokens per round)", "K", "K = {}", "K"),
+        Condition("topk", "top-k of the draft tree", arg="tree_top_k", number=True),
+        Condition("num_draft_tokens", "verified tokens of the draft tree", arg="tree_tokens", number=True),
+        Condition("drafting", "drafting"),
+        _number("temperature", "temperature", "T", "T = {}"),
+        _number("top_k", "top-k of sampling", "Top-k", "top-k {}"),
+        _number("top_p", "top-p of sampling", "Top-p", "top-p {}"),
+        Condition("seed", "seed"),
+        _number("prompts", "number of prompts", "Prompts", "{} prompts", "n"),
+        _number("concurrency", "concurrency (requests at a time)", "Concurrency", "concurrency {}"),
+        Condition("context", "prompt tokens", "Prompt tokens", "prompts of {} tokens", arg="context"),
+        _number("max_new_tokens", "most new tokens per prompt", "New tokens", "up to {} new tokens"),
+        Condition("runs", "runs averaged", said="mean of {} runs"),
+        Condition("estimator", "estimator", arg="estimator"),
+        Condition("baseline", "baseline"),
+        Condition("device", "device", arg="device"),
+        Condition("system_prompt", "system prompt"),
+        Condition("chat_template", "chat template"),
+        Condition("min_acceptance_length", "required acceptance length"),
+        Condition("collapse_acceptance_length", "collapse line"),
+    )
+}
+"""Every condition by its key, in the order in which they are printed."""
+
+
+def condition(key: str) -> Condition:
+    """Return a condition; one that is not in the table, such as a setting of an engine, is called by its key."""
+    return CONDITIONS.get(key) or Condition(key, key.replace("_", " "))
 
 
 # Libraries that the Hub knows: the values of ``library_name``, which selects a page's snippets and counts its

@@ -199,7 +199,7 @@ def test_every_condition_is_stated() -> None:
         "Head as-trained: specjax layout, sha256:aaaa",
         "first turn of each",
         "MIT, revision cb7e0841fe0c",
-        "up to 64 new tokens, tree (top-k 4, 16 draft tokens), probabilistic drafting, seed 0, float32 on cpu",
+        "up to 64 new tokens, tree (top-k 4, 16 tokens verified), probabilistic drafting, seed 0, float32 on cpu",
         "system prompt 'Be brief.'",
         "ratio estimator",
     ):

@@ -62,7 +62,7 @@ def test_digits_are_printed_as_typed_and_differences_computed(write: Write, tmp_
     assert "| C | 1 | 3 | – | – | – |" in text
     assert "to Other, in percent of the latter" in text
     assert "reported by the makers; imported from [a card](https://example.org/card), read on 2026-11-22." in text
-    assert f"As reported: measured with vLLM {VLLM}, K = 3, number of prompts: 80." in text
+    assert f"As reported: measured with vLLM {VLLM}, K = 3, 80 prompts." in text
     assert "Not reported: estimator, intervals." in text
 
 
@@ -176,7 +176,7 @@ def test_rows_have_conditions_and_further_columns_of_their_own(write: Write, tmp
 def test_results_of_one_set_differ_in_their_arguments(write: Write, tmp_path: Path) -> None:
     results = ModelCard(card(write, tmp_path, UNDER_LOAD)).data.eval_results
     assert [(r.dataset_type, r.metric_value) for r in results] == [("openai/gsm8k", 2.9), ("openai/gsm8k", 2.5)]
-    assert results[0].dataset_config == "8 B200, TP 8, reasoning on, 1 at a time, prompts of 1k"
+    assert results[0].dataset_config == "8 B200, TP 8, reasoning on, concurrency 1, prompts of 1k tokens"
     first, second = (r.metric_args for r in results)
     assert (first["mode"], second["mode"]) == ("reasoning on", "reasoning off")
     assert {key: value for key, value in first.items() if second.get(key) != value} == {

@@ -14,8 +14,9 @@ from card_samples import MINIMAL
 from huggingface_hub import ModelCard
 from support.versions import VLLM
 
-from eagle3hub.card import Manifest, Shown, load_manifest, render_text
+from eagle3hub.card import Manifest, Shown, load_manifest, render_text, vocabulary
 from eagle3hub.errors import ManifestError
+from eagle3hub.system.resources import schema
 
 ALLOWED = {
     "base_model", "datasets", "language", "library_name", "license", "license_link", "license_name", "model-index",
@@ -105,6 +106,31 @@ def test_two_temperatures_are_two_results(example: Manifest) -> None:
     samples.settled(warm)
     results = metadata(example, samples.make_report(), warm).data.eval_results
     assert [r.metric_args["temperature"] for r in results] == [0.0, 1.0]
+
+
+def test_a_tree_is_a_result_of_its_own_and_called_as_one(example: Manifest) -> None:
+    tree = samples.make_report()
+    tree["settings"] |= {"topk": 4, "num_draft_tokens": 16, "drafting": "greedy"}
+    card = metadata(example, samples.make_report(), tree)
+    shaped, chain = sorted((r.metric_args for r in card.data.eval_results), key=len, reverse=True)
+    assert shaped == chain | {"tree_top_k": 4, "tree_tokens": 16} != chain
+    assert "| Top-k of the draft tree | 4 |" in card.text and "| Verified tokens of the draft tree | 16 |" in card.text
+    assert "Topk" not in card.text
+
+
+def test_conditions_have_one_name_each() -> None:
+    """What the schema of imported results names, the table of words has; and each word is of one condition."""
+    table = schema("imported")["properties"]["measurements"]["items"]["properties"]
+    row = table["rows"]["items"]["properties"]
+    said = {"title", "metric", "unit", "columns", "rows", "rows_are", "dataset", "this", "base", "note"}
+    assert set(row) - {"name", "value", "interval", "others", "columns"} == {
+        key for key, one in vocabulary.CONDITIONS.items() if one.head
+    }
+    assert set(table) - said <= set(vocabulary.CONDITIONS)
+    for words in ("name", "head", "arg"):
+        used = [word for one in vocabulary.CONDITIONS.values() if (word := getattr(one, words))]
+        assert len(used) == len(set(used))
+    assert set(samples.make_report()["settings"]) - {"engine_settings"} <= set(vocabulary.CONDITIONS)
 
 
 def test_a_custom_license_has_name_and_link(tmp_path: Path) -> None:

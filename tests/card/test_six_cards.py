@@ -38,10 +38,10 @@ SAYS = {
     ),
     "two-heads-under-load#large": (
         "| 64 | 2339 | 1620 | 1730 | +44.4% | 2.43 |",
-        "tensor parallelism 1",
+        "TP 1",
         "--speculative-draft-window-size 2048",
     ),
-    "reasoning-mode": ("| Chat | 41% | 33% |", "mode: reasoning on"),
+    "reasoning-mode": ("| Chat | 41% | 33% |", "mode of the target: reasoning on"),
     "six-data-sets": (
         "| [Open-PerfectBlend](https://huggingface.co/datasets/mlabonne/open-perfectblend) | 1.4M | 20 % | 80 % | "
         "apache-2.0 | – |",
