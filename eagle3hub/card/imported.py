@@ -501,8 +501,10 @@ def headlines(measurements: Sequence[ImportedTable]) -> list[Headline]:
 
 def _what(metric: Metric, unit: str) -> str:
     """Say in the head of a column what its numbers are."""
-    if metric in ("throughput", "latency"):
-        return f"{metric} ({unit or 'unit not reported'})"
+    if metric == "throughput":
+        return unit or metric
+    if metric == "latency":
+        return f"{metric} ({unit})" if unit else metric
     return _COLUMN[metric]
 
 

@@ -133,9 +133,9 @@ def _matching(manifest: Manifest, kept: dict[Path, Report], folders: dict[str, P
 
 # A card as the Hub would show it: one local page, light and dark, that reloads when a file changes.
 #
-# Of the card's own HTML a few tags without attributes, links and pictures are kept, and the rest is shown as text, so
-# a preview of anybody's card runs nothing. Addresses stay as they are. Nothing is fetched from another machine unless
-# the card shows a picture from there.
+# Of the card's own HTML the tags of text and tables are kept without their attributes (but for the spans of cells),
+# and links and pictures; the rest is shown as text, so a preview of anybody's card runs nothing. Addresses stay as
+# they are. Nothing is fetched from another machine unless the card shows a picture from there.
 
 
 _SHOWN = ("license", "license_name", "base_model", "library_name", "pipeline_tag", "language", "datasets", "tags")
@@ -146,7 +146,12 @@ _POLICY = (
 )
 
 
-_TAGS = re.compile(r"&lt;(/?(?:details|summary|br|sub|sup|kbd|b|i|em|strong|code))\s*/?&gt;")
+_TAGS = re.compile(
+    r"&lt;(/?(?:details|summary|br|sub|sup|kbd|b|i|em|strong|code|pre|p|div|span|center|h[1-6]|hr|ul|ol|li|blockquote"
+    r"|table|caption|thead|tbody|tfoot|tr|th|td))(\s(?:(?!&[lg]t;).)*)?/?&gt;",
+    re.S,
+)
+_SPAN = re.compile(r"\b(colspan|rowspan)=(?:&quot;)?(\d{1,3})\b")
 
 
 def page(text: str, title: str, *, version: str = "") -> str:
@@ -215,10 +220,14 @@ _LINK = re.compile(rf"&lt;a href=&quot;({_ADDRESS})&quot;&gt;")
 
 
 def _tame(text: str) -> str:
-    """Show HTML as text, except for bare tags, and for links and pictures as our own cards have them."""
-    shown = _TAGS.sub(r"<\1>", html.escape(text))
+    """Show HTML as text, except for tags of text and tables, and for links and pictures as our own cards have them."""
+    shown = _TAGS.sub(_bare, html.escape(text))
     shown = _PICTURE.sub(lambda m: f'<img src="{m[1]}" alt="{m[2].replace("&amp;", "&")}" width="{m[3]}">', shown)
     return _LINK.sub(r'<a href="\1">', shown).replace("&lt;/a&gt;", "</a>")
+
+
+def _bare(tag: re.Match[str]) -> str:
+    return f"<{tag[1]}{''.join(f' {name}={count}' for name, count in _SPAN.findall(tag[2] or ''))}>"
 
 
 def card_text(source: Path) -> tuple[str, Path]:

@@ -86,7 +86,7 @@ def test_nothing_above_info(name: str) -> None:
 def test_provenance_stays_with_the_makers(name: str) -> None:
     text = (CARDS / name / "README.md").read_text(encoding="utf-8")
     assert "**Not measured with eagle3hub.**" in text and "nothing here has been validated" in text
-    assert "reported by the makers of the head; imported from" in text
+    assert "Reported by the makers of the head; imported from" in text
     for result in ModelCard(text).data.eval_results or []:
         assert result.metric_args["imported"] is True and result.metric_args["measured_by"] == "the makers of the head"
         assert result.source_url and result.verified is None

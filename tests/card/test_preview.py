@@ -58,6 +58,20 @@ def test_bare_tags_fold_and_everything_else_of_html_is_text() -> None:
     assert not re.search(r"<[a-z]+ (?!class=\"wide\")", body)
 
 
+def test_tables_of_html_are_tables() -> None:
+    """Several labs write their results so; the Hub shows them, without what a page could run."""
+    card = (
+        '<h3 id="x">Acceptance lengths</h3>\n<table style="background:url(https://tracker.example/a.png)">\n'
+        '<tr><th rowspan="2" onclick="alert(1)">Use case</th><th colspan=3 >K</th></tr>\n'
+        "<tr><td>Coding</td><td>1.83</td></tr>\n</table>\n\n<form><tdx>x</tdx></form>\n"
+    )
+    body = preview.page(card, "t").partition("<main>")[2].partition("</main>")[0]
+    assert "<h3>Acceptance lengths</h3>" in body and '<div class="wide"><table>' in body
+    assert "<tr><th rowspan=2>Use case</th><th colspan=3>K</th></tr>" in body
+    assert "<td>Coding</td><td>1.83</td></tr>\n</table></div>" in body
+    assert "tracker" not in body and "onclick" not in body and "&lt;form&gt;&lt;tdx&gt;" in body
+
+
 def test_a_picture_of_a_card_is_shown_with_its_width_and_nothing_else_of_it() -> None:
     shown = chart("τ of “this” & <that>", "charts/a")
     assert shown.startswith(

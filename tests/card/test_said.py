@@ -76,9 +76,9 @@ def test_everything_said_is_on_the_card(write: Write) -> None:
     assert "*The section “更多” is written by us and not made from measurements.*" in lines
     assert (
         "| [Chat](https://huggingface.co/datasets/owner/chat) | 1.4M conversations | 62.5 % "
-        "| 100 %, by owner/target | cc-by-nc-4.0 | – |"
+        "| 100 %, by owner/target | cc-by-nc-4.0 |"
     ) in lines
-    assert "| In-house | – | 37.5 % | no | ours | – |" in lines
+    assert "| In-house | – | 37.5 % | no | ours |" in lines
     assert "We name SGLang 0.5.9." in lines
     assert (
         "Needs the pull requests [sgl-project/sglang#25408](https://github.com/sgl-project/sglang/pull/25408) and "
