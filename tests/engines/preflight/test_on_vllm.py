@@ -175,7 +175,7 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     CASES[name](folder)
     target = read_target(str(smollm2_target))
     verdict: PreflightVerdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
-    half = name.startswith(("AWQ", "GPTQ"))  # vLLM runs neither in float32
+    half = name.startswith(("AWQ", "GPTQ", "8-bit"))  # not in float32, integers on processors with AMX
     outcome = run(folder, smollm2_target, vllm_python, "bfloat16" if half else "float32")
     said = [r.sentence for r in verdict.reasons if r.effect == verdict.kind]
     if verdict.kind == "refuses":
