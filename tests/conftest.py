@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from support import documents, heads, raised, sampling
+from support import aloud, documents, heads, raised, sampling
 
 from eagle3hub.cli.app import run
 
@@ -111,6 +111,16 @@ def held_documents() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         documents.watch(patch, Path(os.environ[NOTES]) if NOTES in os.environ else None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def every_meaning_has_a_word() -> Iterator[None]:
+    """What a command prints in the tests' own process says nothing by a colour or a sign alone."""
+    found: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        aloud.watch(patch, found)
+        yield
+    assert not found
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from eagle3hub.cli.output import (
     print_json,
     shown_for,
     tell,
+    tell_error,
 )
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
@@ -184,9 +185,7 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     if "--json" in argv:
         print_json("error", {"error": found})
     else:
-        tell(f"error: {error.message}\n")
-        if found["hint"]:
-            tell(f"hint: {found['hint']}\n")
+        tell_error(error.message, found["hint"])
     return error.exit_code
 
 

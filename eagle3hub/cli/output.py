@@ -235,6 +235,21 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
+def tell_error(message: str, hint: str | None) -> None:
+    """Print an error and its hint to standard error; on a terminal no word of the message is cut at the right edge.
+
+    A hint stays as it is: it may hold a command, which breaks with the line when it is copied.
+    """
+    text = f"error: {message}"
+    if _SAID.get() is None and sys.stderr.isatty():
+        width = console(stderr=True).width
+        lines = (wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines())
+        text = "\n".join("\n".join(parts) for parts in lines)
+    tell(f"{text}\n")
+    if hint:
+        tell(f"hint: {hint}\n")
+
+
 def emit(name: str, document: Mapping[str, object], human: Callable[[Console], None], *, as_json: bool) -> None:
     """Print the result: the document as JSON, of the schema ``name``, or what ``human`` writes to the console."""
     if as_json:
@@ -547,7 +562,7 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "convert": {
         FIRST: (*("to", "target", "engines", "speculative_tokens", "layout", "strict", "dry_run", "force"),),
-        _WHAT: ("target_name", "settings", "max_shard_size"),
+        "What is written": ("target_name", "settings", "max_shard_size"),
         _OUTPUT: ("verify", "read_back", "digests", "as_json", "quiet", "_progress"),
     },
 }

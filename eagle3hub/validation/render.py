@@ -67,10 +67,8 @@ def preflight_verdict(effect: Effect) -> Verdict:
 
 
 def cell_word(cell: MatrixCell) -> str:
-    """What a cell says beside its mark; nothing for a pass that was run."""
+    """What a cell says beside its mark."""
     match cell.verdict, cell.how:
-        case "pass", "run":
-            return ""
         case "fail", "run":
             return "fails"
         case "fail", "preflight":
@@ -154,7 +152,8 @@ def _styled(verdict: Verdict, text: str) -> str:
 
 
 def _marked(verdict: Verdict, text: str) -> str:
-    return f"[{colour(verdict)}]{mark(verdict)}[/] {text}"
+    """A sentence after its verdict: a sign and a word, because not everybody sees signs and colours."""
+    return f"[{colour(verdict)}]{mark(verdict)} {verdict}[/]: {text}"
 
 
 def _engine(entry: Entry, out: Console, *, alone: bool) -> None:
@@ -168,7 +167,7 @@ def _engine(entry: Entry, out: Console, *, alone: bool) -> None:
         if entry.verdict != "pass":
             out.print(escape(entry.reason))
     if entry.preflight is not None and entry.preflight.warning:
-        _row(out, "version", f"[yellow]![/] {escape(entry.preflight.warning)}")
+        _row(out, "version", f"[yellow]warning[/]: {escape(entry.preflight.warning)}")
     if entry.preflight is not None:
         _row(out, "preflight", _preflight(entry.preflight))
     outcome = entry.outcome
@@ -197,7 +196,7 @@ def _counted(counted: Counted, out: Console, *, serves: bool) -> None:
         return
     _row(out, "lossless", _lossless(counted))
     if counted.attached:
-        _row(out, "unchecked", f"[yellow]?[/] {escape(', '.join(counted.unchecked))}")
+        _row(out, "unchecked", escape(", ".join(counted.unchecked)))
     else:
         _row(out, "tensors", _load(counted.load))
     _row(out, "speed", f"[dim]{_speed(counted.throughput)}[/]")
@@ -206,7 +205,8 @@ def _counted(counted: Counted, out: Console, *, serves: bool) -> None:
 def _preflight(found: Preflight) -> str:
     from rich.markup import escape
 
-    shown = _marked(preflight_verdict(found.kind), escape(found.words))
+    verdict = preflight_verdict(found.kind)
+    shown = f"[{colour(verdict)}]{mark(verdict)} {escape(found.words)}[/]"
     deciding = [reason for reason in found.reasons if reason.effect == found.kind]
     if found.kind in ("right", "depends") or not deciding:
         return f"{shown} [dim](as {escape(found.title)} reads these files)[/]"
@@ -236,15 +236,16 @@ def _lossless(counted: Counted) -> str:
     same = f"{lossless.identical} of {lossless.prompts} prompts give the target's own tokens"
     worst = lossless.worst
     if worst is None:
-        return f"[green]✓[/] {same}"
+        return _marked("pass", same)
     where = f"prompt {worst.question_id} changes at new token {worst.position}"
     match lossless.verdict:
         case "ties only":
-            return f"[green]✓[/] {same}; the others change at a tie [dim]({where}, {worst.says})[/]"
+            return _marked("pass", f"{same}; the others change at a tie [dim]({where}, {worst.says})[/]")
         case "not checked":
-            return f"[yellow]?[/] {same}; {where}, and whether at a tie is not checked [dim]({worst.says})[/]"
+            unsettled = f"{where}, and whether at a tie is not checked [dim]({worst.says})[/]"
+            return _marked("inconclusive", f"{same}; {unsettled}")
         case "identical" | "not lossless" | None:
-            return f"[red]✗[/] {same}; {where}{f' [dim]({worst.says})[/]' if worst.says else ''}"
+            return _marked("fail", f"{same}; {where}{f' [dim]({worst.says})[/]' if worst.says else ''}")
         case _:
             return assert_never(lossless.verdict)
 
@@ -253,11 +254,11 @@ def _load(load: LoadReport) -> str:
     from rich.markup import escape
 
     if not load.checked:
-        return "[yellow]?[/] loading could not be watched"
+        return _marked("inconclusive", "loading could not be watched")
     ignored = f" [dim](unused: {escape(', '.join(load.ignored))})[/]" if load.ignored else ""
     if load.not_loaded:
-        return f"[red]✗[/] not filled: {escape(', '.join(load.not_loaded))}{ignored}"
-    return f"[green]✓[/] every parameter of the head was filled from the file{ignored}"
+        return _marked("fail", f"not filled: {escape(', '.join(load.not_loaded))}{ignored}")
+    return _marked("pass", f"every parameter of the head was filled from the file{ignored}")
 
 
 def _speed(throughput: Throughput) -> str:
@@ -314,7 +315,7 @@ def _shown(cell: MatrixCell) -> str:
     tau = cell.mean_acceptance_length
     number = "" if tau is None else f"τ {tau:.3f}"
     foreseen = _foreseen(cell.preflight) if cell.verdict == "unavailable" else ""
-    text = f"{mark(cell.verdict)} {cell_word(cell)}".rstrip()
+    text = f"{mark(cell.verdict)} {cell_word(cell)}"
     return f"[{colour(cell.verdict)}]{text}{foreseen}[/] {number}".rstrip()
 
 

@@ -170,3 +170,20 @@ def test_a_reader_that_stays_reads_everything(tmp_path: Path):
         assert status(argv(tmp_path), stdout=file) == 1
     assert "different: in " in output.read_text()
     assert "tensors are bit-equal" in output.read_text()
+
+
+def test_no_word_of_an_error_is_cut_at_the_edge_of_a_terminal(tmp_path: Path):
+    """The message breaks between words; the hint stays one line, because a command in it is copied as one."""
+    mine, theirs = pty.openpty()
+    os.set_blocking(mine, False)
+    name = "a-long-name-of-a-folder/" * 2 + "and-nothing-there"
+    command = [sys.executable, "-m", "eagle3hub", "validate", "runs of last week/" + name]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60", "LINES": "24"}
+    done = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, env=environment, timeout=120)
+    assert done.returncode == 3
+    error, hint = os.read(mine, 1 << 20).decode().replace("\r\n", "\n").rstrip().split("\nhint: ")
+    lines = error.splitlines()
+    assert len(lines) > 2
+    assert [line for line in lines if len(line) > 60 and " " in line] == []
+    assert " ".join(lines) == f"error: the head 'runs of last week/{name}' is not a folder"
+    assert "\n" not in hint

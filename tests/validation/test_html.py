@@ -123,8 +123,8 @@ def test_the_matrix_is_on_it() -> None:
     document["cells"].insert(0, {**refused, "mean_acceptance_length": None, "ci95": None, "preflight": None})
     text = " ".join(" ".join(page_of(document).text).split())
     assert "specjax cannot hold this head no such norm" in text
-    assert "specforge ✓ τ 1.400 ✗ fails τ 1.400 ✓ τ 1.400 ? not here preflight: refuses" in text
-    assert "universal ✓ τ 1.400 ✗ fails τ 1.400 ✓ τ 1.400 ? not here preflight: right" in text
+    assert "specforge ✓ pass τ 1.400 ✗ fails τ 1.400 ✓ pass τ 1.400 ? not here preflight: refuses" in text
+    assert "universal ✓ pass τ 1.400 ✗ fails τ 1.400 ✓ pass τ 1.400 ? not here preflight: right" in text
 
 
 def hostile(value: Any) -> Any:

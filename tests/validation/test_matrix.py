@@ -224,7 +224,7 @@ def test_the_table_fits_a_hundred_columns() -> None:
     assert max(map(len, lines)) <= 100
     (row,) = [line for line in lines if line.startswith("  speculators")]
     assert " ".join(row.split()) == (
-        "speculators ✓ τ 1.400 ? inconclusive τ 1.400 ? inconclusive τ 1.400 ✗ fails τ 1.400"
+        "speculators ✓ pass τ 1.400 ? inconclusive τ 1.400 ? inconclusive τ 1.400 ✗ fails τ 1.400"
     )
     assert "every layout on vllm, every layout on sglang, every layout on trtllm: the head collapses" in " ".join(
         lines
