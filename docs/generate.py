@@ -157,7 +157,9 @@ def others(_layouts: Mapping[str, Layout]) -> list[str]:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """A sentence's first letter; that of a name such as vLLM or llama.cpp stays."""
+    first = text.partition(" ")[0]
+    return text if "." in first or first[1:] != first[1:].lower() else text[:1].upper() + text[1:]
 
 
 TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
