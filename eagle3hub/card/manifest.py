@@ -253,11 +253,13 @@ class Training:
 class EngineNote:
     """The makers' note on an engine that the head was not tested on here. Texts may be empty.
 
+    ``title`` tells several notes on one engine apart.
     ``version``, ``requires``, ``requires_link``, ``pull_requests``, ``note``, ``settings`` and ``install`` are printed
     beside the recipe, all else goes into it; ``install`` is shell lines of the makers.
     """
 
     engine: str
+    title: str = ""
     version: str = ""
     requires: str = ""
     requires_link: str = ""
@@ -599,6 +601,10 @@ def _engine(document: Document, index: int) -> EngineNote:
     data["pull_requests"] = tuple(data.get("pull_requests", ()))
     data["install"] = data.get("install", "").strip("\n")
     note = EngineNote(**data)
+    earlier = [(one["engine"], one.get("title", "")) for one in document.data["engines"][:index]]
+    if (note.engine, note.title) in earlier:
+        named = f"called {note.title!r}" if note.title else "without a title"
+        raise document.error(("engines", index), f"two entries of {note.engine} are {named}", "give each a title")
     try:
         make_recipe(note.engine, note.serving("target", "head", document.data["speculative_tokens"]))
     except UsageError as error:

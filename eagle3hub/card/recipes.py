@@ -366,7 +366,7 @@ def _noted(
     return Noted(
         engine=title,
         name=note.engine,
-        heading=f"{title}, {became}",
+        heading=", ".join(filter(None, (title, note.title, became))),
         version=note.version,
         requires=note.requires,
         requires_link=note.requires_link,
@@ -393,7 +393,7 @@ def _parallel(one: Served) -> bool:
 
 
 def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) -> tuple[str, str, str]:
-    """Write command, YAML and Python for a folder of the release."""
+    """Write command, YAML and Python for a folder of the release; no Python where it would leave out flags or env."""
     repo = manifest.release.repo
     folder = chosen.folder.folder if chosen is not None and chosen.folder is not None else ""
     fetch, head = fetched(manifest, folder) if folder else ("", repo)
@@ -404,4 +404,4 @@ def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) 
     )
     made = make_recipe(note.engine, serving)
     lines = [*([fetch] if fetch else []), *made.prepare, folded(made.server_command, {**made.env, **note.env})]
-    return "\n".join(lines), made.yaml or "", made.python
+    return "\n".join(lines), made.yaml or "", "" if note.flags or note.env else made.python

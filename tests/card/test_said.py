@@ -40,6 +40,7 @@ engines:
     install: |
       uv pip install sglang
       git apply eagle3.patch
+  - {engine: sglang, title: thinking off, draft_tokens: 2}
 sections:
   - {title: 更多, text: Our words.}
 """
@@ -110,10 +111,23 @@ def test_the_example_of_imported_measurements_can_be_read(tmp_path: Path) -> Non
     assert under_load.varying == ("concurrency",) and modes.varying == ("mode",)
 
 
+def test_several_ways_to_serve_on_one_engine_have_headings_of_their_own(write: Write) -> None:
+    text = render_text(load_manifest(said(write)), [], samples.make_head())
+    parts = text.partition("### SGLang, thinking off, not tested here\n")
+    tree, chain = parts[0].partition("### SGLang, not tested here\n")[2], parts[2].partition("\n## ")[0]
+    assert "--chunked-prefill-size 2048" in tree and "--speculative-num-steps 2 " in chain
+    assert "The same from Python" not in tree, "it would leave out the flags and the environment"
+    assert "The same from Python" in chain
+
+
 @pytest.mark.parametrize(
     ("old", "new", "wrong"),
     [
-        ("engine: sglang", "engine: vllm", "vllm: vLLM drafts EAGLE-3 chains: --topk is for SGLang and sglang-jax"),
+        (
+            "engine: sglang\n",
+            "engine: vllm\n",
+            "vllm: vLLM drafts EAGLE-3 chains: --topk is for SGLang",
+        ),
         ("num_draft_tokens: 8", "dtype: bfloat16", "sglang: a tree is described by three numbers"),
         ("share: 62.5", "share: 625", "share"),
         ("license: cc-by-nc-4.0", "license: cc-by-nc", "training.data_sets.0.license is 'cc-by-nc'"),
@@ -121,6 +135,8 @@ def test_the_example_of_imported_measurements_can_be_read(tmp_path: Path) -> Non
         ("synthetic: 100", "synthetic: most", "synthetic"),
         ("env: {S", "env: {9S", "env"),
         ("sglang/pull/25408", "sglang/issues/25408", "the address of a pull request"),
+        ("title: thinking off, ", "", "two entries of sglang are without a title give each a title"),
+        ("version: 0.5.9", "title: thinking off", "two entries of sglang are called 'thinking off'"),
     ],
 )
 def test_what_cannot_be_said_is_refused_with_its_line(write: Write, old: str, new: str, wrong: str) -> None:
