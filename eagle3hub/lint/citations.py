@@ -62,6 +62,18 @@ def wrong_title(card: Card) -> Iterator[Violation]:
         around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 80]
         if meant is not None and (meant.arxiv in around or _ABOUT.search(hit.match["title"])):
             yield _other_title(hit.line, meant, hit.match["title"])
+    for hit in card.search(_TITLE_AND_ID, tables=False):
+        title = hit.match["title"].strip()
+        known = by_id.get(hit.match["id"])
+        named = known is not None and _normal(title.partition(":")[0]) == _normal(known.name)
+        if known is not None and named and not _is_titled(title, known):
+            yield _other_title(hit.line, known, title)
+
+
+_TITLE_AND_ID = (
+    r"(?P<title>[A-Z][\w.-]{2,20}: [A-Z][^():\n“”\"*_\[\]]{10,140}?)[*_”\"]{0,3}[,.]?\s*[(\[]{1,2}arXiv[: ]{1,2}"
+    rf"(?P<id>{_ID})"
+)
 
 
 def _other_title(line: int, known: Reference, printed: str) -> Violation:
@@ -133,9 +145,15 @@ def _titles() -> dict[str, Reference]:
     return {_normal(title): work for work in works for title in (work.title, *work.earlier)}
 
 
+_KNOWN_BY = {"MT-Bench": "2306.05685", "HumanEval": "2107.03374", "GSM8K": "2110.14168", "MBPP": "2108.07732"}
+"""Sets that are not named at the beginning of their paper's title."""
+
+
 @cache
 def _names() -> dict[str, Reference]:
-    return {_normal(work.name): work for work in bibliography.references().values() if work.name}
+    works = bibliography.references()
+    named = {_normal(work.name): work for work in works.values() if work.name}
+    return {_normal(name): works[arxiv] for name, arxiv in _KNOWN_BY.items() if arxiv in works} | named
 
 
 def _pattern(name: str) -> str:
@@ -153,6 +171,8 @@ def _by_title(text: str) -> Reference | None:
     for title, work in _titles().items():
         if re.findall(r"\d+", normal) != re.findall(r"\d+", title):
             continue  # Qwen2.5's report is not Qwen3's
+        if _has_new_word(text, work.title):
+            continue  # nor is Qwen3-TTS's
         both = SequenceMatcher(None, normal, title)
         # the first two are upper bounds of the third, and cheap
         if abs(len(normal) - len(title)) < 12 and all(
@@ -160,6 +180,13 @@ def _by_title(text: str) -> Reference | None:
         ):
             return work
     return None
+
+
+def _has_new_word(text: str, title: str) -> bool:
+    """Return whether a text has a word that a title has not, nor one like it, beside all words of the title."""
+    said, known = (re.findall(r"[^\W\d_]+", t.lower()) for t in (text, title))
+    new = [w for w in said if w not in known and not any(SequenceMatcher(None, w, k).ratio() > 0.6 for k in known)]
+    return len(said) > len(known) and bool(new)
 
 
 def _meant(text: str) -> Reference | None:
@@ -291,9 +318,16 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
         missing = [name for name in ("title", "author", "year") if name not in given]
+        if len(entry.authors) == 1 and (line := entry.lines.get("author")):
+            printed = card.text.split("\n", line)[line - 1]
+            if len(re.findall(r",\s+\w", printed.rstrip(" ,"))) > 1 and not re.search(r"\sand\s", printed):
+                yield Violation(line, _BY_COMMAS)
         undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
         if missing and not (undated and missing == ["year"]):
             yield Violation(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
+
+
+_BY_COMMAS = "the authors are joined by commas: BibTeX takes them for one person; write “and” between them"
 
 
 @rule(

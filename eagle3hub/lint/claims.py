@@ -25,10 +25,10 @@ HARDWARE = (
 
 _TAU = r"(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)"
 """τ-bench is a set of tasks."""
-_STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward)"
+_STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward|draft\b)"
 _LENGTH = re.compile(
     rf"acc(?:ept\w*)?[ _-](?:draft )?len|{_TAU}|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
-    rf"|average accepted|tokens? (?:per|/) ?{_STEP}"
+    rf"|average accepted|tok(?:en)?s? ?(?:per|/) ?{_STEP}"
     rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,6}}(?:token|词元)"
     r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
     re.I,
@@ -102,6 +102,7 @@ MEASURED_K = re.compile(
     r"\bK\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:)?\s*(\d{1,3})\b"
     r"|\b(\d{1,3}) (?:draft(?:ed)?|spec\w*) tokens\b|num[_ ]speculative[_ ]tokens\W+(\d{1,3})\b"
     r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b|\bspec\w* tokens(?: per step)?\s*[:=]\s*(\d{1,3})\b"
+    r"|\bn[_-]max\W{1,3}(\d{1,2})\b"
     r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
     r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
     r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})"
@@ -257,7 +258,9 @@ def _by_cells(table: Table, i: int) -> str:
     if _ACCEPTANCE.match(table.header[i]):
         if _are_lengths(table.column(i)):
             return "length"
-        return "rate" if all(n.unit == "%" for _, n in table.column(i)) else "other"
+        shares = [n for _, n in table.column(i)]
+        rates = all(n.unit == "%" or (n.unit == "" and 0 <= n.value <= 1) for n in shares)
+        return "rate" if shares and rates else "other"
     return "other"
 
 
@@ -274,7 +277,8 @@ def _by_caption(table: Table, taken: set[str]) -> str:
 
     The words around a table of settings and their values are not about its numbers.
     """
-    if any(_KEY_VALUE.match(header.strip(" *`")) for header in (table.header[0], table.header[-1])):
+    ends = (table.header[0], table.header[-1]) if len(table.header) < 4 else (table.header[-1],)
+    if any(_KEY_VALUE.match(header.strip(" *`")) for header in ends):
         return ""
     *far, near = table.before.split("\n\n")
     # a measurement that has a column of its own is not another column's
@@ -330,6 +334,62 @@ def _by_kind(card: Card) -> dict[str, list[tuple[Section, Table, int]]]:
     return found
 
 
+_SET_IN_LABEL = re.compile(
+    r"(?:draft-n-max|num[_-]draft[_-]tokens|num[_-]speculative[_-]tokens|\bK\b|draft[_ -]tokens)\W{1,3}(\d{1,2})\b",
+    re.I,
+)
+
+
+@_once
+def draft_numbers_of_rows(card: Card) -> frozenset[int]:
+    """Return every K that the labels of rows name: ``K=3``, ``--spec-draft-n-max 2``."""
+    found = (m for _, table in card.tables for row in table.rows[:200] if (m := _SET_IN_LABEL.search(row.label)))
+    return frozenset(int(m[1]) for m in found)
+
+
+@_once
+def said_rates(card: Card) -> list[int]:
+    """Return the lines of acceptance rates outside columns: rows of names and values, and sentences."""
+    found = [
+        row.line
+        for section, table in card.tables
+        for row in table.rows[:200]
+        if len(row.cells) == 2 and _RATE.search(row.label) and not re.search(TRAINING, section.title, re.I)
+        if (n := row.cells[1].number) is not None and (n.unit == "%" or 0 < n.value < 1)
+    ]
+    found += [hit.line for hit in card.search(_SAID_RATE, tables=False, outside=TRAINING)]
+    return sorted(found)
+
+
+_SAID_RATE = (
+    r"accept(?:ance)?(?:[ _-]rate)?\b[^.\n%]{0,40}?"
+    r"(?:(?<![\d.])[1-9]\d{0,2}(?:\.\d+)?\s?%|\b0\.\d+)"
+)
+
+
+@_once
+def prints_acceptance(card: Card) -> bool:
+    """Return whether a table outside the training sections prints acceptance, or the speed of speculative decoding.
+
+    On the Hub's card of a model with that tag, a sentence that gives the acceptance rate is enough.
+    """
+    found = [(s, t) for wanted in ("length", "rate") for s, t, _ in columns_of_kind(card, wanted)]
+    found += [
+        (s, t)
+        for wanted in ("throughput", "speedup")
+        for s, t, _ in columns_of_kind(card, wanted)
+        if _SPECULATIVE.search(
+            f"{text_before(t)} {' '.join(t.header)} {' '.join(r.label for r in t.rows[:_LOOKED_AT])}"
+        )
+    ]
+    tagged = {"speculative-decoding", "mtp"} & {tag.lower() for tag in card.listed("tags")} and card.is_of_the_hub
+    printed = any(not re.search(TRAINING, section.title, re.I) for section, _ in found)
+    return printed or bool(tagged and said_rates(card))
+
+
+_SPECULATIVE = re.compile(r"speculat|\bspec\b|draft|\bmtp\b|eagle|dflash|dspark|medusa|投机|推测|草稿", re.I)
+
+
 # Acceptance lengths
 
 
@@ -380,6 +440,8 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
             ks = frozenset({own})
         elif k_column is not None and (n := row.cells[k_column].number) and n.ulp == 1:
             ks = frozenset({int(n.value)})
+        elif m := _SET_IN_LABEL.search(row.label):
+            ks = frozenset({int(m[1])})
         yield AcceptanceLength(row.line, number, row.label, header, table.line, section, ks, table, row, alone)
 
 
@@ -391,9 +453,15 @@ def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
     ):
         return
     for row in table.rows:
-        if not _LENGTH.search(row.label) or _COUNT.search(row.label) or _is_of_training(section, row.label):
+        bare = [(row, n) for cell in row.cells[1:] if (n := cell.number) is not None]
+        called = _CALLED_ACCEPTANCE.search(row.label) and bare and _are_lengths(bare)
+        if (
+            not (_LENGTH.search(row.label) or called)
+            or _COUNT.search(row.label)
+            or _is_of_training(section, row.label)
+        ):
             continue
-        alone = bool(_ACCEPTED_ALONE.search(row.label)) and not re.search("len|长度", row.label, re.I)
+        alone = bool(called or _ACCEPTED_ALONE.search(row.label)) and not re.search("len|长度", row.label, re.I)
         for column, cell in zip(columns(table)[1:], row.cells[1:], strict=True):
             n = cell.number
             if n and n.unit == "" and n.value < 100 and column.kind not in {"difference", "interval"}:
@@ -401,6 +469,8 @@ def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
                 yield AcceptanceLength(row.line, n, row.label, row.label, table.line, section, ks, table, row, alone)
 
 
+_CALLED_ACCEPTANCE = re.compile(r"\baccept(?:ance)?\b(?!\w* (?:rate|ratio|prob|%))", re.I)
+"""What rows call an acceptance length, if their numbers are above 1."""
 _PERCENT = re.compile(r"%|percent|百分", re.I)
 _RESULT_KINDS = {"length", "rate", "throughput", "speedup", "latency"}
 _TAU_ALONE = re.compile(r"τ|tau", re.I)
@@ -427,10 +497,11 @@ _RESULTS = re.compile(
     r"performance|evaluation|results|benchmark|acceptance|metrics|speed|性能|评测|结果|效果|实验", re.I
 )
 _LENGTH_NAME = rf"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|{_TAU}|(?:平均)?接[受收]长度)"
-_VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/|ms\b|tokens?/s))"
+_VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/s(?!t)|ms\b))"
 _IN_SENTENCE = re.compile(
     rf"{_LENGTH_NAME}(?P<gap>(?:[^.!?。|;\d]|\d(?!\d?\.\d)){{0,80}}?){_VALUE.format('a')}"
-    rf"|{_VALUE.format('b')}\W{{0,4}}(?:mean |average |avg\.? )?(?:tokens (?:per|/) ?{_STEP}|acc(?:ept\w*)? len\w*)"
+    rf"|{_VALUE.format('b')}\W{{0,4}}(?:mean |average |avg\.? )?"
+    rf"(?:tok(?:en)?s? ?(?:per|/) ?{_STEP}|acc(?:ept\w*)? len\w*)"
     rf"|\b(?:mean|average) accepted (?:tokens|drafts)\W{{1,4}}{_VALUE.format('c')}",
     re.I,
 )

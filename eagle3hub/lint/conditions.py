@@ -26,6 +26,7 @@ _COUNT = (
     r"\b\d[\d,]* (?:\w+ ){0,2}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
     r"|instances)\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
+    r"|\b\d+-(?:prompt|question|problem|sample)\b"
     r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|个)(?:样本|题|提示|问题|请求|对话)"
 )
 _COUNT_HEADER = re.compile(
@@ -37,17 +38,18 @@ _OUTPUT = (
     r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
     r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
     r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
-    r"|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
+    r"|\b\d+ out\b|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
 )
 _SPREAD = r"±|\binterval|confidence|\b95 ?%|\bstd\b|standard (?:deviation|error)|\bCI\b|\bspread\b|min\W+max"
 _ENGINE = (
     r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|TRTLLM|TensorRT[- ]Edge[- ]LLM|sglang-jax|sgl-jax"
     r"|eagle3hub reference|llama\.cpp|LMDeploy|MLX|MNN|TGI|Hugging ?Face transformers|transformers|ATOM"
     r"|xLLM|KTransformers|NeMo|"
-    r"EAGLE'?s? (?:own )?code|PyTorch|mlx-lm|exllama\w*|ollama)(?![A-Za-z0-9])"
+    r"EAGLE'?s? (?:own )?code|PyTorch|mlx[-_](?:lm|vlm|serve)|exllama\w*|EXL3|ollama)(?![A-Za-z0-9])"
 )
 _SERVERS = (
-    r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy)(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy"
+    r"|mlx[-_](?:lm|vlm)|exllama\w*)(?![A-Za-z0-9])"
 )
 _LAUNCHED = re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-(?:server|cli|speculative))\b", re.I)
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
@@ -59,6 +61,7 @@ _LENGTH_SAID = (
 )
 _RUNS = (
     r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+    r"|\bbest[- ]of[- ](?:N\b|\d+ runs\b)"
     r"|\b[2-9] (?:runs|trials|repeats)\b[^.\n]{0,20}\b(?:median|mean|averag\w+)"
     r"|\b(?:[2-9]|\d\d|two|three|five|ten) (?:independent |repeated )?(?:runs|trials|repeats|repetitions) "
     r"(?:per|for each)\b"
@@ -86,6 +89,13 @@ def _acceptance_line(card: Card) -> int | None:
     lines = [x.place for x in claims.acceptance_lengths(card)] + [
         s.line for s in claims.rate_series(card) if not s.is_called_so
     ]
+    lines += [
+        table.line
+        for section, table, _ in claims.columns_of_kind(card, "rate")
+        if not re.search(TRAINING, section.title, re.I)
+    ]
+    if not lines and (card.is_of_a_head or card.is_of_the_hub):
+        lines = claims.said_rates(card)
     return min(lines, default=None)
 
 
@@ -98,9 +108,19 @@ def _absent(card: Card, line: int, message: str, what: str) -> Violation:
     return Violation(line, message, severity="info" if admitted else None)
 
 
+_OF_SPEED = re.compile(r"\btok(?:en)?s?\s?/\s?s|\bTPS\b", re.I)
+"""The label of a row of throughputs."""
+_A_SPEED = re.compile(r"\d\W{0,4}tok(?:en)?s?\s?/\s?s", re.I)
+
+
 def _throughput_line(card: Card) -> int | None:
     lines = [table.line for kind in ("throughput", "speedup") for _, table, _ in claims.columns_of_kind(card, kind)]
     lines += claims.printed_throughput(card)
+    lines += [
+        table.line
+        for _, table in card.tables
+        if any(_OF_SPEED.search(r.label) or any(_A_SPEED.search(c.text) for c in r.cells[1:]) for r in table.rows[:50])
+    ]
     # a rate of the training is no measurement of the head
     lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False, outside=TRAINING)]
     return min(lines, default=None)
@@ -109,11 +129,15 @@ def _throughput_line(card: Card) -> int | None:
 def _counted(card: Card) -> bool:
     """Return whether a sentence, a table or the metadata gives the number of prompts."""
     for _, table in card.tables:
+        if re.fullmatch(r"\W*prompts?\W*", table.header[0], re.I) and len(table.rows) > 1:
+            return True  # each row is one
         for i, name in enumerate(table.header):
             if _COUNT_HEADER.search(name) and table.column(i):
                 return True
         if any(_COUNT_HEADER.search(row.label) and any(c.number for c in row.cells[1:]) for row in table.rows):
             return True
+    if next(claims.code_matches(card, re.compile(r"--num[-_](?:prompts|samples|questions)[ =]+\d")), None):
+        return True
     hits = card.search(_COUNT, outside=TRAINING + r"|\bdata\b")
     return any(not re.search(_OF_TRAINING, hit.match.string, re.I) for hit in hits)
 
@@ -126,6 +150,7 @@ def _counted(card: Card) -> bool:
     fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_unit(card: Card) -> Iterator[Violation]:
     """Report throughput columns if the card names no unit."""
@@ -153,6 +178,7 @@ def _of_the_training(hit: Hit) -> bool:
     fix="Name the accelerator, how many, and the parallelism.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_hardware(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names no accelerator outside its training section."""
@@ -177,6 +203,7 @@ def _has_batch_column(card: Card) -> bool:
     fix="Give the number of concurrent requests.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_batch(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names neither batch size nor concurrency."""
@@ -195,6 +222,7 @@ def missing_batch(card: Card) -> Iterator[Violation]:
     fix="Give the number of prompts and the output length (or max_new_tokens).",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_prompts(card: Card) -> Iterator[Violation]:
     """Report throughput without the number of prompts or the output length.
@@ -220,6 +248,7 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
     fix="Give n, the number of prompts measured.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_count(card: Card) -> Iterator[Violation]:
     """Report acceptance if the card does not give the number of prompts."""
@@ -236,11 +265,16 @@ def missing_count(card: Card) -> Iterator[Violation]:
     fix="Give the temperature, and how draft tokens are sampled.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_temperature(card: Card) -> Iterator[Violation]:
     """Report acceptance if the text of the card names no temperature."""
     line = _acceptance_line(card)
-    if line and not card.says(_TEMPERATURE, outside=TRAINING):
+    measured_by = any(
+        re.search(r"(?:\bbench[\s\S]*--temperature|\bllama-\w+[\s\S]*--temp)[ =]+\d", block.text)
+        for block in card.code
+    )
+    if line and not measured_by and not card.says(_TEMPERATURE, outside=TRAINING):
         yield Violation(line, "the sampling temperature is not given")
 
 
@@ -252,6 +286,8 @@ def _engine_hits(card: Card) -> bool:
         places |= {id(section): section for section, _, _ in claims.columns_of_kind(card, kind)}
     above = {id(h) for section in places.values() for h in section.path}
     engine = rf"{_ENGINE}|{own}" if (own := _own_engine(card)) else _ENGINE
+    if not places and card.says(engine):
+        return True
     for hit in card.search(engine):
         path = hit.section.path
         beside = len(path) > 1 and (id(path[-1]) in above or (path[-2].level > 1 and id(path[-2]) in above))
@@ -287,12 +323,11 @@ def missing_engine(card: Card) -> Iterator[Violation]:
         return
     named = {hit.match[0].lower() for hit in card.search(_ENGINE)}
     used = {m[0].lower() for _, m in claims.code_matches(card, _LAUNCHED)}
-    servers = {hit.match[0].lower() for hit in card.search(_SERVERS, outside=claims.SERVING)}
     if len(used) == 1 and (not named - used or (next(iter(used)).startswith("llama") and named == {"llama.cpp"})):
         message = f"no engine is named beside the measurement; only the example's is ({next(iter(used))})"
         yield Violation(line, message, severity="info")
-    elif len(servers) == 1 and servers == named and not used:
-        message = f"no engine is named beside the measurement; elsewhere only {next(iter(servers))} is"
+    elif len(named) == 1 and not used and card.says(_ENGINE, outside=claims.SERVING):
+        message = f"no engine is named beside the measurement; elsewhere only {next(iter(named))} is"
         yield Violation(line, message, severity="info")
     else:
         yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
@@ -306,6 +341,7 @@ def missing_engine(card: Card) -> Iterator[Violation]:
     fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_version(card: Card) -> Iterator[Violation]:
     """Report engines if the card gives no version for any of them."""
@@ -319,7 +355,7 @@ def missing_version(card: Card) -> Iterator[Violation]:
     pinned = any(
         re.search(
             r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*v?\d|:v\d+\.\d+|release:\d|nightly|git\+https|"
-            r"git (?:checkout|clone -b)|pull/\d+",
+            r"git (?:checkout|clone -b)|pull/\d+|/(?:tags|tag|download)/\S*\d",
             c.text,
         )
         for c in card.code
@@ -327,6 +363,8 @@ def missing_version(card: Card) -> Iterator[Violation]:
     released = (
         rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:(?:nightly|main|commit|branch|PR)\b|>=|≥)"
         rf"|\bbuild of {_ENGINE}[^.\n]{{0,100}}(?:PR|pull|commit)\b"
+        rf"|\b(?:vllm|sglang)#\d{{4,}}|{_ENGINE}\W{{1,4}}[0-9a-f]{{7,40}}\b|@ \W?[0-9a-f]{{7,40}}\b"
+        rf"|{_ENGINE}\b[^.\n]{{0,80}}\bv\d+\.\d+(?:\.\d+)*\b"
     )
     if named and not pinned and not card.says(released):
         engines = ", ".join({hit.match[0].lower(): hit.match[0] for hit in reversed(named)}.values())
@@ -457,14 +495,19 @@ def _are_methods(table: Table) -> bool:
     fix="Give the number of drafted tokens beside every τ.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def missing_draft_tokens(card: Card) -> Iterator[Violation]:
-    """Report acceptance lengths if the text of the card names no K."""
+    """Report acceptance lengths, and a head's acceptance rates, if the text of the card names no K."""
     lengths = claims.acceptance_lengths(card)
-    if lengths and claims.most_drafted(card) is None:
+    rates = [table.line for _, table, _ in claims.columns_of_kind(card, "rate")] or claims.said_rates(card)
+    if claims.rate_series(card) or claims.draft_numbers_of_rows(card):
+        rates = []
+    first = lengths[0].place if lengths else rates[0] if rates and card.is_of_a_head else None
+    if first is not None and claims.most_drafted(card) is None and not card.says(r"\bn[_-]max\W{1,3}\d"):
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
-        yield _absent(card, lengths[0].place, f"the K of the measurement is not given{end}", "K")
+        yield _absent(card, first, f"the K of the measurement is not given{end}", "K")
 
 
 @rule(
@@ -566,6 +609,8 @@ def missing_length(card: Card) -> Iterator[Violation]:
     """Report a head's card without any acceptance length; if it shows results that are not read, C418 does."""
     if claims.acceptance_lengths(card) or card.says(_LENGTH_SAID) or claims.unread_results(card):
         return
+    if any(claims.columns_of_kind(card, "rate")) and (claims.most_drafted(card) or claims.draft_numbers_of_rows(card)):
+        return  # τ = 1 + K times the rate
     titles = [s.path[-1] for s in card.sections if s.path]
     line = next(
         (h.line for h in titles if re.search(r"performance|evaluation|results|benchmark|性能|评测", h.text, re.I)), 1

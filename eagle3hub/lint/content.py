@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Prose, Table, Violation, rule
+from eagle3hub.lint.model import Card, Prose, Section, Table, Violation, rule
 
 # C8: claims without support, and data sets that are not what the card says
 
@@ -69,7 +69,7 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
     """Report speed-up factors if the card has no throughput table, or none with a baseline."""
     kinds = ("throughput", "speedup", "latency")
     tables = [t for wanted in kinds for _, t, _ in claims.columns_of_kind(card, wanted)]
-    printed = tables or claims.printed_throughput(card)
+    printed = tables or claims.printed_throughput(card) or card.says(r"\d\W{0,4}tok(?:en)?s?\s?/\s?s")
     if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (printed and card.says(_BASELINE)):
         return
     if claims.unread_results(card):
@@ -81,9 +81,21 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
             continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
+        if re.search(r"measur|result|evaluat|benchmark|evidence", hit.section.title, re.I) and _is_compared(
+            hit.section
+        ):
+            continue
         around = hit.match.string[max(0, hit.match.start() - 60) : hit.match.end() + 60]
         admitted = re.search(r"\bproject(?:s|ed|ion)\b|\bextrapolat|\bnot measured|预计", around, re.I)
         yield Violation(hit.line, f"“{factor}”: {end}", severity="info" if admitted else None)
+
+
+def _is_compared(section: Section) -> bool:
+    """Return whether a section names the hardware and the baseline of what it measured."""
+    text = "\n".join(block.text for block in section.blocks if isinstance(block, Prose))
+    return all(
+        re.search(p, text, re.I) for p in (rf"{claims.HARDWARE}|\bM[1-9] (?:Max|Pro|Ultra)", rf"{_BASELINE}|\bOFF\b")
+    )
 
 
 @rule(
@@ -220,20 +232,21 @@ def unnamed_rates(card: Card) -> Iterator[Violation]:
     fix="Give the formula, for example accepted / drafted tokens, pooled over all rounds.",
     heads=True,
     words=True,
+    also=claims.prints_acceptance,
 )
 def undefined_rate(card: Card) -> Iterator[Violation]:
     """Report tables and sentences with a rate that the card does not define."""
-    if card.says(_DEFINED):
-        return
+    if card.says(_DEFINED) or set(claims.measured_ks(card)) == {1}:
+        return  # with one drafted token there is one meaning
     of_positions = {s.line for s in claims.rate_series(card)}
     named: set[str] = set()
     for _, table, i in claims.columns_of_kind(card, "rate"):
-        if table.header[i] in named:
+        if table.header[i] in named or not re.search(r"acc|接[受收]|rate|率|α", table.header[i], re.I):
             continue
         named.add(table.header[i])
         if table.line not in of_positions and all(n.share <= 1 for _, n in table.column(i)):
             yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
-    number = r"(?:0?\.\d+|\d+(?:\.\d+)?\s?%)"
+    number = r"(?:0?\.\d+|(?<![\d.])[1-9]\d*(?:\.\d+)?\s?%)"
     chinese = rf"接[受收]率(?:\s|约|平均|达到?|高达|为){{0,4}}{number}"
     wanted = rf"{_RATE}s?(?: \w+){{0,4}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
     for hit in card.search(wanted, tables=False):
@@ -287,7 +300,18 @@ def training_time_test(card: Card) -> Iterator[Violation]:
     fix="Say which: accepted drafts per step, or all tokens emitted per step (τ, the target's own included).",
 )
 def which_tokens(card: Card) -> Iterator[Violation]:
-    """Report numbers below 1, or named after accepted drafts, if the card does not say what it counts."""
+    """Report numbers below 1, or named after accepted drafts, if the card does not say what it counts.
+
+    Also more accepted drafts than were drafted: the numbers count the target's own token, their definition does not.
+    """
+    meant = r"(?:average|mean) number of (?:accepted draft(?:ed)? tokens|draft(?:ed)? tokens (?:that are )?accepted)"
+    for hit in card.search(meant, tables=False)[:1]:
+        for length in claims.acceptance_lengths(card):
+            most = max(length.ks, default=0)
+            if most and length.number.value - length.number.slack > most:
+                shown = f"{length.number.value:g} of {most} drafted tokens ({length.label}, line {length.line})"
+                yield Violation(hit.line, f"“{hit.match[0]}” would be {shown}: the target's own token is counted")
+                return
     if card.says(_COUNTS_BONUS):
         return
     seen: set[int] = set()
@@ -566,15 +590,17 @@ def pickles(card: Card) -> Iterator[Violation]:
     "C705",
     "warning",
     "Markup is printed instead of rendered",
-    why="A missing space or an unclosed pair of asterisks shows as such on the page.",
-    fix="Put a space after #, and close every **.",
+    why="A missing space, an unclosed pair of asterisks or a row without its table shows as such on the page.",
+    fix="Put a space after #, close every **, and put every row under the head of its table.",
 )
 def raw_markup(card: Card) -> Iterator[Violation]:
-    """Report hashes without a space at the start of a line, and asterisks that open nothing."""
+    """Report hashes without a space at the start of a line, asterisks that open nothing, and rows without a table."""
     found = []
     for _, prose in card.blocks_of(Prose):
         for i, line in enumerate(prose.text.split("\n")):
-            if m := re.match(r"\s*#{2,6}(?=[A-Za-z])\w*|\s*\*\*(?=\s)|.*?\s\*\*(?=[A-Z])\w+", line):
+            if re.match(r"\s*\|[^|\n]+\|[^|\n]+\|\s*$", line):
+                found.append((prose.line + i, line.strip()[:40]))
+            elif m := re.match(r"\s*#{2,6}(?=[A-Za-z])\w*|\s*\*\*(?=\s)|.*?\s\*\*(?=[A-Z])\w+", line):
                 found.append((prose.line + i, m[0].strip()))
     if found:
         more = f" (and {len(found) - 1} lines more)" if len(found) > 1 else ""
@@ -631,6 +657,11 @@ _LEFT_OVER = (
         "is a path of the author's machine",
     ),
     (r"(?<![\w{$])\{\{? ?[a-z]+(?:_[a-z]+)+ ?\}?\}", "is a blank of a template"),
+    (
+        r"\b(?:set|fill|add|replace|remove|update)\b[^.;\n]{0,60}\b(?:field|placeholder|section|front-?matter|license"
+        r"|link|values?)\b[^.;\n]{0,40}\bbefore (?:you )?(?:publish|upload|releas)\w*",
+        "is a note to the author",
+    ),
     (r"(?-i:\b(?:XXX+|FILL (?:ME|IN)|CHANGE ?ME|REPLACE ?ME)\b)", "is a blank"),
 )
 _INTERNAL = re.compile(

@@ -136,6 +136,8 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
     for found in _differences(card):
         if not any(_fits(found.cell, a, b, within=0.01) for a, b, _ in found.pairs):
             a, b, _ = found.pairs[0]
+            if _AVERAGED.search(found.row.label) and _is_mean_of_rows(found):
+                continue
             averaged = _AVERAGED.search(f"{found.row.label} {' '.join(found.table.header)}")
             sure = (
                 found.is_sure
@@ -147,6 +149,14 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
                 f"{found.row.label}: “{found.text}” does not follow from the row; {_relation(found.cell, a, b)}",
                 severity=None if sure else "warning",
             )
+
+
+def _is_mean_of_rows(found: _Difference) -> bool:
+    """Return whether a factor or percentage is the mean of those in the other rows of its column."""
+    place = next(i for i, c in enumerate(found.row.cells) if c.text == found.text)
+    others = [n.value for row, n in found.table.column(place) if row is not found.row and n.unit == found.cell.unit]
+    mean = sum(others) / len(others) if others else 0.0
+    return len(others) > 1 and abs(mean - found.cell.value) <= found.cell.ulp
 
 
 _AVERAGED = re.compile(r"\bavg\b|average|mean|overall|total|平均|总体", re.I)
@@ -606,6 +616,9 @@ def text_against_table(card: Card) -> Iterator[Violation]:
         for _, table, _ in claims.columns_of_kind(card, "throughput")
     )
     if factors and not bare:
+        factors += [
+            n for _, t in card.tables for r in t.rows for c in r.cells for n in numbers(c.text) if n.unit == "x"
+        ]
         most = max(factors, key=lambda n: n.value)
         for hit in card.search(_UP_TO, tables=False):
             said = numbers(hit.match["a"] or hit.match["b"])[0]
@@ -633,11 +646,9 @@ def full_acceptance(card: Card) -> Iterator[Violation]:
         rf"|{rate} ?(?:：|:|为|达到?|高达) ?{sure}",
         tables=False,
     ):
-        if not re.search(
-            r"\b(?:not|no|never|impossible|simulat|synthetic|cannot|upper)",
-            hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 40],
-            re.I,
-        ):
+        before = re.split(r"[.!?]\s", hit.match.string[max(0, hit.match.start() - 80) : hit.match.start()])[-1]
+        around = before + hit.match.string[hit.match.start() : hit.match.end() + 40]
+        if not re.search(r"\b(?:not|no|never|impossible|simulat|synthetic|cannot|upper)", around, re.I):
             yield Violation(hit.line, f"“{hit.match[0].strip()}”")
     for _, table, i in claims.columns_of_kind(card, "rate"):
         values = [n for _, n in table.column(i)]

@@ -86,7 +86,10 @@ def deduced_license(card: Card) -> Iterator[Violation]:
     base = r"(?:the |its )?(?:base|target|original|underlying|verifier) model"
     chinese = r"(?:沿用|继承|遵循|同)[^。\n]{0,8}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)"
     for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{chinese}"):
-        if re.search("licen|许可|协议", hit.match[0] + hit.section.title, re.I):
+        before = re.split(r"[.!?。]\s", hit.match.string[: hit.match.start()])[-1]
+        # “under Apache 2.0, the same license as the base model” deduces nothing
+        stated = hit.match[0].lower().startswith("same") and vocabulary.printed(before)
+        if re.search("licen|许可|协议", hit.match[0] + hit.section.title, re.I) and not stated:
             yield Violation(hit.line, f"“{hit.match[0]}”")
 
 
@@ -327,7 +330,8 @@ def missing_training_data(card: Card) -> Iterator[Violation]:
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
         elsewhere = card.says(
             r"\bsee the .{0,120}\b(?:card|page|repo\w*)\b|\bconver(?:sion of|ted (?:\w+ ){0,6}from)"
-            r"|\bquantiz\w+ (?:of|from)|\bGGUF (?:build|version) of"
+            r"|\bquantiz\w+ (?:of|from|to)\b|\bGGUF (?:build|version) of|\bgrafted\b|\bno (?:new )?training\b"
+            r"|\bextracted from\b|\bcopied \W*verbatim"
         )
         severity: Severity | None = "info" if elsewhere else None
         yield Violation(line, "neither text nor metadata names the training data", severity=severity)
@@ -343,7 +347,7 @@ _ONLY_A_NUMBER = re.compile(r"^\W*training data\W{1,6}\d[\d.,]*\s?[kKM]? ?(?:\w+
 
 def _names_training_data(card: Card) -> bool:
     """Return whether a card says what the head was trained on. A heading over results is “Dataset” as well."""
-    if card.says(_DATA_NAMES):
+    if card.says(_DATA_NAMES) or next(claims.code_matches(card, re.compile(_DATA_NAMES, re.I)), None):
         return True
     for hit in card.search(_DATA_WORDS):
         of_training = re.search(
@@ -386,6 +390,9 @@ def useless_library(card: Card) -> Iterator[Violation]:
     """Report a library_name that is none of the Hub's libraries; ``transformers`` is a warning."""
     for name in card.listed("library_name"):
         line = card.metadata_line("library_name")
+        loads = re.compile(r"\bAutoModel\w*\.from_pretrained\([^)]*trust_remote_code\s*=\s*True")
+        if name == "transformers" and next(claims.code_matches(card, loads), None):
+            continue  # with code of its own
         if name == "transformers":
             message = "with library_name: transformers the page shows how to start the draft head as a chat model"
             yield Violation(line, message, severity="warning")
@@ -583,6 +590,36 @@ def impossible_result(card: Card) -> Iterator[Violation]:
         ):
             line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
             yield Violation(line, f"{metric.get('type')} {value} at K = {drafted if drafted is not None else '?'}")
+
+
+@rule(
+    "C626",
+    "warning",
+    "Result in the metadata without what it was measured on",
+    why="The Hub's specification of cards requires task, data set and metrics of every result in model-index; a number "
+    "without its data set compares with nothing.",
+    fix="Give task: type, dataset: type (a Hub id) and name, and metrics: type and value.",
+)
+def incomplete_result(card: Card) -> Iterator[Violation]:
+    """Report results of model-index that lack the fields which the Hub's specification of cards calls required."""
+    models = card.metadata.get("model-index")
+    for i, model in enumerate(models if isinstance(models, list) else []):
+        results = model.get("results") if isinstance(model, dict) else None
+        for j, result in enumerate(results if isinstance(results, list) else []):
+            if not isinstance(result, dict):
+                continue
+            missing = [f"{part}.{name}" for part, name in _REQUIRED if not _has(result.get(part), name)]
+            if missing:
+                line = card.metadata_line("model-index", i, "results", j)
+                yield Violation(line, f"the result has no {' and no '.join(missing)}")
+
+
+_REQUIRED = (("task", "type"), ("dataset", "type"), ("dataset", "name"), ("metrics", "type"), ("metrics", "value"))
+
+
+def _has(part: object, name: str) -> bool:
+    parts = part if isinstance(part, list) else [part]
+    return any(isinstance(one, dict) and one.get(name) is not None for one in parts)
 
 
 def _metrics(card: Card) -> Iterator[tuple[int, int, int, dict[str, object]]]:

@@ -303,6 +303,11 @@ class Card:
         return not HUB_FIELDS.isdisjoint(self.metadata)
 
     @property
+    def is_of_another_site(self) -> bool:
+        """Whether the block before the text is that of a post or a page of another site than the Hub."""
+        return not self.is_of_the_hub and not _OTHER_SITE.isdisjoint(str(name).lower() for name in self.metadata)
+
+    @property
     def cut(self) -> int | None:
         """The line where the text breaks off, in a block of code or at an ellipsis; None if it is whole."""
         if "cut" not in self.cache:
@@ -536,8 +541,8 @@ RuleFunction = Callable[[Card], Iterable[Violation]]
 class Rule:
     """A rule: its stable code, the severity of its findings, and the texts of its documentation.
 
-    ``heads``: the rule is about the cards of draft heads. ``words``: it looks for words, so that it says nothing of a
-    card in a language that is not read.
+    ``heads``: the rule is about the cards of draft heads, and about the other texts for which ``also`` is true.
+    ``words``: it looks for words, so that it says nothing of a card in a language that is not read.
     """
 
     code: str
@@ -548,6 +553,7 @@ class Rule:
     check: RuleFunction
     heads: bool = False
     words: bool = False
+    also: Callable[[Card], bool] | None = None
 
     @property
     def family(self) -> str:
@@ -576,14 +582,22 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(
-    code: str, severity: Severity, title: str, *, why: str, fix: str, heads: bool = False, words: bool = False
+    code: str,
+    severity: Severity,
+    title: str,
+    *,
+    why: str,
+    fix: str,
+    heads: bool = False,
+    words: bool = False,
+    also: Callable[[Card], bool] | None = None,
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register a function as a rule. Raises ValueError if the code is taken or belongs to no family."""
 
     def register(check: RuleFunction) -> RuleFunction:
         if code in RULES or code[:2] not in FAMILIES or len(code) != 4:
             raise ValueError(f"the code {code} is taken or belongs to no known family")
-        RULES[code] = Rule(code, severity, title, why, fix, check, heads, words)
+        RULES[code] = Rule(code, severity, title, why, fix, check, heads, words, also)
         return check
 
     return register
@@ -591,7 +605,9 @@ def rule(
 
 def run_rule(rule: Rule, card: Card) -> Iterable[Finding]:
     """Yield the findings of one rule in a card; none if the rule is not about this kind of card or its language."""
-    if (rule.heads and not card.is_of_a_head) or (rule.words and card.unread_language):
+    if rule.words and card.unread_language:
+        return
+    if rule.heads and not card.is_of_a_head and not (rule.also is not None and rule.also(card)):
         return
     for found in rule.check(card):
         severity, message = found.severity or rule.severity, found.message
@@ -646,7 +662,7 @@ _OWN_WORDS = re.compile(
 _OTHER_WORDS = re.compile(
     r"\b(?:toolkit|framework (?:for|that|to)|library (?:for|that|to)|codebase|runbook|recipes?|tutorial"
     r"|guide|step by step|指南|教程|框架|工具包|"
-    r"implementation of|benchmark results of|this page|speculative decoding (?:method|algorithm|technique"
+    r"implementation of|\bport of|benchmark results of|this page|speculative decoding (?:method|algorithm|technique"
     r"|framework))\b",
     re.I,
 )
@@ -662,6 +678,22 @@ _OTHER_TITLE = re.compile(
 )
 _RECIPE = re.compile(r"^\W*(?:\w+ ){0,2}(?:recipes?|guide|runbook) for\b", re.I | re.M)
 _TITLE = re.compile(r"eagle|draft|speculator|dflash|mtp|head|草稿", re.I)
+_METHOD_TAGS = {"speculative-decoding", "dflash", "dflash2", "dspark", "mtp", "medusa", "p-eagle"}
+_CALLED_DRAFT = re.compile(r"draft(?:er)?s?\b|speculator|predictor", re.I)
+_NOT_ALONE = re.compile(r"\bnot a (?:\*\*)?standalone\b|\b(?:both|two|these) drafters\b", re.I)
+_OTHER_SITE = {
+    "layout",
+    "title",
+    "author",
+    "authors",
+    "date",
+    "summary",
+    "description",
+    "slug",
+    "published",
+    "pubdate",
+}
+"""Fields of the block before a post or a page of another site."""
 
 
 def is_of_a_head(card: Card) -> bool:
@@ -669,10 +701,16 @@ def is_of_a_head(card: Card) -> bool:
 
     Toolkits and guides have no metadata block, and their first paragraphs speak of methods.
     """
+    if card.is_of_another_site:
+        return False
     tags = {tag.lower() for tag in card.listed("tags")}
     if tags & _HEAD_TAGS or card.listed("library_name") == ["speculators"]:
         return True
     titles = [s.path[-1].text for s in card.sections if s.path][:1]
+    if tags & _METHOD_TAGS and titles and card.is_of_the_hub:
+        shown = "\n".join(b.text for s in card.sections[:3] for b in s.blocks if isinstance(b, Prose))[:1200]
+        if _CALLED_DRAFT.search(titles[0]) or _NOT_ALONE.search(shown):
+            return True
     if titles and _OWN_TITLE.search(titles[0]) and not _OTHER_TITLE.search(titles[0]):
         return True
     opening = [b.text for s in card.sections[:4] for b in s.blocks if isinstance(b, Prose)][:5]

@@ -106,6 +106,8 @@ def _builds(card: Card) -> dict[str, str]:
 
 _NEWER = {"flag-unknown", "flag-value", "vllm-config-key", "vllm-config-value", "python-keyword", "env-unknown"}
 """What a build that is newer than every release may take."""
+_GONE = {"flag-removed", "env-no-effect"}
+"""What a build that is older than the current release may still take."""
 _PINNED = ("vllm", "sglang")
 """The engines that an index of packages has by the name of their command."""
 _CHANGED = _NEWER | {"flag-removed", "python-name", "yaml-unknown"}
@@ -114,7 +116,7 @@ _CHANGED = _NEWER | {"flag-removed", "python-name", "yaml-unknown"}
 def _other_build(card: Card, engine: str, code: str) -> str:
     """Return the build of an engine that a card installs or needs and that may take other names, or an empty text."""
     own = _builds(card).get(engine, "")
-    if own and code in (_NEWER if own == _A_PULL else _CHANGED):
+    if own and code in (_NEWER | _GONE if own == _A_PULL else _CHANGED):
         return own
     name = {"trtllm": "TensorRT-LLM", "sglang_jax": "sglang-jax", "vllm": "vLLM", "sglang": "SGLang"}.get(
         engine, engine
@@ -125,11 +127,16 @@ def _other_build(card: Card, engine: str, code: str) -> str:
     if code in _CHANGED and card.says(rf"{forked}|{after}"):
         return "a fork or plug-in"
     source = re.compile(rf"git\+https?://\S*/{re.escape(name)}(?:\.git)?\b", re.I)
-    if code in _NEWER and next(claims.code_matches(card, source), None) is not None:
+    if code in _NEWER | _GONE and next(claims.code_matches(card, source), None) is not None:
         return "a build from its sources"
-    pinned = re.compile(rf"\b{re.escape(name)}(?:\[\w+\])?==v?(\d[\w.+]*)", re.I)
-    versions = {m[1] for _, m in claims.code_matches(card, pinned)}
-    if code in _NEWER | {"flag-removed"} and len(versions) == 1 and engine in _PINNED:
+    number = r"v?(\d+\.\d+(?:\.\w+)*)"
+    pinned = re.compile(
+        rf"\b{re.escape(name)}(?:-openai)?(?:\[\w+\])?(?:==|:){number}"
+        rf"|\bclone (?:-b|--branch) {number} \S+/{re.escape(name)}\b",
+        re.I,
+    )
+    versions = {m[1] or m[2] for _, m in claims.code_matches(card, pinned)}
+    if code in _NEWER | _GONE and len(versions) == 1 and engine in _PINNED:
         (version,) = versions
         return "" if version == default_version(engine) else f"version {version}"
     return ""
@@ -216,6 +223,9 @@ _NO_REMOTE_CODE = re.compile(r"/(?:Llama|Meta-Llama|Qwen2|Qwen3|gpt-oss|gemma|Mi
 """Targets that the engines load with code of their own."""
 
 
+_SERVED = re.compile(r"(?:\bserve|--model(?:-path)?)[ =]+(\S+)")
+
+
 @dataclass(frozen=True, slots=True)
 class _Outdated:
     """A remark that is no longer true: the pattern of its words, and what is true now."""
@@ -262,7 +272,8 @@ def remote_code(card: Card) -> Iterator[Violation]:
     severity: Severity | None = None if needless else "info"
     pattern = re.compile(r"--trust[-_]remote[-_]code\b|trust_remote_code\"?\s*[=:]\s*[Tt]rue")
     for line, m in claims.code_matches(card, pattern):
-        yield Violation(line, f"the example sets {m[0]}", severity=severity)
+        of_target = m[0].startswith("--") and any(_NO_REMOTE_CODE.search(t) for t in _SERVED.findall(m.string))
+        yield Violation(line, f"the example sets {m[0]}", severity=None if of_target else severity)
 
 
 @rule(

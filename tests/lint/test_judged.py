@@ -19,14 +19,15 @@ import pytest
 
 from eagle3hub.lint import RULES, lint_text
 
-JUDGED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "judged.json").read_text(encoding="utf-8"))["cards"]
+JUDGEMENTS: dict[str, Any] = json.loads((Path(__file__).parent / "judged.json").read_text(encoding="utf-8"))
+JUDGED: list[dict[str, Any]] = JUDGEMENTS["cards"]
 TEXTS = os.environ.get("EAGLE3HUB_JUDGED_CARDS", "")
 
 
 def test_the_judgements_are_whole() -> None:
     assert len(JUDGED) >= 40 and len({card["sha256"] for card in JUDGED}) == len(JUDGED)
     for card in JUDGED:
-        assert card["set"] in {"A", "B", "C", "D", "E", "F"} and card["source"] and len(card["sha256"]) == 64
+        assert card["set"] in JUDGEMENTS["sets"] and card["source"] and len(card["sha256"]) == 64
         for finding in card["first_run"]:
             assert finding["code"] in RULES and finding["verdict"] in {"true", "false", "cut"}
         assert all(defect["code"] == "" or defect["code"] in RULES for defect in card["defects"])

@@ -44,6 +44,41 @@ def test_a_code_is_given_once(code: str):
         rule(code, "info", "t", why="w", fix="f")(lambda card: [Violation(1, "m")])
 
 
+def _engine_findings(text: str) -> list[tuple[str, str]]:
+    return [(f.severity, f.message) for f in lint_text(text) if f.code == "C510"]
+
+
+OLD_IMAGE = "```bash\ndocker pull vllm/vllm-openai:v0.6.0\n```\n\n"
+OLD_BRANCH = "```bash\ngit clone -b v0.6.0 https://github.com/vllm-project/vllm.git\n```\n\n"
+
+
+@pytest.mark.parametrize(("before", "severity"), [("", "error"), (OLD_IMAGE, "info"), (OLD_BRANCH, "info")])
+def test_a_flag_that_is_gone_is_no_fault_for_the_older_engine_that_the_card_takes(before: str, severity: str):
+    if "C510" in RULES:
+        found = _engine_findings(
+            f"{FRONT}\n{before}```bash\nvllm serve owner/target --speculative-model owner/head\n```\n"
+        )
+        assert [s for s, _ in found] == [severity], found
+
+
+def test_without_an_algorithm_sglang_reads_no_numbers():
+    draft = "--speculative-draft-model-path owner/head --speculative-num-steps 3"
+    command = f"python -m sglang.launch_server --model-path owner/target {draft}"
+    if "C510" in RULES:
+        (alone,) = _engine_findings(f"{FRONT}\n```bash\n{command}\n```\n")
+        assert "serves the target without the draft" in alone[1]
+        (numbers_,) = _engine_findings(f"{FRONT}\n```bash\n{command} --speculative-algorithm EAGLE3\n```\n")
+        assert "fails as it starts" in numbers_[1]
+
+
+def test_a_model_that_is_tagged_for_speculation_owes_the_conditions_of_its_acceptance():
+    front = FRONT.replace("eagle3, ", "")
+    told = "# A model\n\nIt keeps its MTP layer: acceptance rate 80%."
+    assert {"C405", "C406"} <= {f.code for f in lint_text(front + told)}
+    assert "C417" not in {f.code for f in lint_text(front + told)}
+    assert not {"C405", "C406"} & {f.code for f in lint_text(front.replace("speculative-decoding", "chat") + told)}
+
+
 def test_a_card_without_anything_is_not_a_crash():
     for text in ("", "\n", "---\n", "---\n---\n", "\ufeff# x", FRONT, "|a|\n|-|\n", "```", "@misc{", "<", "[]()"):
         lint_text(text, files=())

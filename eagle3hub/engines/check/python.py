@@ -47,7 +47,10 @@ def check_python(snippet: Snippet, against: Against, published: bool) -> Outcome
     return out
 
 
-_TAKES = re.compile(r"^\s*(?:from|import)\s+(?:vllm|sglang|tensorrt_llm)\b|\bspeculative_(?:config|algorithm)\b", re.M)
+_TAKES = re.compile(
+    r"^\s*(?:from|import)\s+(?:vllm|sglang|tensorrt_llm|openai|transformers)\b|\bspeculative_(?:config|algorithm)\b",
+    re.M,
+)
 
 
 def _not_python(snippet: Snippet, error: BaseException) -> Outcome:

@@ -121,7 +121,8 @@ def _sglang(given: Settings, against: Against) -> list[RecipeFinding]:
         findings.append(RecipeFinding("sglang-eagle", "warning", at, "sglang", what, instead))
     if given.complete:
         findings += _sglang_draft(given, named, draft_name)
-    findings += _sglang_numbers(given, named)
+    if not any(found.code == "sglang-no-algorithm" for found in findings):  # without one the numbers are not read
+        findings += _sglang_numbers(given, named)
     template = values.get("chat_template")
     builtin = isinstance(template, str) and not is_open(template) and not re.search(r"[/.]", template)
     if builtin and own is not None and template not in own.chat_templates:
