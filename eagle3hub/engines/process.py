@@ -376,7 +376,7 @@ def _tail(log: IO[bytes]) -> tuple[str, ...]:
 
 
 _WORKERS = Path(__file__).resolve().parent / "workers"
-_DROPPED_ENV = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+_DROPPED_ENV = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONSAFEPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 _STARTED = 0.25
 _BEGINNING = {"import": ("starting", 0.0), "load": ("loading", 0.1)}
 _STAGES = {

@@ -153,7 +153,10 @@ def test_what_it_cannot_do_is_said(job: RunSpec) -> None:
         engine_for("llamacpp", replace(job, device="cuda"), {}, {})
 
 
-def test_an_interpreter_without_it(job: RunSpec) -> None:
+@pytest.mark.parametrize("safe_path", ["", "1"])
+def test_an_interpreter_without_it(job: RunSpec, monkeypatch: pytest.MonkeyPatch, safe_path: str) -> None:
+    """A worker imports what lies beside it, also where PYTHONSAFEPATH keeps this Python from doing so."""
+    monkeypatch.setenv("PYTHONSAFEPATH", safe_path)
     found = get_engine("llamacpp").run(job, Path(sys.executable), timeout=60, progress=silent)
     assert isinstance(found, EngineFailure)
     assert found.verdict == "unavailable"

@@ -203,7 +203,7 @@ def parent(command: list[str], code: str = PARENT) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": root, "PYTHONSAFEPATH": ""},
         preexec_fn=default_signals,
     )
 
