@@ -11,7 +11,7 @@ from eagle3hub.card import vocabulary
 from eagle3hub.card.imported import LENGTH, ImportedTable, Row, Value, label
 from eagle3hub.card.manifest import Emissions, Manifest, Release
 from eagle3hub.card.reports import Run
-from eagle3hub.card.results import Benchmark
+from eagle3hub.card.results import Benchmark, mode
 from eagle3hub.metrics import Acceptance
 from eagle3hub.system.text import visible
 from eagle3hub.validation.report import MeasuredPrompts, Settings
@@ -138,7 +138,7 @@ def _result(
     if data_set is None:
         return None
     given: dict[str, object] = {key: getattr(settings, key, None) for key in vocabulary.CONDITIONS}
-    given |= {"prompts": prompts.count, "estimator": acceptance.estimator}
+    given |= {"prompts": prompts.count, "estimator": acceptance.estimator, "mode": mode(settings) or None}
     if settings.topk in (None, 1):
         given |= {"topk": None, "num_draft_tokens": None}
     args: dict[str, object] = {"engine": engine}

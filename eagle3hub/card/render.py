@@ -79,7 +79,8 @@ def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
     views = [view(run, manifest) for run in runs]
     became = ["" if v.verdict == "pass" else f" ({v.outcome})" for v in views]
     names = [
-        f"{v.engine}, {v.dtype}, {v.prompts}, T = {v.temperature}{how}" for v, how in zip(views, became, strict=True)
+        ", ".join(filter(None, (v.engine, v.dtype, v.prompts, f"T = {v.temperature}", _drawn(v.mode, i)))) + how
+        for i, (v, how) in enumerate(zip(views, became, strict=True), 1)
     ]
     series = tuple(
         Series(name, tuple(r[i] if i < len(r) else None for i in range(longest)))
@@ -88,6 +89,10 @@ def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
     return acceptance_by_position(
         [Panel("", labels, series)], title="Acceptance by draft position", note=names[0], width=NARROW
     )
+
+
+def _drawn(mode: str, number: int) -> str:
+    return mode if has_glyphs(mode) else f"run {number}"
 
 
 def _rates(run: Run) -> list[float]:

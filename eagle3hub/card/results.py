@@ -14,13 +14,14 @@ from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 from eagle3hub.engines.base import Verdict
-from eagle3hub.engines.options import engine_options
+from eagle3hub.engines.options import engine_options, template_in_words
 from eagle3hub.errors import ManifestError, assert_never
 from eagle3hub.metrics import Acceptance
 from eagle3hub.validation.gates import Lossless
-from eagle3hub.validation.report import Counted, Entry, Throughput
+from eagle3hub.validation.report import Counted, Entry, Settings, Throughput
 
 if TYPE_CHECKING:
+    from eagle3hub.benchmarking.plan import CellSettings
     from eagle3hub.benchmarking.results import CellRecord, Results
     from eagle3hub.benchmarking.serving.results import ServingRecord, ServingResults
     from eagle3hub.benchmarking.table import Table
@@ -195,6 +196,7 @@ class RunView:
     new_tokens: str
     draft_tokens: int
     temperature: str
+    mode: str
     acceptance: AcceptanceView | None
     lossless: LosslessView | None
     conditions: tuple[tuple[str, str], ...]
@@ -218,8 +220,9 @@ class RunView:
 
     @property
     def name(self) -> str:
-        """Engine, device, format and layout in a few words."""
-        return f"{self.engine} on {self.device}, {self.dtype}, {self.layout_title} layout"
+        """Engine, device, format, layout and mode in a few words."""
+        mode = f", {self.mode}" if self.mode else ""
+        return f"{self.engine} on {self.device}, {self.dtype}, {self.layout_title} layout{mode}"
 
     @property
     def is_smoke_test(self) -> bool:
@@ -244,11 +247,29 @@ def view(run: Run, manifest: Manifest) -> RunView:
         new_tokens=f"{settings.max_new_tokens:,}",
         draft_tokens=settings.draft_tokens,
         temperature=f"{settings.temperature:g}",
+        mode=mode(settings),
         acceptance=None if run.acceptance is None else _acceptance(run.acceptance, entry.counted),
         lossless=None if entry.counted is None else _lossless(entry.counted),
         conditions=tuple(conditions(run)),
         command=validate_command(run, manifest),
     )
+
+
+def mode(settings: Settings | CellSettings) -> str:
+    """Say how prompts were rendered where that is not as usual: arguments of the chat template, a system prompt."""
+    told = [] if settings.chat_template == template_in_words({}) else [settings.chat_template.partition(" with ")[2]]
+    if settings.system_prompt is not None:
+        told.append(f"system prompt “{_start(settings.system_prompt)}”")
+    return ", ".join(told)
+
+
+def _start(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN].rstrip()} …"
+
+
+_MOST_SHOWN = 60
+"""Characters of a system prompt in a table; the settings of the run have all of it."""
 
 
 def _engine_title(entry: Entry) -> str:
@@ -332,6 +353,8 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         options += [("--topk", settings.topk), ("--num-draft-tokens", settings.num_draft_tokens)]
     if settings.temperature:
         options += [("--temperature", f"{settings.temperature:g}"), ("--seed", settings.seed)]
+    if settings.system_prompt is not None:
+        options.append(("--system-prompt", settings.system_prompt))
     if settings.min_acceptance_length is not None:
         options.append(("--min-acceptance-length", f"{settings.min_acceptance_length:g}"))
     for option, given in engine_options(settings.engine_settings.of_run([run.entry.engine])).items():

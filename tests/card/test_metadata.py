@@ -118,6 +118,20 @@ def test_a_tree_is_a_result_of_its_own_and_called_as_one(example: Manifest) -> N
     assert "Topk" not in card.text
 
 
+def test_a_mode_of_the_target_is_a_result_of_its_own_and_told_apart(example: Manifest) -> None:
+    off, told = samples.make_report(recipe=None), samples.make_report()
+    off["settings"]["engine_settings"] = {"chat_template": {"enable_thinking": False}}
+    off["settings"]["chat_template"] = "the target's own with enable_thinking=false"
+    told["settings"]["system_prompt"] = "Think step by step. " * 10
+    card = metadata(example, samples.make_report(), off, samples.settled(told))
+    begins = "system prompt “Think step by step. Think step by step. Think step by step. …”"
+    assert {r.metric_args.get("mode") for r in card.data.eval_results} == {None, "enable_thinking=false", begins}
+    rows = [line for line in card.text.splitlines() if line.startswith("| vLLM ")]
+    assert {line.split(" | ")[1] for line in rows} == {"default", r"enable\_thinking=false", begins}
+    assert "--chat-template-arg enable_thinking=false" in card.text
+    assert "--system-prompt 'Think step by step. Think step by step." in card.text
+
+
 def test_conditions_have_one_name_each() -> None:
     """What the schema of imported results names, the table of words has; and each word is of one condition."""
     table = schema("imported")["properties"]["measurements"]["items"]["properties"]
