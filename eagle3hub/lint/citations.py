@@ -318,10 +318,10 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
         missing = [name for name in ("title", "author", "year") if name not in given]
-        if len(entry.authors) == 1 and (line := entry.lines.get("author")):
-            printed = card.text.split("\n", line)[line - 1]
+        if len(entry.authors) == 1 and (at := entry.lines.get("author")):
+            printed = card.text.split("\n", at)[at - 1]
             if len(re.findall(r",\s+\w", printed.rstrip(" ,"))) > 1 and not re.search(r"\sand\s", printed):
-                yield Violation(line, _BY_COMMAS)
+                yield Violation(at, _BY_COMMAS)
         undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
         if missing and not (undated and missing == ["year"]):
             yield Violation(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")

@@ -596,7 +596,7 @@ def impossible_result(card: Card) -> Iterator[Violation]:
     "C626",
     "warning",
     "Result in the metadata without what it was measured on",
-    why="The Hub's specification of cards requires task, data set and metrics of every result in model-index; a number "
+    why="The Hub's specification of cards requires task, data set and metrics of every result; a number "
     "without its data set compares with nothing.",
     fix="Give task: type, dataset: type (a Hub id) and name, and metrics: type and value.",
 )
