@@ -231,26 +231,31 @@ def _draw(plan: ReleasePlan, console: Console) -> None:
     name = f" ({escape(doc['name'])})" if doc["name"] else ""
     tree = Tree(f"[bold]{escape(doc['source'])}[/]{name}, measured against {escape(doc['target'])}")
     branches: dict[str, Tree] = {}
+    known = [step.seconds for step in plan.steps if step.seconds is not None]
     for step in plan.steps:
         branch = branches.get(step.step) or tree.add(f"[bold]{step.step}[/]")
         branches[step.step] = branch
         of_layout = f"{step.layout}: " if step.layout is not None and step.step == "validate" else ""
-        size = [] if step.size is None else [readable_size(step.size)]
+        costs = [] if step.size is None else [readable_size(step.size)]
         if step.state in ("kept", "made earlier", "not known"):
-            cost = {"kept": "kept from earlier", "made earlier": "made earlier"}.get(
-                step.state, "kept or not: not known"
+            costs.append(
+                {"kept": "kept from earlier", "made earlier": "made earlier"}.get(step.state, "kept or not: not known")
             )
-        elif step.seconds is None:
-            cost = "time not known"
-        else:
-            cost = f"{readable_time(step.seconds)}, from {step.known_from}"
-        branch.add(f"{of_layout}{escape(step.what)}  [dim]{'; '.join([*size, cost])}[/]")
+        elif step.seconds is not None:
+            costs.append(f"{readable_time(step.seconds)}, from {step.known_from}")
+        elif known:
+            costs.append("time not known")
+        cost = f"  [dim]{'; '.join(costs)}[/]" if costs else ""
+        branch.add(f"{of_layout}{escape(step.what)}{cost}")
     console.print(tree)
-    console.print(f"into {doc['output']}", markup=False, soft_wrap=True)
-    known = [step.seconds for step in plan.steps if step.seconds is not None]
+    here = Path.cwd()
+    output = plan.output.absolute()
+    shown = output.relative_to(here) if output.is_relative_to(here) else output
+    console.print(f"into {shown}", markup=False, soft_wrap=True)
     left = sum(step.seconds is None and step.state != "made earlier" for step in plan.steps)
     more = f", and {left} steps whose time is not known" if left else ""
-    console.print(f"in all {readable_time(sum(known))}{more}" if known else "no step's time is known", markup=False)
+    unknown = "how long it takes is not known: nothing like it was measured here"
+    console.print(f"in all {readable_time(sum(known))}{more}" if known else unknown, markup=False)
 
 
 def _measured_on_slurm(

@@ -528,12 +528,12 @@ def explain_head(
     dest, asked = options.destination(manifest), STEPS[: STEPS.index(options.until) + 1]
     steps: list[PlannedStep] = []
     if options.start == "publish":
-        steps += [PlannedStep(step, None, f"the folder {dest} as it is", "made earlier") for step in asked[:-1]]
+        steps += [PlannedStep(step, None, "the folder as it is", "made earlier") for step in asked[:-1]]
         size = sum(f["size"] for f in _digests(dest)) if dest.is_dir() else None
     else:
         size = _plan_layouts(manifest, options, steps, progress)
         if "card" in asked:
-            steps.append(PlannedStep("card", None, f"{CARD}, reports, charts and {RECORD}, in {dest}"))
+            steps.append(PlannedStep("card", None, f"{CARD}, reports, charts and {RECORD}"))
     if options.until == "publish":
         steps.append(PlannedStep("publish", None, f"to {manifest.release.repo}, in one commit", size=size))
     target = options.target if options.target is not None else manifest.measured_target
