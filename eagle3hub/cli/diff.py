@@ -107,10 +107,15 @@ def _tensors(console: Console, tensors: list[dict[str, Any]], *, every: bool) ->
     shown = chosen if every else chosen[:_SHOWN]
     if not shown:
         return
-    table = Table("tensor", "A", "B", "what", box=None, header_style="dim", padding=(0, 2))
-    for t in shown:
-        table.add_row(escape(t["name"]), escape(_stored(t["a"])), escape(_stored(t["b"])), _what(t))
-    console.print(table)
+    cells = [(t["name"], _stored(t["a"]), _stored(t["b"]), _what(t)) for t in shown]
+    if sum(max(map(len, column)) + 4 for column in zip(*cells, strict=True)) <= console.width:
+        table = Table("tensor", "A", "B", "what", box=None, header_style="dim", padding=(0, 2))
+        for row in cells:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    else:  # a column that is too narrow cuts names until they are all the same
+        for name, a, b, what in cells:
+            console.print(f"  {escape(name)}: {escape(a)} [dim]|[/] {escape(b)}, {what}")
     _more(console, len(chosen) - len(shown), "tensors (--tensors lists them)")
 
 

@@ -55,6 +55,17 @@ class CleanConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(theme=Theme({name: f"color({n})" for name, n in COLOURS.items()}), **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; on a terminal the further lines of a text that is too long are indented."""
+        if (
+            len(objects) == 1
+            and isinstance(objects[0], str)
+            and not options.keys() - {"markup"}
+            and not self.soft_wrap
+        ):
+            objects = (_Hanging(objects[0], markup=options.get("markup")),)
+        super().print(*objects, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text of a string, with its markup read."""
         return super().render_str(visible(text, keep_lines=True), **options)
@@ -66,6 +77,20 @@ class CleanConsole(Console):
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep_lines=True), segment.style)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hanging:
+    """Lines of text, each of which is wrapped between words and indented by two columns where it goes on."""
+
+    text: str
+    markup: bool | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for line in console.render_str(self.text, markup=self.markup).split("\n", allow_blank=True):
+            lead = len(line.plain) - len(line.plain.lstrip(" "))
+            for i, part in enumerate(line[lead:].wrap(console, max(20, options.max_width - lead - 2))):
+                yield Text(" " * (lead + 2 * bool(i))) + part
 
 
 # Standard output and standard error that keep working after their reader has gone.

@@ -187,3 +187,32 @@ def test_no_word_of_an_error_is_cut_at_the_edge_of_a_terminal(tmp_path: Path):
     assert [line for line in lines if len(line) > 60 and " " in line] == []
     assert " ".join(lines) == f"error: the head 'runs of last week/{name}' is not a folder"
     assert "\n" not in hint
+
+
+def on_a_terminal(columns: int, *words: object) -> list[str]:
+    """The lines that a command prints on a terminal of so many columns."""
+    mine, theirs = pty.openpty()
+    os.set_blocking(mine, False)
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "eagle3hub", *map(str, words)]
+    subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, env=environment, timeout=120)
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", os.read(mine, 1 << 20).decode())
+    return printed.replace("\r\n", "\n").splitlines()
+
+
+def test_a_text_that_is_too_long_goes_on_indented():
+    card = Path(__file__).parents[2] / "examples" / "cards" / "qwen3-8b-specjax" / "README.md"
+    lines = on_a_terminal(80, "card", "--check", card)
+    assert max(map(len, lines)) <= 80
+    (why,) = [i for i, line in enumerate(lines) if line.startswith("    Results are there and were not read.")]
+    assert lines[why + 1].startswith("      not say what the numbers are")
+    whole = on_a_terminal(400, "card", "--check", card)
+    assert [line[:4] for line in whole].count("    ") == 6
+    assert " ".join("\n".join(lines).split()) == " ".join("\n".join(whole).split())
+
+
+def test_names_that_a_narrow_terminal_would_cut_are_printed_whole(tmp_path: Path):
+    a, b = heads.specforge(tmp_path / "a"), heads.specforge(tmp_path / "b", WIDER)
+    every = {line.split()[0].rstrip(":") for line in on_a_terminal(200, "diff", a, b) if ".weight" in line}
+    assert len(every) == 5
+    assert {line.split()[0].rstrip(":") for line in on_a_terminal(60, "diff", a, b) if ".weight" in line} == every
