@@ -357,6 +357,7 @@ def build(
         "front_matter": metadata.front_matter(manifest, runs, benchmarks, shown.digests or (), serves),
         "draft_tokens": manifest.speculative_tokens,
         "results": main,
+        "categories": results.by_category(main),
         "mixed": int(any(v.verdict != "pass" for v in main)),
         "passed": sorted((v for v in main if v.run.passed), key=lambda v: not v.is_engine),
         "layout_results": measured if len(main) < len(measured) else [],

@@ -255,6 +255,41 @@ def view(run: Run, manifest: Manifest) -> RunView:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """Acceptance lengths by category: of one run (``title`` says which), or of several side by side."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def by_category(views: Sequence[RunView]) -> list[Categories]:
+    """Return the tables by category: runs over the same categories and numbers of prompts share one."""
+    groups: dict[tuple[object, ...], list[RunView]] = {}
+    for v in views:
+        if v.acceptance is not None and v.acceptance.categories:
+            groups.setdefault((v.prompts, *((c[0], c[1]) for c in v.acceptance.categories)), []).append(v)
+    return [_categories(group) for group in groups.values()]
+
+
+def _categories(group: Sequence[RunView]) -> Categories:
+    found = [v.acceptance.categories for v in group if v.acceptance is not None]
+    first = group[0]
+    if len(group) == 1:
+        title = f"{first.name}, {first.prompts}, K = {first.draft_tokens}, T = {first.temperature}"
+        return Categories(title, ("Category", "Prompts", "Rounds", "τ"), found[0])
+    told = [
+        (v.engine, v.device, v.dtype, f"K = {v.draft_tokens}", f"T = {v.temperature}", v.mode or "default")
+        for v in group
+    ]
+    differs = [i for i, words in enumerate(zip(*told, strict=True)) if len(set(words)) > 1]
+    names = [", ".join(words[i] for i in differs) for words in told]
+    heads = [f"τ, {name if names.count(name) == 1 and name else f'run {i}'}" for i, name in enumerate(names, 1)]
+    rows = [(*of_all[0][:2], *(category[3] for category in of_all)) for of_all in zip(*found, strict=True)]
+    return Categories(first.prompts, ("Category", "Prompts", *heads), tuple(rows))
+
+
 def mode(settings: Settings | CellSettings) -> str:
     """Say how prompts were rendered where that is not as usual: arguments of the chat template, a system prompt."""
     told = [] if settings.chat_template == template_in_words({}) else [settings.chat_template.partition(" with ")[2]]
@@ -377,7 +412,8 @@ def conditions(run: Run) -> list[tuple[str, str]]:
         ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report.head.digest)}"),
         ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]
-    shown = {k: v for k, v in report.settings.to_json().items() if k not in ("device", "engine_settings")}
+    left_out = {"device", "engine_settings", *(() if report.settings.tree else ("topk", "num_draft_tokens"))}
+    shown = {k: v for k, v in report.settings.to_json().items() if k not in left_out}
     rows += [(vocabulary.condition(k).label, v) for k, v in shown.items()]
     own = report.settings.engine_settings
     rows += [(vocabulary.condition("tensor_parallel").label, own.tensor_parallel)] if own.tensor_parallel > 1 else []

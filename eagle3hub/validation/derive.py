@@ -217,7 +217,7 @@ def _frame(report: Report) -> Iterator[str]:
         yield f"the head's files amount to {digest}, not to {head.digest}"
     if prompts.name in PACKAGED:
         try:
-            packaged = load_prompts(prompts.name, prompts.count)
+            packaged = load_prompts(prompts.name, prompts.count).with_system(report.settings.system_prompt)
         except (InputError, UsageError):
             yield f"the set {prompts.name} has no {prompts.count} prompts"
             return

@@ -16,6 +16,7 @@ from support.versions import VLLM
 
 from eagle3hub.card import Manifest, Shown, load_manifest, render_text, vocabulary
 from eagle3hub.errors import ManifestError
+from eagle3hub.prompts import load_prompts
 from eagle3hub.system.resources import schema
 
 ALLOWED = {
@@ -122,7 +123,8 @@ def test_a_mode_of_the_target_is_a_result_of_its_own_and_told_apart(example: Man
     off, told = samples.make_report(recipe=None), samples.make_report()
     off["settings"]["engine_settings"] = {"chat_template": {"enable_thinking": False}}
     off["settings"]["chat_template"] = "the target's own with enable_thinking=false"
-    told["settings"]["system_prompt"] = "Think step by step. " * 10
+    told["settings"]["system_prompt"] = words = "Think step by step. " * 10
+    told["prompts"] = load_prompts("smoke", told["prompts"]["count"]).with_system(words).to_json()
     card = metadata(example, samples.make_report(), off, samples.settled(told))
     begins = "system prompt “Think step by step. Think step by step. Think step by step. …”"
     assert {r.metric_args.get("mode") for r in card.data.eval_results} == {None, "enable_thinking=false", begins}
