@@ -22,7 +22,7 @@ from eagle3hub.engines.preflight import (
     target_embeddings,
     told_layers,
 )
-from eagle3hub.engines.specs import PARALLEL_DRAFTING
+from eagle3hub.engines.specs import PARALLEL_DRAFTING, engine_title
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -31,7 +31,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, aux_count
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.system.text import readable_count
+from eagle3hub.system.text import listed, readable_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ class Inspection:
         head = self.head
         engines = [(v.title, Cell(v.words, v.kind), _why(v)) for v in self.engines]
         problems = [(Cell(p.severity, p.severity), p.message, p.hint or "") for p in self.problems]
-        assumed = [(a.field, "not known" if a.value is None else str(a.value), a.why) for a in self.assumptions]
+        assumed = [(a.said, a.why) for a in self.assumptions]
         facts = [("layout", head.layout), ("parameters", readable_count(head.num_parameters)), ("dtype", head.dtype)]
         return panel(
             str(head.source),
             rows(facts),
             rows(engines, ("engine", "these files", "why")),
             rows(problems, ("problem", "what", "hint")),
-            rows(assumed, ("assumed", "value", "why")),
+            rows(assumed, ("assumed", "why")),
         )
 
 
@@ -120,7 +120,7 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     wrong = {v.title: v for v in _not_as_made(subject, head, facts)}
     head.problems += [_made_for(verdict) for verdict in wrong.values()]
     engines = [v if not wrong or v.title in wrong else _spared(v, list(wrong)) for v in engines]
-    head.problems += _served_by_none(head, engines)
+    head.problems += _served_by_none(head, facts, engines)
     return Inspection(head, checkpoint.tensors, engines)
 
 
@@ -155,9 +155,11 @@ _BESIDE_THE_FILES = (PARALLEL_DRAFTING, AUX_CAPTURE)
 """What a recipe tells an engine beside the files, so that these need not say it."""
 
 
-def _served_by_none(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
-    """Say it if no engine serves the files as they are."""
+def _served_by_none(head: Head, target: TargetFacts | None, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
+    """Say it if no engine serves the target, or none serves the files as they are; and what would help."""
     told = [verdict.with_settings(_BESIDE_THE_FILES) for verdict in verdicts]
+    if target is not None and (message := _target_of_none(target, verdicts)) is not None:
+        return [Problem("info", "target-no-engine", message, _way(head, target, told))]
     if any(verdict.kind not in ("silently_wrong", "refuses") for verdict in told):
         return []
     message = "no engine known here gets these files right as they are"
@@ -166,7 +168,51 @@ def _served_by_none(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Pr
             ": each builds hidden_norm, and q/k/v over the token's embedding and the target's state together, for a "
             "head without aux layers too, and this head has neither"
         )
-    return [Problem("info", "head-no-engine", message)]
+    return [Problem("info", "head-no-engine", message, _way(head, target, told))]
+
+
+_CANNOT_DRAFT = ("target-type", "target-newer", "no-eagle3")
+"""Codes of the reasons of an engine that drafts for no such target, whatever the head is."""
+
+
+def _target_of_none(target: TargetFacts, verdicts: Sequence[PreflightVerdict]) -> str | None:
+    """A sentence about a target that no engine is known to draft for; None if one does."""
+    cannot: dict[str, None] = {}
+    unchecked: dict[str, None] = {}
+    for verdict in verdicts:
+        codes = {reason.code for reason in verdict.reasons}
+        if "target-unchecked" in codes:
+            unchecked[engine_title(verdict.engine)] = None
+        elif codes.intersection(_CANNOT_DRAFT):
+            cannot[engine_title(verdict.engine)] = None
+        else:
+            return None
+    who = [title for title in cannot if title not in unchecked]
+    kind = f"targets of type {target.model_type}"
+    if not unchecked:
+        return f"no engine known here drafts for {kind}, in whichever layout the head is"
+    none = f"no engine is known to draft for {kind}: "
+    return none + (f"{listed(who)} cannot, and " if who else "") + f"nobody checked {listed(list(unchecked))}"
+
+
+def _way(head: Head, target: TargetFacts | None, verdicts: Sequence[PreflightVerdict]) -> str | None:
+    """The conversion that more engines serve than serve the files as they are, as a hint.
+
+    None where an error of the head comes first, or where the files are as good as any conversion of them.
+    """
+    if any(problem.severity == "error" for problem in head.problems):
+        return None
+    from eagle3hub.conversion.plan import served_ways  # only for a head that needs it
+
+    may = {verdict.engine for verdict in verdicts if verdict.kind == "unknown"}
+    ways = [way for way in served_ways(head, target, _BESIDE_THE_FILES) if way.right or not may.issuperset(way.may)]
+    if not ways:
+        alone = "eagle3hub validate computes the head without an engine"
+        return alone if may else f"no conversion of this version would change that; {alone}"
+    best = ways[0]
+    right, others = (listed([engine_title(engine) for engine in engines]) for engines in (best.right, best.may))
+    serves = f"{right} {'get' if len(best.right) > 1 else 'gets'} right" if right else f"{others} may serve"
+    return f"eagle3hub convert {best.how} makes a folder that {serves}"
 
 
 def _why(verdict: PreflightVerdict) -> str:

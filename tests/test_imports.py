@@ -29,7 +29,7 @@ ORDER = [
         "prompts",
         "engines",
     ),
-    *("inspection", "comparison", "conversion", "reference", "probing", "charts", "validation", "benchmarking"),
+    *("conversion", "inspection", "comparison", "reference", "probing", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]
 MOST_MODULES = 263

@@ -260,6 +260,8 @@ def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
 # What is no EAGLE-3 head: other kinds of draft models, and what is given by mistake. ``kinds.toml`` has their names.
 
 
+OTHER_FOLDER = "name the folder of an EAGLE-3 head"
+"""What to do about a folder that is no EAGLE-3 head, where a kind has no hint of its own."""
 READ = "this version reads Llama-style EAGLE-3 and P-EAGLE heads, and EAGLE-3 heads with MLA"
 
 
@@ -270,7 +272,7 @@ class Kind:
     code: str
     what: str
     served: str
-    hint: str | None = None
+    hint: str = OTHER_FOLDER
     tensors: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()

@@ -207,6 +207,8 @@ def convert(
 def _print(doc: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
 
+    from eagle3hub.head import assumed_in_words
+
     did = "would write" if doc["dry_run"] else "wrote"
     checked = ", verified byte for byte" if doc["verified"] else "" if doc["dry_run"] else ", not verified"
     console.print(
@@ -230,7 +232,7 @@ def _print(doc: dict[str, Any], console: Console) -> None:
     for note in doc["notes"]:
         console.print(f"  note: {escape(note)}")
     for a in doc["assumptions"]:
-        console.print(f"  [cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
+        console.print(f"  [cyan]assumed[/] {escape(assumed_in_words(a['field'], a['value']))}: {escape(a['why'])}")
         console.print(f"    [dim]to settle it: {escape(a['settle'])}[/]")
     for p in doc["mended"]:
         console.print(f"  [green]fixed[/] {escape(p['message'])}")

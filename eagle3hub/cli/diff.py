@@ -58,6 +58,8 @@ def diff(
 def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
 
+    from eagle3hub.head import assumed_in_words
+
     console.print(_headline(doc))
     for side in ("a", "b"):
         s = doc[side]
@@ -78,7 +80,8 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -
             if p["severity"] == "error":
                 console.print(f"[red]error[/] in {side.upper()}: {escape(p['message'])} [dim]({p['code']})[/]")
         for assumption in doc[side]["assumptions"]:
-            what, settle = f"{assumption['field']} = {assumption['value']}", shown_for(assumption["settle"], command)
+            what = assumed_in_words(assumption["field"], assumption["value"])
+            settle = shown_for(assumption["settle"], command)
             console.print(f"[cyan]assumed[/] of {side.upper()}: {escape(what)} [dim]({escape(settle)})[/]")
 
 

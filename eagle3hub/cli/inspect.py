@@ -151,7 +151,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
             table.add_row(escape(t["name"]), t["dtype"], escape(str(t["shape"])), f"{t['bytes']:,}")
         console.print(table)
     for a in found.assumptions:
-        console.print(f"[cyan]assumed[/] {escape(a.field)} = {escape(str(a.value))}: {escape(a.why)}")
+        console.print(f"[cyan]assumed[/] {escape(a.said)}: {escape(a.why)}")
         console.print(f"  [dim]to settle it: {escape(shown_for(a.settle, command))}[/]")
     for p in found.problems:
         console.print(f"{_MARKS[p.severity]} {escape(p.message)} [dim]({p.code})[/]")
@@ -214,11 +214,13 @@ def _latent(sizes: Mapping[str, object]) -> str:
 
 
 def _vocabulary(vocab: dict[str, Any]) -> str:
+    from eagle3hub.head.vocab import FAULTS
+
     if vocab["status"] == "full":
         return f"the target's full {vocab['vocab_size']:,}"
     sizes = f"{vocab['draft_vocab_size']:,} of the target's {vocab['vocab_size']:,}"
     if vocab["status"] != "ok":
-        return f"{sizes}, map [red]{vocab['status']}[/]"
+        return f"{sizes}, map [red]wrong[/]: {FAULTS[vocab['status']]}"
     order = "ascending" if vocab["sorted"] else "in frequency order"
     buffers = ", ".join(f"{name} {dtype}" for name, dtype in vocab["buffers"].items())
     return f"{sizes}, map ok ({order}; {buffers})"

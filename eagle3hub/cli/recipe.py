@@ -176,8 +176,11 @@ def _print(
     for verdict in verdicts:
         if verdict.kind != "right":
             told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
-            deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
-            out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
+            deciding = [r for r in verdict.reasons if r.effect == verdict.kind]
+            why = "; ".join([*told, *(reason.sentence for reason in deciding)])
+            out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]: {escape(why)}")
+            for hint in dict.fromkeys(reason.hint for reason in deciding if reason.hint):
+                out.print(f"  [dim]hint: {escape(hint)}[/]")
         if verdict.noted:
             out.print(f"\n[yellow]{escape(verdict.noted)}[/]")
 

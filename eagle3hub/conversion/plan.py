@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,11 @@ from eagle3hub.engines.preflight import (
     examine_written,
     pinned_contracts,
     preflight,
+    preflight_all,
     told_layers,
 )
 from eagle3hub.engines.specs import engine_title
-from eagle3hub.errors import Hint, Refusal, UsageError
+from eagle3hub.errors import Hint, InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import get_layout, open_head
@@ -41,6 +43,7 @@ from eagle3hub.layouts.base import (
     ReadOptions,
     WriteOptions,
     alternatives,
+    option_for,
     try_by,
 )
 from eagle3hub.system.documents import document_bytes
@@ -351,9 +354,13 @@ def _made_for(head: Head, to: str, asked: tuple[str, ...], target: TargetFacts |
     unserved = {engine: reason for engine, reason in why.items() if reason is not None}
     if unserved and (asked or len(unserved) == len(why)):
         engine, reason = next(iter(unserved.items()))
+        able = [e for e, no in engines_serving(contract.engines, target).items() if no is None]
+        may = "may" if engines_unchecked(able, target).keys() >= set(able) else "can"
         raise Refusal(
             f"{pinned_contracts(engine)[0].title} {reason}",
-            hint="name engines that can serve this target with --engines" if asked else "choose another layout",
+            hint=Hint(f"--engines {','.join(able)} names those that {may} serve this target", "--engines")
+            if able
+            else "no engine of this layout can serve this target; eagle3hub inspect says of every engine what it does",
             code="refused-engine-target",
         )
     serving = tuple(engine for engine, reason in why.items() if reason is None)
@@ -392,6 +399,97 @@ def _try(head: Head, layout: Layout) -> None:
 
 
 try_by(_try)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedWay:
+    """A conversion whose folder some engine gets right, or may get right.
+
+    Attributes:
+        how: its options, such as ``--to universal --engines vllm``.
+        right: names of the engines that get the folder right, with a condition or without; ``may``: of those of which
+            something is not known. Both with what a recipe tells them, in some version and runner.
+    """
+
+    how: str
+    right: tuple[str, ...]
+    may: tuple[str, ...]
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The key that ways are compared by."""
+        return len(self.right), len(self.may)
+
+
+def served_ways(head: Head, target: TargetFacts | None, told: Sequence[str]) -> list[ServedWay]:
+    """Try every layout, and return those whose folder some engine may serve, the best one first.
+
+    ``told``: the settings that recipes tell engines beside the files.
+    """
+    names = sorted(LAYOUTS, key=lambda name: not LAYOUTS[name].contract.held_for)  # of equal ways, the one for engines
+    found = [
+        _judged(made, how, written, target, told)
+        for name in names
+        for made, how, written in _written_for_engines(replace(head, made_for=()), name, target)
+    ]
+    return sorted((way for way in found if any(way.rank)), key=lambda way: way.rank, reverse=True)
+
+
+_FILLED: Mapping[str, Callable[[Head], Head]] = {
+    "--speculative-tokens": lambda head: replace(head, speculative_tokens=1),
+    "--target": lambda head: replace(head, target_name="owner/target"),
+    "--mask-token-id": lambda head: replace(head, mask_token_id=0),
+}
+"""What stands in a trial for what only the user can give, and no engine's verdict rests on."""
+
+
+def _written_for_engines(head: Head, name: str, target: TargetFacts | None) -> Iterator[tuple[Head, str, LayoutFiles]]:
+    """Yield the files of a head in a layout: for all engines that it can be made for, or else for some of them."""
+    layout, how = LAYOUTS[name], f"--to {name}"
+
+    def written_for(engines: _Engines) -> tuple[Head, LayoutFiles, list[str]]:
+        return _for_engines(head, engines, partial(_trial, layout))
+
+    with suppress(InputError):
+        made, written, asks = written_for(_made_for(head, name, (), target))
+        yield made, f"{how} (with {' and '.join(asks)})" if asks else how, written
+        return
+    able = []
+    for engine in layout.contract.engines if layout.contract.held_for else ():
+        with suppress(InputError):
+            written_for(_made_for(head, name, (engine,), target))
+            able.append(engine)
+    with suppress(InputError):
+        if able:
+            made, written, _ = written_for(_made_for(head, name, tuple(able), target))
+            yield made, f"{how} --engines {','.join(able)}", written
+
+
+def _trial(layout: Layout, made: Head, _: _Engines) -> tuple[Head, LayoutFiles, list[str]]:
+    """The files of a head, and the options that a user has to give for them. Raises InputError where none help."""
+    asks: list[str] = []
+    while True:
+        try:
+            written = layout.write(made, WriteOptions(speculative_tokens=made.speculative_tokens))
+        except InputError as e:
+            asked = option_for(e, layout)
+            if asked not in _FILLED or asked in asks:
+                raise
+            asks.append(asked)
+            made = _FILLED[asked](made)
+            continue
+        if made.made_for:
+            _hold_to_engines(made, layout.name, written, [WEIGHTS])
+        return made, written, asks
+
+
+def _judged(head: Head, how: str, written: LayoutFiles, target: TargetFacts | None, told: Sequence[str]) -> ServedWay:
+    subject = examine_written(head, written, [WEIGHTS])
+    kinds: dict[str, set[str]] = {}
+    for verdict in preflight_all(subject, target):
+        kinds.setdefault(verdict.engine, set()).add(verdict.with_settings(told).kind)
+    right = tuple(engine for engine, found in kinds.items() if found & {"right", "depends"})
+    return ServedWay(how, right, tuple(e for e, found in kinds.items() if e not in right and "unknown" in found))
 
 
 def _hold_to_engines(head: Head, to: str, written: LayoutFiles, weights: Sequence[str]) -> None:

@@ -240,6 +240,16 @@ class Dims:
         return {name: size for name, size in asdict(self).items() if name != "mla" or size is not None}
 
 
+def assumed_in_words(name: str, value: Any) -> str:
+    """What an assumption with this field and value takes for true, in words."""
+    if name == "aux":
+        return "the default aux layers" if value is None else f"aux layers after {', '.join(map(str, value))}"
+    if value is None:
+        return f"{name}, which is not known"
+    shown = f"{value:.15g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else value
+    return f"{name} = {shown}"
+
+
 @dataclass(frozen=True, slots=True)
 class Assumption:
     """A fact that the source does not state and that a result depends on; ``--strict`` refuses it.
@@ -255,6 +265,11 @@ class Assumption:
     why: str
     settle: str
     doubtful: bool = True
+
+    @property
+    def said(self) -> str:
+        """What is assumed, in words, to follow "assumed"."""
+        return assumed_in_words(self.field, self.value)
 
     def to_json(self) -> dict[str, Any]:
         """The assumption as an entry of ``assumptions`` in ``--json`` output and in the provenance file."""
@@ -393,7 +408,5 @@ class Head:
             ("target", self.target_name or "not named"),
         ]
         wrong = [(Cell(p.severity, p.severity), p.message) for p in self.problems]
-        assumed = [(a.field, "not known" if a.value is None else str(a.value), a.why) for a in self.assumptions]
-        return panel(
-            self.source, rows(facts), rows(wrong, ("problem", "")), rows(assumed, ("assumed", "value", "why"))
-        )
+        assumed = [(a.said, a.why) for a in self.assumptions]
+        return panel(self.source, rows(facts), rows(wrong, ("problem", "")), rows(assumed, ("assumed", "why")))

@@ -143,6 +143,16 @@ def in_words(theta: float, scaling: Mapping[str, object] | None) -> str:
     return f"base {theta:.15g}" if not scaling else f"base {theta:.15g}, {scaling_in_words(scaling)}"
 
 
+def beside_in_words(
+    theta: float, scaling: Mapping[str, object] | None, theta_of_target: float, scaling_of_target: Scaling | None
+) -> str:
+    """The RoPE of a head beside its target's, after "has": where one scales, the other is said not to."""
+    if not scaling and not scaling_of_target:
+        return f"{in_words(theta, None)}, its target's {in_words(theta_of_target, None)}"
+    both = ((theta, scaling), (theta_of_target, scaling_of_target))
+    return "; its target's ".join(in_words(t, s) + ("" if s else ", no scaling") for t, s in both)
+
+
 def scaling_in_words(scaling: Mapping[str, object]) -> str:
     """Scaling in the middle of a sentence: ``yarn, factor 8``; a list as its length: ``short_factor[48]``."""
     facts = [

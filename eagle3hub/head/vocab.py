@@ -31,6 +31,23 @@ _IF_SORTED = Hint(
     "--repair",
 )
 _AGAIN = Hint("export the head again, or give the run's own map with --d2t FILE; it cannot be guessed", "--d2t")
+FAULTS = {
+    "absolute": "it holds absolute ids where offsets belong",
+    "arange": "it holds an identity of absolute ids where offsets belong",
+    "double-subtracted": "arange was subtracted from it more than once",
+    "dtype": "it is no vector of integers",
+    "duplicate": "it gives two draft ids the same target id",
+    "larger-than-target": "the draft vocabulary is larger than the target's",
+    "missing": "nothing says which row of lm_head is which token",
+    "out-of-range": "it gives target ids outside the vocabulary",
+    "shape": "d2t or t2d has another number of entries than it should",
+    "t2d-count": "t2d marks another number of tokens than lm_head has rows",
+    "t2d-mismatch": "t2d marks other tokens than d2t gives",
+    "t2d-values": "t2d holds values other than 0 and 1",
+    "unsorted": "it is not in ascending order",
+    "zero": "it is all zeros",
+}
+"""What is wrong with a map, in words with d2t as the subject, by the code of the fault without ``vocab-``."""
 _ARANGE = "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong"
 _AS_OFFSETS = Hint("--repair arange stores the identity as offsets", "--repair")
 _FROM_T2D = Hint(
@@ -258,9 +275,11 @@ def _wrong_ids(ids: Sequence[int], v: int) -> Problem | None:
 
 def _length_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Problem | None:
     if d2t is not None and len(d2t) != vd:
-        return _fault("shape", f"d2t has {len(d2t)} entries but lm_head has {vd} rows")
+        whole = t2d is not None and len(t2d) == v and t2d.count(1) == vd < v and not t2d.translate(None, b"\x00\x01")
+        return _fault("shape", f"d2t has {len(d2t)} entries but lm_head has {vd} rows", _FROM_T2D if whole else _AGAIN)
     if t2d is not None and len(t2d) != v:
-        return _fault("shape", f"t2d has {len(t2d)} entries but the target vocabulary has {v}")
+        message = f"t2d has {len(t2d)} entries but the target vocabulary has {v}"
+        return _fault("shape", message, _FROM_D2T if d2t is not None and is_map(d2t, v) else _AGAIN)
     if t2d is not None and t2d.translate(None, b"\x00\x01"):
         return _fault(
             "t2d-values",

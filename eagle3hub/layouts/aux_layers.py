@@ -10,11 +10,11 @@ from typing import Literal
 
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
-from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown, target_types
+from eagle3hub.head.aux_defaults import AUX_IDS, AuxDefault, aux_default, shown, target_types
 from eagle3hub.head.fields import Fields
-from eagle3hub.head.rope import ROPE_THETA, bound_by_context, in_words, of_whole_heads
+from eagle3hub.head.rope import ROPE_THETA, beside_in_words, bound_by_context, of_whole_heads
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.base import READERS, aux_count
+from eagle3hub.layouts.base import READERS, UNKNOWN_TRAINER, aux_count
 
 Convention = Literal["after", "boundary"]
 
@@ -207,18 +207,19 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     default, kind = aux_default(head.layout), head.target_model_type
     taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
     other = _other_list(head)
-    why: str | None = _WHY_DEFAULT[default.unnamed]
+    why: str | None = _why_default(head, default)
     doubtful = default.unnamed != "certain"
     if default.fixed:
         doubtful = True
-        title, special = READERS[head.layout].contract.title, next(iter(default.targets.items()), None)
+        special = next(iter(default.targets.items()), None)
         if kind and kind in default.targets:
-            why = (
-                f"{title} taps ({shown(default.targets[kind])}) for {kind} unless told otherwise, and records nothing"
-            )
+            why = f"{_NAMED_NOWHERE}: {_taps(head)} these of a {kind} target unless the run says otherwise"
         elif special is not None and not kind:
             name, layers = special
-            why = f"{title} taps ({shown(layers)}) of a {name} target, and the target's type is not known"
+            why = (
+                f"{_NAMED_NOWHERE}: {_taps(head)} {shown(default.layers)} of a target's L layers, but {shown(layers)} "
+                f"of a {name} target, and the type of this head's target is not known"
+            )
         elif not head.carried:
             why = None
     if len(taps) != count:
@@ -250,25 +251,35 @@ def _other_list(head: Head) -> tuple[str, list[int]] | None:
 
 def _why_other(key: str, ids: list[int]) -> str:
     return (
-        f"config.json lists layers {ids} under {key}, which is not known to name the aux layers: the trainer's "
-        "default is taken instead"
+        f"config.json lists layers {ids} under {key}, which is not known to name the aux layers: the usual default is "
+        "taken instead"
     )
 
 
-_WHY_DEFAULT = {
-    "certain": "the source names no aux layers: the trainer's default is taken, but a run may have set others",
-    "open": "the source names no aux layers: the trainer's default is taken, but a run may have set others",
-    "suspicious": "the source names no aux layers, though its trainer always writes them: the trainer's default is "
-    "taken, but a run may have set others, and the list been lost",
-}
-"""Why the default layers are an assumption, by what it means that nothing names any (`AuxDefault.unnamed`)."""
+def _taps(head: Head) -> str:
+    """The trainer of a head and what it does, to begin a sentence; every trainer where the layout tells none."""
+    return "trainers tap" if head.layout == UNKNOWN_TRAINER else f"{READERS[head.layout].contract.title} taps"
+
+
+_NAMED_NOWHERE = "the files name none"
+
+
+def _why_default(head: Head, default: AuxDefault) -> str:
+    """Why the default layers are an assumption, by what it means that nothing names any (`AuxDefault.unnamed`)."""
+    layers = shown(default.layers)
+    if default.unnamed == "suspicious":
+        return (
+            f"{_NAMED_NOWHERE}, though {READERS[head.layout].contract.title} always writes them down: these are "
+            f"its default, {layers} of a target's L layers, and the run may have tapped others"
+        )
+    return f"{_NAMED_NOWHERE}: {_taps(head)} {layers} of a target's L layers unless the run says otherwise"
 
 
 def unnamed_layers(head: Head) -> Assumption:
     """The assumption that a head taps its trainer's default layers, where neither they nor the depth are known."""
     default = aux_default(head.layout)
     layers = shown(aux_default().layers)
-    why = f"the source names no aux layers; engines then take their default, after layers ({layers})"
+    why = f"{_NAMED_NOWHERE}: engines then tap {layers} of the target's L layers, and its depth is not known here"
     if (other := _other_list(head)) is not None:
         return Assumption("aux", None, _why_other(*other), Hint("give --aux-layers", "--aux-layers"))
     return Assumption("aux", None, why, "give --target", default.unnamed != "certain" or bool(default.targets))
@@ -380,11 +391,15 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
         default = AuxTaps.default_for(layers)
     except ConfigError:  # too small a target to have one
         return
-    for other, numbering in ((default.boundary, "boundary"), ([i - 1 for i in default.after_layer], "after-layer")):
+    for other, numbering, belong in (
+        (default.boundary, "boundary", "after-layer"),
+        ([i - 1 for i in default.after_layer], "after-layer", "boundary"),
+    ):
         if aux.after_layer == other:
             message = (
-                f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
-                f"of the other convention; a target of {layers} layers has the default {default.after_layer}"
+                f"the aux layers are the default ones shifted by one layer, after {_words(aux.after_layer)} where a "
+                f"target of {layers} layers has {_words(default.after_layer)}: {numbering} ids may stand where "
+                f"{belong} ids belong"
             )
             settle = Hint(
                 f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
@@ -394,6 +409,10 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
             head.problems.append(Problem("warning", AUX_SHIFTED, message, settle))
             head.assumptions = [a for a in head.assumptions if a.field != "aux"]
             head.assumptions.append(Assumption("aux", aux.after_layer, message, settle))
+
+
+def _words(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def _listed(layers: Sequence[int]) -> str:
@@ -423,9 +442,10 @@ def _other_rope(head: Head, target: TargetFacts) -> Iterator[Problem]:
     base = ROPE_THETA if theirs.theta is None else theirs.theta
     if (own.theta, of_whole_heads(own.scaling or {})) == (base, theirs.scaling):
         return
+    both = beside_in_words(own.theta, own.scaling, base, theirs.scaling)
     message = (
-        f"the head's RoPE has {in_words(own.theta, own.scaling)}, its target's {in_words(base, theirs.scaling)}: "
-        "engines rotate a draft by its own, right if it was trained so (some trainers always take base 10000)"
+        f"the head's RoPE has {both}: engines rotate a draft by its own, which is right if the head was trained so "
+        "(some trainers always take base 10000)"
     )
     yield Problem("info", "target-rope", message)
 

@@ -376,6 +376,9 @@ class Layout(Reader, Protocol):
         """The files of the head in this layout. Raises Refusal where something would be lost."""
 
 
+UNKNOWN_TRAINER = "flat"
+"""The name of the layout of flat folders that no sign of a trainer is in."""
+
 LAYOUTS: dict[str, Layout] = {}
 """Every layout that is written, by its name, in the order of help and tables. `eagle3hub.layouts` enters them."""
 
@@ -459,7 +462,7 @@ def _able(head: Head, asked: str, feature: str | None) -> tuple[list[str], list[
     nearly: list[str] = []
     for name, layout in LAYOUTS.items():
         refusal = None if name == asked else _refusal_of(head, layout)
-        asks = "" if refusal is None else _option_for(refusal, layout)
+        asks = "" if refusal is None else option_for(refusal, layout)
         if refusal is not None and not asks:
             nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
         elif name != asked:
@@ -481,7 +484,7 @@ def _for_some_engines(head: Head, name: str, layout: Layout) -> list[str]:
     return [Hint(f"--to {name} --engines {','.join(able)}", "--engines")]
 
 
-def _option_for(refusal: InputError, layout: Layout) -> str:
+def option_for(refusal: InputError, layout: Layout) -> str:
     """The option that a refusal asks for; empty where it means that the layout cannot hold the head."""
     return next((need.option for need in layout.contract.needs if need.code == refusal.code), "")
 

@@ -21,6 +21,7 @@ from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_o
 from eagle3hub.layouts.base import (
     AS_FOUND,
     FEATURES,
+    UNKNOWN_TRAINER,
     Contract,
     LayoutFiles,
     Match,
@@ -392,7 +393,7 @@ class FlatLayout(FlatReader, ABC):
 class UnknownTrainer(FlatReader):
     """Reader of flat folders of an unknown trainer."""
 
-    name = "flat"
+    name = UNKNOWN_TRAINER
     one_layer = False
     contract = Contract(
         title="flat, trainer unknown",

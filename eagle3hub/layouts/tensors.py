@@ -151,13 +151,10 @@ def read_vocab_map(
     d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
     stored = None if given is not None or d2t is None else read_integers(d2t)
     if given is None and d2t is not None and stored is None:
-        problem = Problem("error", "vocab-dtype", f"d2t is {d2t.dtype} {list(d2t.shape)}, not a vector of I32 or I64")
-        return None, "dtype", [problem]
+        return None, "dtype", [_no_vector(d2t, "d2t", "I32 or I64")]
     mask = None if t2d is None else read_mask(t2d)
-    if t2d is not None and mask is None:
-        message = f"t2d is {t2d.dtype} {list(t2d.shape)}, not a vector of booleans or integers"
-        problem = Problem("error", "vocab-dtype", message)
-        return None, "dtype", [problem]
+    if given is None and t2d is not None and mask is None:
+        return None, "dtype", [_no_vector(t2d, "t2d", "booleans or integers")]
     offsets = stored if given is None else given
     if given is not None and mask is not None and mask.count(1) != d.draft_vocab_size:
         mask = None
@@ -168,6 +165,12 @@ def read_vocab_map(
     if vocab is None or fault is None:
         return vocab, status, problems
     return vocab if contract.sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+
+
+def _no_vector(ref: TensorRef, name: str, of: str) -> Problem:
+    """The error of a buffer that no map can be read from."""
+    message = f"{name} is {ref.dtype} {list(ref.shape)}, not a vector of {of}"
+    return Problem("error", "vocab-dtype", message, Hint("export it as one, or give the map with --d2t FILE", "--d2t"))
 
 
 def _order_fault(vocab: VocabMap, contract: Contract) -> Problem | None:

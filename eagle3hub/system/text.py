@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # Text from outside, made safe to print or draw
 
@@ -27,6 +28,11 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
         return text
     text = text.replace("\r\n", "\n").replace("\r", "\n") if keep_lines else _LINE_BREAKS.sub(" ", text)
     return _OTHER_THAN_ASCII.sub(lambda found: _shown(found, "\n\t" if keep_lines else ""), text)
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in the middle of a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def escaped_json(text: str) -> str:

@@ -131,8 +131,7 @@ def render(report: Report, out: Console, *, saved: Path | None = None) -> None:
         if problem.hint:
             out.print(f"         [dim]{escape(problem.hint)}[/]")
     for assumption in report.static.assumptions:
-        value = escape(str(assumption.value))
-        out.print(f"  [yellow]assumed[/]  {escape(assumption.field)} = {value}: {escape(assumption.why)}")
+        out.print(f"  [yellow]assumed[/]  {escape(assumption.said)}: {escape(assumption.why)}")
     if report.engines:
         head = report.head
         out.print()

@@ -100,7 +100,7 @@ def test_shifted_layers_are_settled_before_a_strict_conversion(tmp_path: Path, t
     source = heads.modelopt(tmp_path / "head")
     edit(source, eagle_config={**config_of(source)["eagle_config"], "eagle_aux_hidden_state_layer_ids": ids})
     needs = {"target": str(target), "target_name": "owner/target", "strict": True}
-    with pytest.raises(Refusal, match="default ones shifted by one layer") as asked:
+    with pytest.raises(Refusal, match="default ones shifted by one layer, after 2, 15, 27 where") as asked:
         convert(source, tmp_path / "out", "modelopt", ConvertOptions(**needs))
     for layers in re.findall(r"--aux-layers ([\d,]+\d)", asked.value.hint):
         said = tuple(map(int, layers.split(",")))

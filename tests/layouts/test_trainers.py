@@ -319,7 +319,8 @@ def test_a_depth_alone_does_not_tell_which_layers_specjax_took(tmp_path: Path):
     (assumed,) = [a for a in told.assumptions if a.field == "aux"]
     assert told.aux.after_layer == assumed.value == [1, 14, 26]
     assert (assumed.why, assumed.settle) == (
-        "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known",
+        "the files name none: SpecJAX taps 1, L//2-1, L-4 of a target's L layers, but 3, L//2-1, L-1 of a qwen3_next "
+        "target, and the type of this head's target is not known",
         "give --target or --aux-layers",
     )
     untyped = str(heads.target(tmp_path / "untyped", model_type=""))

@@ -106,7 +106,11 @@ def _repair(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None
     elif (
         name == "from-d2t"
         and d2t is not None
-        and (status == "t2d-values" or (status == "t2d-count" and len(members or ()) in (0, v)))
+        and (
+            status == "t2d-values"
+            or (status == "t2d-count" and len(members or ()) in (0, v))
+            or (status == "shape" and t2d is not None and len(t2d) != v)
+        )
         and len(d2t) == vd
         and is_map(d2t, v)
     ):

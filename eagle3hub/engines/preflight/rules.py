@@ -24,6 +24,7 @@ from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import ROPE_THETA, read_rope, scaling_in_words
 from eagle3hub.head.target import TargetFacts
+from eagle3hub.head.vocab import FAULTS
 from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
 
 # Check config.json: what it says, and how an engine reads it
@@ -260,7 +261,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     own = positive_int(case.fields, "max_position_embeddings", 0)
     length = own or context_of(case.fields)
-    stated = str(length) if own else f"{length} (it states none)"
+    stated = f"{length} tokens" + ("" if own else ", which transformers assumes where none is stated")
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
     elif length < case.target.max_position_embeddings:
@@ -524,15 +525,17 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         entries = prod(d2t[1])
         code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
         if entries != truth.draft_vocab_size or not case.contract.flattens_d2t:
-            yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": entries})
+            has = f"{entries} entries" if len(d2t[1]) == 1 else f"the shape {list(d2t[1])}"
+            yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": has})
     if truth.map_fault is not None:
-        yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
+        fault = {"fault": FAULTS[truth.map_fault]}
+        yield PreflightFinding("d2t-wrong", fault)
         if truth.map_fits is False:
-            yield PreflightFinding("d2t-collides", {"fault": truth.map_fault})
+            yield PreflightFinding("d2t-collides", fault)
         if truth.map_fault == "out-of-range":
-            yield PreflightFinding("d2t-out-of-range", {"fault": truth.map_fault})
+            yield PreflightFinding("d2t-out-of-range", fault)
     if truth.map_doubt is not None:
-        yield PreflightFinding("map-doubtful", {"fault": truth.map_doubt})
+        yield PreflightFinding("map-doubtful", {"fault": FAULTS[truth.map_doubt]})
     if "model.lm_head.weight" in tensors and "lm_head.weight" not in tensors:
         yield PreflightFinding("lm-head-prefix")
     rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")

@@ -1,0 +1,116 @@
+"""What `inspect` says of a head or a target that no engine serves, and whether what it names helps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import heads
+from support.variants import Has, config_of, edit, modelopt, specforge, speculators
+
+from eagle3hub import InspectOptions, inspect
+from eagle3hub.errors import Problem
+from eagle3hub.inspection import Inspection
+
+Cli = Callable[..., tuple[int, str, str]]
+PLAIN = {"max_position_embeddings": 8192}
+
+
+def of(folder: Path, kind: str, head: Path) -> Inspection:
+    target = heads.target(folder / f"target-{kind}", model_type=kind)
+    return inspect(str(head), InspectOptions(target=str(target)))
+
+
+def note(found: Inspection, code: str) -> Problem | None:
+    return next((p for p in found.problems if p.code == code), None)
+
+
+def plain(folder: Path) -> Path:
+    return specforge(folder, eagle_config={}, **PLAIN)
+
+
+def peagle(folder: Path, **config: object) -> Path:
+    return specforge(folder, has=Has(layers=2, mask_hidden=True), eagle_config={}, **PLAIN, **config)
+
+
+@pytest.mark.parametrize(("kind", "says"), [("falcon_h1", "SGLang and sglang-jax cannot"), ("unheard_of", "vLLM,")])
+def test_a_target_that_no_engine_is_known_to_draft_for_is_said_so(tmp_path: Path, kind: str, says: str):
+    alone = "eagle3hub validate computes the head without an engine"
+    more = r"eagle3hub convert --to universal makes a folder that .*TensorRT-LLM and llama.cpp may serve"
+    for name, make, hint in (("flat", plain, alone), ("nested", lambda at: speculators(at, has=Has()), more)):
+        told = note(of(tmp_path / name, kind, make(tmp_path / name)), "target-no-engine")
+        assert told is not None and f"no engine is known to draft for targets of type {kind}" in told.message
+        assert says in told.message and "nobody checked" in told.message
+        assert told.hint is not None and re.fullmatch(hint, told.hint), (name, told.hint)
+
+
+def test_a_target_that_an_engine_serves_is_no_news(tmp_path: Path):
+    found = of(tmp_path, "llama", plain(tmp_path))
+    assert note(found, "target-no-engine") is None and note(found, "head-no-engine") is None
+
+
+def test_the_conversion_that_a_hint_names_makes_the_head_right(tmp_path: Path, cli: Cli):
+    target = heads.target(tmp_path / "target", model_type="llama")
+    for name, token in (("told", {"mask_token_id": 5}), ("untold", {})):
+        source = peagle(tmp_path / name, **token)
+        found = inspect(str(source), InspectOptions(target=str(target)))
+        told = note(found, "head-no-engine")
+        assert told is not None and told.hint is not None
+        match = re.fullmatch(
+            r"eagle3hub (convert --to \w+)(?: \(with ([^)]*)\))? makes a folder that vLLM gets right", told.hint
+        )
+        assert match is not None, told.hint
+        given = {"--speculative-tokens": "3", "--mask-token-id": "7", "--target": "owner/name"}
+        asked = [] if match[2] is None else match[2].split(" and ")
+        assert ("--mask-token-id" in asked) == (not token)
+        options = [word for option in asked for word in (option, given[option]) if option != "--target"]
+        name_it = ["--target-name", "owner/name"]
+        to = shlex.split(match[1])[1:]
+        status, out, err = cli(
+            "convert", source, tmp_path / f"out-{name}", *to, "--target", target, *name_it, *options
+        )
+        assert status == 0, out + err
+        after = inspect(str(tmp_path / f"out-{name}"), InspectOptions(target=str(target)))
+        assert note(after, "head-no-engine") is None
+
+
+def test_no_conversion_is_named_beside_an_error(tmp_path: Path):
+    source = edit(peagle(tmp_path), partial_rotary_factor=0.5)
+    assert config_of(source)["partial_rotary_factor"] == 0.5
+    told = note(of(tmp_path, "llama", source), "head-no-engine")
+    assert told is None or told.hint is None
+
+
+def test_a_head_that_no_layout_makes_right_is_said_to_be_one(tmp_path: Path):
+    source = modelopt(tmp_path, has=Has(uses_aux=False, joins=False), mlp_bias="DELETE", bos_token_id="DELETE")
+    told = note(of(tmp_path, "llama", source), "head-no-engine")
+    assert told is not None
+    assert (
+        told.hint
+        == "no conversion of this version would change that; eagle3hub validate computes the head without an engine"
+    )
+
+
+def test_assumptions_are_printed_in_words(tmp_path: Path, cli: Cli):
+    source = plain(tmp_path)
+    status, out, _ = cli("inspect", source)
+    assert status == 0
+    assert "None" not in out
+    assert "assumed the default aux layers: the files name none: engines then tap 1, L//2-1, L-4" in out
+    target = heads.target(tmp_path / "target", model_type="llama")
+    _, out, _ = cli("inspect", source, "--target", target)
+    assert re.search(r"assumed aux layers after [\d, ]+: the files name none: SpecForge taps 1, L//2-1, L-4", out)
+
+
+def test_an_engine_is_refused_with_those_that_serve_the_target(tmp_path: Path, cli: Cli):
+    target = heads.target(tmp_path / "target", model_type="falcon_h1")
+    to = ("--to", "universal", "--target", target, "--dry-run")
+    status, _, err = cli("convert", plain(tmp_path), tmp_path / "out", *to, "--engines", "vllm")
+    assert status == 3, err
+    assert "cannot draft for targets of type falcon_h1" in err
+    match = re.search(r"--engines (\S+) names those that may serve this target", err)
+    assert match is not None, err
+    assert cli("convert", tmp_path / "head", tmp_path / "out", *to, "--engines", match[1])[0] == 0
