@@ -330,7 +330,7 @@ SITUATIONS: dict[str, Situation] = {
     # SafeAILab/EAGLE#248, sgl-project/SpecForge#76: fewer distinct tokens than the draft vocabulary
     "a map padded with zeros": Situation(
         seen_only(6, padded=True),
-        "U U U U U U U",
+        "S S S S S S X",  # the zeros give tokens that have a draft id already
         errors=("vocab-t2d-count",),
         universal="vocab-t2d-count",
         says=("t2d has 6 true entries but the draft vocabulary has 10",),

@@ -135,7 +135,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
         + (f"{d['head_dim']}, {d['num_key_value_heads']} KV heads" if "mla" not in d else _latent(d["mla"])),
     )
     grid.add_row("vocabulary", _vocabulary(vocab))
-    grid.add_row("aux layers", _aux(aux))
+    grid.add_row("aux layers", _aux(aux, unknown=bool(_unknown(doc["layout"]))))
     rope = s["rope"]
     grid.add_row("rope", escape(f"theta {rope['theta']:.15g}, {_scaling(rope['scaling'])}"))
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
@@ -150,7 +150,8 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
         for t in doc["tensors"]:
             table.add_row(escape(t["name"]), t["dtype"], escape(str(t["shape"])), f"{t['bytes']:,}")
         console.print(table)
-    for a in found.assumptions:
+    said = {problem.message for problem in found.problems}
+    for a in (a for a in found.assumptions if a.why not in said):
         console.print(f"[cyan]assumed[/] {escape(a.said)}: {escape(a.why)}")
         console.print(f"  [dim]to settle it: {escape(shown_for(a.settle, command))}[/]")
     for p in found.problems:
@@ -223,16 +224,17 @@ def _vocabulary(vocab: dict[str, Any]) -> str:
         return f"{sizes}, map [red]wrong[/]: {FAULTS[vocab['status']]}"
     order = "ascending" if vocab["sorted"] else "in frequency order"
     buffers = ", ".join(f"{name} {dtype}" for name, dtype in vocab["buffers"].items())
-    return f"{sizes}, map ok ({order}; {buffers})"
+    return f"{sizes}, map ok ({order}; {buffers or 'not in the weights'})"
 
 
-def _aux(aux: dict[str, Any]) -> str:
+def _aux(aux: dict[str, Any], *, unknown: bool) -> str:
     if aux.get("final_norm"):
         return "none: it reads the target's final hidden state, after the final norm"
     if aux["after_layer"] is None:
         return f"{aux['count']}, not named"
     after, boundary = (", ".join(map(str, aux[k])) for k in ("after_layer", "boundary"))
-    origin = {"config": "from the config", "default": "the trainer's default for this target", "flag": "as given"}
+    whose = "the usual" if unknown else "the trainer's"
+    origin = {"config": "from the config", "default": f"{whose} default for this target", "flag": "as given"}
     return f"after layers {after} (boundary ids {boundary}; {origin[aux['origin']]})"
 
 

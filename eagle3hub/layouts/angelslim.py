@@ -14,6 +14,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint
 from eagle3hub.head import Assumption, Head, Rope
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import ROPE_THETA
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
@@ -79,12 +80,19 @@ class AngelSlim(FlatLayout):
         if _trains_with(rope):
             return meaning
         stated = f"{rope.theta:.15g}"
-        why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {stated}"
+        why = (
+            f"config.json says so, but AngelSlim's own code trains with base {ROPE_THETA:.15g} unless the scaling is "
+            "mrope"
+        )
         doubt = Assumption(
             "rope_theta",
             rope.theta,
             why,
-            Hint("give --rope-theta 10000, or the base if it was obeyed", "--rope-theta"),
+            Hint(
+                f"give --rope-theta {ROPE_THETA:.15g} if that code trained the head, or --rope-theta {stated} if the "
+                "config was obeyed",
+                "--rope-theta",
+            ),
         )
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 

@@ -380,6 +380,7 @@ def _read_as_boundary(head: Head, layers: int) -> None:
     listed = head.aux.after_layer
     head.aux = AuxTaps.from_boundary(listed, "config")
     head.problems = [p for p in head.problems if p.code != "aux-ids-nested-only"]
+    head.assumptions = [a for a in head.assumptions if a.field != AUX_IDS]
     message = (
         f"the aux layers {listed} are boundary ids: the highest is the gpt_oss target's number of layers, {layers}"
     )
@@ -407,7 +408,7 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
                 "--aux-layers",
             )
             head.problems.append(Problem("warning", AUX_SHIFTED, message, settle))
-            head.assumptions = [a for a in head.assumptions if a.field != "aux"]
+            head.assumptions = [a for a in head.assumptions if a.field not in ("aux", AUX_IDS)]
             head.assumptions.append(Assumption("aux", aux.after_layer, message, settle))
 
 

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from support import heads
-from support.variants import Has, config_of, edit, modelopt, specforge, speculators
+from support.variants import Has, config_of, edit, modelopt, replace, specforge, speculators
 
 from eagle3hub import InspectOptions, inspect
 from eagle3hub.errors import Problem
 from eagle3hub.inspection import Inspection
 
 Cli = Callable[..., tuple[int, str, str]]
+PT = {"format": "pt"}
 PLAIN = {"max_position_embeddings": 8192}
 
 
@@ -114,3 +116,37 @@ def test_an_engine_is_refused_with_those_that_serve_the_target(tmp_path: Path, c
     match = re.search(r"--engines (\S+) names those that may serve this target", err)
     assert match is not None, err
     assert cli("convert", tmp_path / "head", tmp_path / "out", *to, "--engines", match[1])[0] == 0
+
+
+def test_ids_that_end_with_the_depth_of_a_gpt_oss_target_are_boundary_ids_and_nothing_else(tmp_path: Path):
+    target = heads.target(tmp_path / "target", model_type="gpt_oss")
+    ids = {"eagle_aux_hidden_state_layer_ids": [20, 25, 30]}  # of a target of 30 layers
+    for name, eagle in (("marked", {"next_layer_regular": True}), ("unmarked", {})):
+        source = modelopt(tmp_path / name, mlp_bias="DELETE", bos_token_id="DELETE", eagle_config={**ids, **eagle})
+        found = inspect(str(source), InspectOptions(target=str(target)))
+        assert found.head.aux is not None and found.head.aux.boundary == [20, 25, 30]
+        assert not [a for a in found.assumptions if a.field in ("aux", "eagle_aux_hidden_state_layer_ids")], name
+        (v1,) = [v for v in found.engines if v.title.startswith("vLLM") and "V1" in v.title][:1]
+        assert (v1.kind, v1.reasons[0].code) == ("right", "aux-agree")
+
+
+def test_what_is_wrong_with_a_map_is_said_once_and_in_words(tmp_path: Path, cli: Cli):
+    target = heads.target(tmp_path / "target", model_type="llama")
+    unset = {"d2t": torch.zeros(10, dtype=torch.long), "t2d": torch.zeros(40, dtype=torch.bool)}
+    source = replace(plain(tmp_path / "unset"), PT, **unset)
+    _, out, _ = cli("inspect", source, "--target", target)
+    assert "map wrong: t2d marks another number of tokens than lm_head has rows" in out
+    assert "d2t is wrong: it is all zeros" in out, "whatever t2d says, this map was never filled in"
+    deep = replace(plain(tmp_path / "deep"), PT, d2t=torch.zeros(10, 1, dtype=torch.long))
+    _, out, _ = cli("inspect", deep, "--target", target)
+    assert "has 10 rows of lm_head to map, and d2t has the shape [10, 1]" in out
+    assert "hint: export it as one, or give the map with --d2t FILE" in out
+
+
+def test_a_mask_of_another_length_is_made_anew(tmp_path: Path, cli: Cli):
+    short = replace(plain(tmp_path), PT, t2d=torch.zeros(36, dtype=torch.bool))
+    status, _, err = cli("convert", short, tmp_path / "out", "--to", "specforge")
+    assert status == 3 and "t2d has 36 entries but the target vocabulary has 40" in err
+    assert "--repair from-d2t" in err
+    assert cli("convert", short, tmp_path / "out", "--to", "specforge", "--repair", "from-d2t")[0] == 0
+    assert inspect(str(tmp_path / "out")).head.vocab_status == "ok"

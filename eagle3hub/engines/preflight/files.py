@@ -348,6 +348,9 @@ def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Trut
     _, status, _ = check_vocab_map(d2t, t2d, vocab_size=truth.vocab_size, draft_vocab_size=truth.draft_vocab_size)
     mapped = [i + x for i, x in enumerate(d2t)]
     fits = len(set(mapped)) == len(mapped) and all(0 <= t < truth.vocab_size for t in mapped)
+    if status not in _ON_MAP_ALONE | {"ok", "full"}:  # t2d is at fault, and d2t may be by itself too
+        _, alone, _ = check_vocab_map(d2t, None, vocab_size=truth.vocab_size, draft_vocab_size=truth.draft_vocab_size)
+        status = alone if alone in _ON_MAP_ALONE else status
     fault = status if status in _ON_MAP_ALONE else None
     doubt = None if fault or status in {"ok", "full"} else status
     return replace(truth, map_fault=fault, map_doubt=doubt, map_fits=fits)
