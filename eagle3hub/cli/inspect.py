@@ -141,6 +141,8 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
     context = doc["max_position_embeddings"]
     grid.add_row("context", f"{context} tokens" if context else "not stated")
+    if doc["speculative_tokens"]:
+        grid.add_row("drafts", f"{doc['speculative_tokens']} tokens a step, as the config recommends")
     if doc["target"]["name"]:
         grid.add_row("target", escape(doc["target"]["name"]))
     console.print(grid)

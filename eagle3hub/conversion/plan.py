@@ -47,6 +47,7 @@ from eagle3hub.layouts.base import (
     try_by,
 )
 from eagle3hub.system.documents import document_bytes
+from eagle3hub.system.text import listed
 
 UNCHANGED = Transforms()
 
@@ -506,9 +507,12 @@ def _hold_to_engines(head: Head, to: str, written: LayoutFiles, weights: Sequenc
         return
     first, able = next(iter(wrong.values())), [engine for engine in head.made_for if engine not in wrong]
     fewer = Hint(f"--engines {','.join(able)} makes the folder for the others", "--engines") if able else None
+    judged = preflight_all(subject, head.target)
+    taken = [v.title for v in judged if v.engine == first.engine and v.kind in ("right", "depends")]
+    beside = [f"{listed(taken)} would get it right"] if taken else []
     raise Refusal(
         f"{first.title}, given this folder, {first.reasons[0].sentence}",
-        hint=fewer or partial(alternatives, head, to, remedy=first.reasons[0].hint),
+        hint=Hint.join([*beside, fewer]) if fewer else partial(alternatives, head, to, remedy=first.reasons[0].hint),
         code="refused-engine",
     )
 

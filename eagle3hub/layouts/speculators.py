@@ -135,8 +135,8 @@ def _norm_before_residual(config: Fields) -> tuple[bool, list[Assumption]]:
         return False, [Assumption("norm_before_residual", False, why, SETTLE_RESIDUAL)]
     if stated and config.get("speculators_version") == _MODELOPT_EXPORT:
         why = (
-            f"speculators_version {_MODELOPT_EXPORT} is what ModelOpt's own converter writes, together with "
-            "norm_before_residual: true whatever the head, and ModelOpt trains with false"
+            f"config.json says so, but its speculators_version {_MODELOPT_EXPORT} is that of ModelOpt's own "
+            "converter, which writes true for every head, and ModelOpt trains with false"
         )
         return True, [Assumption("norm_before_residual", True, why, SETTLE_RESIDUAL)]
     return stated, []
