@@ -185,7 +185,7 @@ def test_problems_and_assumptions_are_shown() -> None:
     text = shown(document)
     assert text.startswith("FAIL  d2t is all zeros")
     assert "export again" in text
-    assert "aux = [1, 14, 26]: the default" in text
+    assert "aux layers after 1, 14, 26: the default" in text
 
 
 def test_one_prompt_and_sampling_say_what_is_not_known() -> None:
