@@ -171,13 +171,13 @@ def _by_title(text: str) -> Reference | None:
     for title, work in _titles().items():
         if re.findall(r"\d+", normal) != re.findall(r"\d+", title):
             continue  # Qwen2.5's report is not Qwen3's
-        if _has_new_word(text, work.title):
-            continue  # nor is Qwen3-TTS's
         both = SequenceMatcher(None, normal, title)
         # the first two are upper bounds of the third, and cheap
         if abs(len(normal) - len(title)) < 12 and all(
             ratio() > _SAME_TITLE for ratio in (both.real_quick_ratio, both.quick_ratio, both.ratio)
         ):
+            if _has_new_word(text, work.title):
+                continue  # nor is Qwen3-TTS's
             return work
     return None
 
@@ -315,11 +315,12 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
     """Report entries that pybtex refuses, and entries without the three fields that every style prints."""
     for line, why in card.bad_bibtex:
         yield Violation(line, f"this entry cannot be parsed: {why}")
+    lines = card.text.split("\n")
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
         missing = [name for name in ("title", "author", "year") if name not in given]
         if len(entry.authors) == 1 and (at := entry.lines.get("author")):
-            printed = card.text.split("\n", at)[at - 1]
+            printed = lines[at - 1][:_LONGEST_LINE]
             if len(re.findall(r",\s+\w", printed.rstrip(" ,"))) > 1 and not re.search(r"\sand\s", printed):
                 yield Violation(at, _BY_COMMAS)
         undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
@@ -327,6 +328,7 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
             yield Violation(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
 
 
+_LONGEST_LINE = 2000
 _BY_COMMAS = "the authors are joined by commas: BibTeX takes them for one person; write “and” between them"
 
 

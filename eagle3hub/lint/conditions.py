@@ -49,7 +49,7 @@ _ENGINE = (
 )
 _SERVERS = (
     r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy"
-    r"|mlx[-_](?:lm|vlm)|exllama\w*)(?![A-Za-z0-9])"
+    r"|mlx-v?lm|exllama\w*)(?![A-Za-z0-9])"
 )
 _LAUNCHED = re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-(?:server|cli|speculative))\b", re.I)
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
@@ -271,7 +271,7 @@ def missing_temperature(card: Card) -> Iterator[Violation]:
     """Report acceptance if the text of the card names no temperature."""
     line = _acceptance_line(card)
     measured_by = any(
-        re.search(r"(?:\bbench[\s\S]*--temperature|\bllama-\w+[\s\S]*--temp)[ =]+\d", block.text)
+        re.search(r"\bbench|\bllama-\w", block.text) and re.search(r"--temp(?:erature)?[ =]+\d", block.text)
         for block in card.code
     )
     if line and not measured_by and not card.says(_TEMPERATURE, outside=TRAINING):

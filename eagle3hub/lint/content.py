@@ -74,6 +74,7 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         return
     if claims.unread_results(card):
         return
+    compared: dict[int, bool] = {}
     for hit in card.search(_SPEED, tables=False):
         group = next(name for name in "abc" if hit.match[name])
         factor = hit.match[group]
@@ -81,9 +82,10 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
             continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
-        if re.search(r"measur|result|evaluat|benchmark|evidence", hit.section.title, re.I) and _is_compared(
-            hit.section
-        ):
+        if id(hit.section) not in compared:
+            measured = re.search(r"measur|result|evaluat|benchmark|evidence", hit.section.title, re.I)
+            compared[id(hit.section)] = bool(measured) and _is_compared(hit.section)
+        if compared[id(hit.section)]:
             continue
         around = hit.match.string[max(0, hit.match.start() - 60) : hit.match.end() + 60]
         admitted = re.search(r"\bproject(?:s|ed|ion)\b|\bextrapolat|\bnot measured|预计", around, re.I)
@@ -91,8 +93,8 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
 
 
 def _is_compared(section: Section) -> bool:
-    """Return whether a section names the hardware and the baseline of what it measured."""
-    text = "\n".join(block.text for block in section.blocks if isinstance(block, Prose))
+    """Return whether a section names hardware and baseline of what it measured, in its first 20,000 letters."""
+    text = "\n".join(block.text for block in section.blocks[:50] if isinstance(block, Prose))[:20_000]
     return all(
         re.search(p, text, re.I) for p in (rf"{claims.HARDWARE}|\bM[1-9] (?:Max|Pro|Ultra)", rf"{_BASELINE}|\bOFF\b")
     )

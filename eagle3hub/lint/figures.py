@@ -136,7 +136,11 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
     for found in _differences(card):
         if not any(_fits(found.cell, a, b, within=0.01) for a, b, _ in found.pairs):
             a, b, _ = found.pairs[0]
-            if _AVERAGED.search(found.row.label) and _is_mean_of_rows(found):
+            if (
+                _AVERAGED.search(found.row.label)
+                and len(found.table.rows) <= _MOST_ROWS * 4
+                and _is_mean_of_rows(found)
+            ):
                 continue
             averaged = _AVERAGED.search(f"{found.row.label} {' '.join(found.table.header)}")
             sure = (
@@ -217,6 +221,8 @@ _CONDITION = re.compile(
     r"\b(?:bs|batch(?: size)?|conc\w*|T|temp\w*|k|tp|dp|ctx|context|isl|osl|len\w*|tokens?)\s*[=:]?\s*\d", re.I
 )
 _BASELINE = re.compile(r"baseline|vanilla|auto-?regressive|\bAR\b|no[- ]spec|without|w/o|target only|基线|原始", re.I)
+_A_SHARE = re.compile(r"\d\s?/\s?\d+\s*\(\d[\d.]*\s?%\)")
+"""``27/30 (90%)``: the percentage is of the count before it."""
 _FACTOR_IN_CELL = re.compile(r"\((?:×\s?|x)?[+-]?\d[\d.,]*\s?(?:%|[x×])?\)")
 
 
@@ -236,6 +242,8 @@ def _of_table(table: Table) -> Iterator[_Difference]:
         pair = next(((i, p) for i, c in enumerate(row.cells) if (p := c.pair) and p[0].value > 0 < p[1].value), None)
         # a factor or a percentage in the cell of its value: of that value and the row's other one
         for i in values:
+            if _A_SHARE.search(row.cells[i].text):
+                continue
             if (m := _FACTOR_IN_CELL.search(row.cells[i].text)) and (n := row.cells[i].number) and n.unit == "":
                 cell = next((x for x in numbers(m[0]) if x.unit in {"%", "x"}), None)
                 own = row.cells[i].pair

@@ -271,8 +271,11 @@ def remote_code(card: Card) -> Iterator[Violation]:
     needless = any(_NO_REMOTE_CODE.search(name) for name in card.listed("base_model"))
     severity: Severity | None = None if needless else "info"
     pattern = re.compile(r"--trust[-_]remote[-_]code\b|trust_remote_code\"?\s*[=:]\s*[Tt]rue")
+    served: dict[int, bool] = {}
     for line, m in claims.code_matches(card, pattern):
-        of_target = m[0].startswith("--") and any(_NO_REMOTE_CODE.search(t) for t in _SERVED.findall(m.string))
+        if id(m.string) not in served:
+            served[id(m.string)] = any(_NO_REMOTE_CODE.search(t) for t in _SERVED.findall(m.string))
+        of_target = m[0].startswith("--") and served[id(m.string)]
         yield Violation(line, f"the example sets {m[0]}", severity=None if of_target else severity)
 
 

@@ -578,6 +578,13 @@ CASES = [
         name="the mean of factors",
     ),
     Case(
+        "C204",
+        "## Speed\n\n| Set | Baseline tok/s | Head tok/s |\n|---|---|---|\n| a | 10.0 | 20.0 (+50%) |",
+        "| a |",
+        "## Speed\n\n| Set | Baseline tok/s | Head tok/s |\n|---|---|---|\n| a | 18/30 (60%) | 27/30 (90%) |",
+        name="a share of a count",
+    ),
+    Case(
         "C212",
         "## Speed\n\nIt is up to 3.0x faster.\n\n| Set | Speedup |\n|---|---|\n| a | 1.4x |",
         "up to",
