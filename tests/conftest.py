@@ -171,6 +171,14 @@ def newer_vllm_python(vllm_python: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def vllm_images_python(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with the real vLLM, and with torchvision beside it; see ``engines/vllm_images``."""
+    from engines.vllm_images.environment import interpreter
+
+    return interpreter(tmp_path_factory.mktemp("vllm-images-python"), vllm_python)
+
+
+@pytest.fixture(scope="session")
 def llamacpp_python() -> Path:
     """The interpreter of an environment with llama.cpp and its converter, made if it is not there."""
     from eagle3hub.engines import environments

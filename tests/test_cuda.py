@@ -293,3 +293,5 @@ def test_without_a_gpu_it_says_so(cuda: ModuleType, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit, match="--device cpu"):
         cuda.machine("cuda")
     assert "rehearsal" in cuda.machine("cpu")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert cuda._gpus("cuda") == 1, "so that --list shows the steps there too"

@@ -32,7 +32,7 @@ from eagle3hub.metrics import (
     speed_by_draft_tokens,
 )
 from eagle3hub.metrics.estimate import Interval, interval_from_json, interval_to_json
-from eagle3hub.prompts import Context, PromptSet
+from eagle3hub.prompts import Context, ImagesUsed, PromptSet
 from eagle3hub.system import html
 from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
@@ -71,6 +71,7 @@ class CellPrompts:
         turns: which of the user's turns were used.
         source: where a fetched set comes from (url, revision, license …); None for the packaged set and for files.
         context: how they were made long; None for prompts as their set has them.
+        images: those that they hold; None for text alone.
     """
 
     name: str
@@ -80,15 +81,19 @@ class CellPrompts:
     turns: str
     source: Mapping[str, str | bool] | None
     context: Context | None = None
+    images: ImagesUsed | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``prompts`` object of a cell."""
-        return {key: value for key, value in asdict(self).items() if key != "context" or value is not None}
+        left_out = ("context", "images")
+        return {key: value for key, value in asdict(self).items() if key not in left_out or value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CellPrompts:
         """Read what `to_json` wrote."""
-        return cls(**{**data, "context": Context(**data["context"]) if "context" in data else None})
+        context = Context(**data["context"]) if "context" in data else None
+        images = ImagesUsed(**data["images"]) if "images" in data else None
+        return cls(**{**data, "context": context, "images": images})
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,7 @@ class BenchRunner:
         first = group.cells[0].common
         target = self._loaded(group)
         rendering = first.engine_settings.chat_template
-        prompts = [
-            target.chat(prompt.text, before=prompt.before, template_options=rendering)
-            for prompt in group.prompts.prompts
-        ]
+        prompts = [target.prompt(prompt, rendering) for prompt in group.prompts.prompts]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
         found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}

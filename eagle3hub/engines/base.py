@@ -227,6 +227,13 @@ class RunSpec:
         return Path(self.target).is_dir()
 
 
+def takes_text_alone(title: str, spec: RunSpec) -> str | None:
+    """Return one sentence where prompts hold images, for an engine that gets text alone here; else None."""
+    if not spec.prompts.has_images:
+        return None
+    return f"{title} is given text alone here, and the prompts of {spec.prompts.name} hold images"
+
+
 @dataclass(frozen=True, slots=True)
 class PromptResult:
     """The result of one prompt: generated token ids, counters (with a head), and wall-clock seconds."""

@@ -1,8 +1,9 @@
 """Load prompt sets: the packaged smoke set, data sets fetched on first use, and JSON Lines files in MT-Bench's form.
 
-Each line is an object with ``question_id``, ``category`` and ``turns``; the first turn is the prompt. ``smoke`` was
-written for this project. The usual benchmark sets (`datasets`) are not packaged, because their licences differ and
-some forbid redistribution. They are fetched at a pinned revision and must have the pinned SHA-256.
+Each line is an object with ``question_id``, ``category`` and ``turns``; the first turn is the prompt. ``images`` may
+name files beside it, for a target that takes images. ``smoke`` was written for this project. The usual benchmark sets
+(`datasets`) are not packaged, because their licences differ and some forbid redistribution. They are fetched at a
+pinned revision and must have the pinned SHA-256.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from eagle3hub.prompts.fetch import is_cached, read_dataset
 from eagle3hub.prompts.sets import (
     Context,
     Dataset,
+    Image,
+    ImagesUsed,
     Message,
     Prompt,
     PromptSet,
@@ -34,6 +37,8 @@ __all__ = [
     "PACKAGED",
     "Context",
     "Dataset",
+    "Image",
+    "ImagesUsed",
     "Message",
     "Prompt",
     "PromptSet",
@@ -91,4 +96,15 @@ def _of_file(path: Path) -> tuple[Prompt, ...]:
             hint=f"give a JSON Lines file, or the name of a set: {', '.join(known)}",
             code="source-prompts",
         ) from error
-    return parse_prompts(raw, str(path))
+    return parse_prompts(raw, str(path), image=lambda name: _image(path.parent, name))
+
+
+def _image(folder: Path, name: str) -> bytes:
+    """Read the image that a line names; ValueError unless it lies in the folder of the prompts, or below."""
+    file = folder / name
+    if Path(name).is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the image {name!r} is not in the folder of the prompts")
+    try:
+        return read_bytes(file)
+    except OSError as error:
+        raise ValueError(f"the image {name!r} cannot be read: {error.strerror or error}") from error

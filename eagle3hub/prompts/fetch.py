@@ -1,6 +1,6 @@
 """Fetch a prompt set into the cache once, and check its bytes on every read: the pinned ones, or the first that came.
 
-``https_proxy`` and ``no_proxy`` are honoured. The files are small (a few MB at most), so a download that was cut off
+``https_proxy`` and ``no_proxy`` are honoured. The files are small (40 MB at most), so a download that was cut off
 starts again from the beginning.
 """
 
@@ -23,12 +23,12 @@ from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 
 TIMEOUT = 30.0
-"""Seconds without any data before a download fails; the whole download may take four times as long."""
-MOST_UNPINNED = 32 << 20
-"""Most bytes of a file whose size the package does not state."""
+"""Seconds without any data before a download fails; the whole may take four times as long, more if it is large."""
 _COMMIT = "x-repo-commit"
 """The header in which the Hub names the commit that it answers from."""
 _ATTEMPTS = 3
+_SLOWEST = 256 << 10
+"""Bytes a second, for which a large file may wait."""
 _MARGIN = 1 << 20
 
 
@@ -67,7 +67,7 @@ def read_dataset(dataset: Dataset, progress: Progress = silent) -> tuple[bytes, 
     elif _digest(raw) != recorded.sha256:
         raise InputError(
             f"the file {_shown(dataset)} has {len(raw):,} bytes with SHA-256 {_digest(raw)[:16]}…, but the pinned "
-            f"{dataset.name} has {recorded.bytes:,} with {recorded.sha256[:16]}…",
+            f"{dataset.name} has {_size(recorded)}{recorded.sha256[:16]}…",
             hint="delete the file to have it fetched again; give your own prompts by path",
             code="prompts-digest",
         )
@@ -114,17 +114,17 @@ def _download(dataset: Dataset) -> tuple[bytes, str | None]:
             last: Eagle3HubError = error
     else:
         raise last
+    if dataset.bytes is None and len(raw) > dataset.most_bytes:
+        raise HubError(
+            f"what came for {dataset.name} is larger than {dataset.most_bytes >> 20} MB; nothing was kept",
+            hint=_by_hand(dataset),
+            code="hub-dataset-digest",
+        )
     if dataset.sha256 is not None and _digest(raw) != dataset.sha256:
         raise HubError(
             f"what came for {dataset.name} is not the pinned file: {len(raw):,} bytes with SHA-256 "
-            f"{_digest(raw)[:16]}…, not {dataset.bytes:,} with {dataset.sha256[:16]}…; nothing was kept",
+            f"{_digest(raw)[:16]}…, not {_size(dataset)}{dataset.sha256[:16]}…; nothing was kept",
             hint=f"a proxy may have answered in its place; {_by_hand(dataset)}",
-            code="hub-dataset-digest",
-        )
-    if dataset.sha256 is None and len(raw) > MOST_UNPINNED:
-        raise HubError(
-            f"what came for {dataset.name} is larger than {MOST_UNPINNED >> 20} MB; nothing was kept",
-            hint=_by_hand(dataset),
             code="hub-dataset-digest",
         )
     return raw, commit
@@ -139,12 +139,12 @@ def _get(dataset: Dataset) -> tuple[bytes, str | None]:
     library = http_library()
     received = bytearray()
     status, commit, length = 0, None, dataset.bytes
-    most = (MOST_UNPINNED if dataset.bytes is None else dataset.bytes) + 1
+    most = (dataset.most_bytes if dataset.bytes is None else dataset.bytes) + 1
     verify = ssl.create_default_context() if dataset.url.startswith("https:") else False
     headers = {"User-Agent": f"eagle3hub/{__version__}"}
     try:
         with (
-            operation(Operation(seconds=4 * TIMEOUT, small=most + _MARGIN)),
+            operation(Operation(seconds=4 * TIMEOUT + most / _SLOWEST, small=most + _MARGIN)),
             bound(library.Client(follow_redirects=True, timeout=TIMEOUT, verify=verify)) as client,
             client.stream("GET", dataset.url, headers=headers) as answer,
         ):
@@ -199,6 +199,11 @@ def _timed_out(dataset: Dataset) -> HubError:
 
 def _by_hand(dataset: Dataset) -> str:
     return f"put the file from {dataset.url} at {_shown(dataset)} yourself"
+
+
+def _size(dataset: Dataset) -> str:
+    """The size that a file must have, as the beginning of a phrase that its digest ends."""
+    return "" if dataset.bytes is None else f"{dataset.bytes:,} with "
 
 
 def _shown(dataset: Dataset) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import csv
 import hashlib
 import io
@@ -9,13 +11,14 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from eagle3hub.errors import InputError, SourceError, UsageError
+from eagle3hub.errors import InputError, SourceError, UnavailableError, UsageError
+from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.resources import cache_dir, read_toml
 
 # Data sets that can be fetched, as ``datasets.toml`` beside this module describes them
@@ -32,7 +35,9 @@ class Rows:
         text, question_id, category: the parts of a prompt, as ``{problem}``.
         first, last: the rows to take, counted from 1; None for all.
         members: of a zip of CSV files, a regular expression for the names of those to take; its group ``name`` is the
-            field ``member``. None for JSON Lines.
+            field ``member``. None for another kind of file.
+        parquet: whether the file is Parquet, rather than JSON Lines.
+        image: name of the column that holds a row's image; None where prompts are text alone.
     """
 
     text: str
@@ -41,6 +46,13 @@ class Rows:
     first: int | None = None
     last: int | None = None
     members: str | None = None
+    parquet: bool = False
+    image: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the file's name."""
+        return "parquet" if self.parquet else "jsonl" if self.members is None else "zip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +63,9 @@ class Dataset:
         name: its name on the command line.
         url: address of the file at the pinned revision.
         revision: commit of the repository that holds the file, or a branch.
-        sha256: hex digest that the file must have. bytes: its size. None where nobody could state them beforehand: the
-            first fetch records them, with the commit, and every later one is held to that.
+        sha256: hex digest that the file must have. bytes: its size, or None. Where nobody could state the digest
+            beforehand, the first fetch records both, with the commit, and every later one is held to that.
+        most_bytes: most bytes to fetch of a file whose size is not stated.
         prompts: number of prompts. turns: user turns of each prompt.
         license: SPDX identifier, or a sentence if it has none. license_stated: where the license is stated.
         redistribution: whether the text may be passed on; if not, it is never written outside the cache.
@@ -71,13 +84,14 @@ class Dataset:
     redistribution: bool
     sha256: str | None = None
     bytes: int | None = None
+    most_bytes: int = 32 << 20
     category: str | None = None
     rows: Rows | None = None
 
     @property
     def cache_name(self) -> str:
         """The file's path below the cache folder; it names the digest or the revision: another one, another file."""
-        suffix = "jsonl" if self.rows is None or self.rows.members is None else "zip"
+        suffix = "jsonl" if self.rows is None else self.rows.suffix
         return f"datasets/{self.name}-{(self.sha256 or self.revision)[:12]}.{suffix}"
 
     @property
@@ -132,8 +146,56 @@ def datasets() -> dict[str, Dataset]:
 # Prompts and prompt sets
 
 
-Message = Mapping[str, str]
-"""One message of a chat: ``role`` and ``content``."""
+Message = Mapping[str, object]
+"""One message of a chat: ``role`` and ``content``, which is text, or a list of parts in OpenAI's form."""
+
+_MOST_IMAGE = 32 << 20
+_MEDIA_TYPES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "image/webp"),
+)
+"""How files of images begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image of a prompt: the bytes of its file, as they are. Raises ValueError for what is no image we know."""
+
+    data: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.data) > _MOST_IMAGE:
+            raise ValueError(f"an image is larger than {_MOST_IMAGE >> 20} MB")
+        if not self._kinds:
+            raise ValueError("an image is neither PNG, JPEG, GIF nor WebP")
+
+    @property
+    def _kinds(self) -> list[str]:
+        return [kind for begin, kind in _MEDIA_TYPES if self.data.startswith(begin)]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of its bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def url(self) -> str:
+        """The image as a ``data:`` address."""
+        return f"data:{self._kinds[0]};base64,{base64.b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesUsed:
+    """The images of a set's prompts: how many, and the SHA-256 (hex) of their own digests, one a line, in order."""
+
+    count: int
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``images`` object of a run's prompts."""
+        return {"count": self.count, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +203,7 @@ class Prompt:
     """One prompt: its id in the set, its category, the text of the user's turn, and the turns after it.
 
     ``before`` holds what comes before this turn, as messages of a chat: a system prompt, earlier turns and the
-    target's answers to them. A run uses this turn only.
+    target's answers to them. ``images`` stand before the text of the turn. A run uses this turn only.
     """
 
     question_id: int | str
@@ -149,11 +211,23 @@ class Prompt:
     text: str
     later_turns: tuple[str, ...] = ()
     before: tuple[Message, ...] = ()
+    images: tuple[Image, ...] = ()
 
     @property
     def messages(self) -> list[Message]:
-        """The conversation that the target answers, which ends with the user's turn."""
-        return [*self.before, {"role": "user", "content": self.text}]
+        """The conversation that the target answers, which ends with the user's turn.
+
+        A turn with images is a list of parts, as OpenAI's chat requests have it.
+        """
+        if not self.images:
+            return [*self.before, {"role": "user", "content": self.text}]
+        parts: list[Message] = [{"type": "image_url", "image_url": {"url": one.url}} for one in self.images]
+        return [*self.before, {"role": "user", "content": [*parts, {"type": "text", "text": self.text}]}]
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text in the conversation, in UTF-8."""
+        return len(self.text.encode()) + sum(len(str(message["content"]).encode()) for message in self.before)
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -181,11 +255,12 @@ class PromptSet:
     def sha256(self) -> str:
         """SHA-256 (hex) of exactly the prompts used, as canonical JSON: sorted keys, no spaces, UTF-8.
 
-        Only the turns that are used are hashed, with what comes before them.
+        Only the turns that are used are hashed, with what comes before them, and the digests of their images.
         """
-        rows = [
+        rows: list[Mapping[str, object]] = [
             {"question_id": p.question_id, "category": p.category, "turns": [p.text]}
             | ({"before": [dict(message) for message in p.before]} if p.before else {})
+            | ({"images": [image.sha256 for image in p.images]} if p.images else {})
             for p in self.prompts
         ]
         text = json.dumps(rows, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -207,7 +282,30 @@ class PromptSet:
             "count": len(self.prompts),
             "categories": self.categories,
             **({} if self.context is None else {"context": self.context.to_json()}),
+            **({} if self.images is None else {"images": self.images.to_json()}),
         }
+
+    @property
+    def images(self) -> ImagesUsed | None:
+        """The images of the prompts; None where they are text alone."""
+        found = [image.sha256 for prompt in self.prompts for image in prompt.images]
+        if not found:
+            return None
+        return ImagesUsed(len(found), hashlib.sha256("".join(f"{one}\n" for one in found).encode()).hexdigest())
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a prompt holds an image."""
+        return any(prompt.images for prompt in self.prompts)
+
+    def refuse_images(self, what: str) -> None:
+        """Raise UsageError (``usage-images``) where prompts hold images, which ``what`` does not take."""
+        if self.has_images:
+            raise UsageError(
+                f"the prompts of {self.name} hold images, which {what} does not take",
+                hint="leave it out, or give prompts of text alone",
+                code="usage-images",
+            )
 
     def with_system(self, system_prompt: str | None) -> PromptSet:
         """Return the set with a system prompt before each prompt; with None, as it is."""
@@ -375,14 +473,21 @@ def _long(prompt: Prompt, whole: PromptSet, tokens: int, own: int, tokenizer: To
 # Parse JSON Lines in MT-Bench's form, strictly: an error names the number of the line
 
 
-def parse_prompts(raw: bytes, shown: str, *, category: str | None = None) -> tuple[Prompt, ...]:
+ImageReader = Callable[[str], bytes]
+"""Reads the file of an image that a line names, relative to the file of prompts; ValueError says why it cannot."""
+
+
+def parse_prompts(
+    raw: bytes, shown: str, *, category: str | None = None, image: ImageReader | None = None
+) -> tuple[Prompt, ...]:
     """Parse the bytes of a file into prompts, in order.
 
     Args:
-        raw: UTF-8 text with one JSON object per line (``question_id``, ``category`` and ``turns``); empty lines and
-            other fields are ignored.
+        raw: UTF-8 text with one JSON object per line (``question_id``, ``category`` and ``turns``, and for images
+            ``images``: names of files, or ``data:`` addresses); empty lines and other fields are ignored.
         shown: the file's name in messages.
         category: replaces an empty category; without it an empty category is an error.
+        image: reads the images that lines name; without it only ``data:`` addresses are taken.
 
     Raises InputError (``prompts-line``, which names the line, or ``prompts-empty``), and SourceError if the bytes are
     not UTF-8.
@@ -396,7 +501,7 @@ def parse_prompts(raw: bytes, shown: str, *, category: str | None = None) -> tup
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        prompt = _parse(line, shown, number, category)
+        prompt = _parse(line, shown, number, category, image)
         if prompt.question_id in seen:
             first = seen[prompt.question_id]
             raise _bad(shown, number, f"question_id {prompt.question_id!r} was used on line {first} already")
@@ -415,7 +520,7 @@ def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
     """Make prompts of the rows of a file, in order, as `Rows` says.
 
     Raises InputError (``prompts-rows``) for a file of another form, a row without a field, and more than 64 MB
-    unpacked.
+    unpacked; UnavailableError where a package is missing that reads Parquet.
     """
     prompts: list[Prompt] = []
     try:
@@ -425,10 +530,12 @@ def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
             question_id, category, text = (
                 _filled(template, row) for template in (rows.question_id, rows.category, rows.text)
             )
-            prompts.append(Prompt(question_id, category, text))
+            images = () if rows.image is None else (Image(_image_bytes(row[rows.image])),)
+            prompts.append(Prompt(question_id, category, text, images=images))
     except (
         ValueError,
         KeyError,
+        TypeError,
         csv.Error,
         zipfile.BadZipFile,
         NotImplementedError,
@@ -445,7 +552,18 @@ def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
+def _image_bytes(value: object) -> bytes:
+    """The file of an image in a row: Parquet has it as bytes, or as an object with ``bytes`` beside a ``path``."""
+    found = value.get("bytes") if isinstance(value, Mapping) else value
+    if not isinstance(found, bytes):
+        raise ValueError(f"an image is {type(found).__name__}, not bytes")
+    return found
+
+
 def _rows_of(raw: bytes, rows: Rows) -> Iterator[Mapping[str, object]]:
+    if rows.parquet:
+        yield from _table_rows(raw)
+        return
     if rows.members is None:
         for line in raw.decode("utf-8").split("\n"):
             if line.strip():
@@ -469,6 +587,36 @@ def _rows_of(raw: bytes, rows: Rows) -> Iterator[Mapping[str, object]]:
                 yield {**row, "member": match["name"]}
 
 
+_TABLE_ROWS, _MOST_TABLE = 64, 512 << 20
+"""Rows of a table that are unpacked at a time; most bytes of all of them."""
+
+
+def _table_rows(raw: bytes) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of a file, each an object of its columns, a few at a time.
+
+    Raises UnavailableError (``prompts-parquet``) without pyarrow, and ValueError for a file that is no Parquet, or of
+    which more than 512 MB would be unpacked.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UnavailableError(
+            "the file of this set is Parquet, which pyarrow reads, and this environment does not have it",
+            hint=command_for_extra("validate"),
+            code="prompts-parquet",
+        ) from error
+    try:
+        file = parquet.ParquetFile(io.BytesIO(raw))
+        groups = (file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+        if sum(groups) > _MOST_TABLE:
+            raise ValueError(f"more than {_MOST_TABLE >> 20} MB unpacked")
+        for batch in file.iter_batches(batch_size=_TABLE_ROWS):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
 def _filled(template: str, row: Mapping[str, object]) -> str:
     def value(match: re.Match[str]) -> str:
         found = row[match[1]]
@@ -477,7 +625,7 @@ def _filled(template: str, row: Mapping[str, object]) -> str:
     return _FIELD.sub(value, template)
 
 
-def _parse(line: str, shown: str, number: int, default_category: str | None) -> Prompt:
+def _parse(line: str, shown: str, number: int, default_category: str | None, read_image: ImageReader | None) -> Prompt:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -503,7 +651,28 @@ def _parse(line: str, shown: str, number: int, default_category: str | None) -> 
             hint="run its own prepare.py to the end: it fetches these texts from where they are",
             code="prompts-placeholder",
         )
-    return Prompt(question_id, category, texts[0], tuple(texts[1:]))
+    images = _images(row.get("images", []), shown, number, read_image)
+    return Prompt(question_id, category, texts[0], tuple(texts[1:]), images=images)
+
+
+def _images(named: object, shown: str, number: int, read_image: ImageReader | None) -> tuple[Image, ...]:
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise _bad(shown, number, "images is not a list of names of files")
+    out = []
+    for one in named:
+        try:
+            if one.startswith("data:"):
+                kind, _, text = one.partition(",")
+                if not kind.endswith(";base64"):
+                    raise ValueError("a data: address of an image is not base64")
+                out.append(Image(base64.b64decode(text, validate=True)))
+            elif read_image is None:
+                raise ValueError("images are named, and no folder is known for them")
+            else:
+                out.append(Image(read_image(one)))
+        except (ValueError, binascii.Error) as error:
+            raise _bad(shown, number, str(error)) from error
+    return tuple(out)
 
 
 _NOT_FETCHED = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE"

@@ -155,7 +155,7 @@ class ChatTokenizer:
         template, or if the result has no token.
         """
         if self._tokenizer.chat_template:
-            ids = self.encode(self._rendered(text, before, template_options or {}))
+            ids = self.encode(self.rendered([*before, {"role": "user", "content": text}], template_options or {}))
         elif before or template_options:
             raise InputError(
                 f"the tokenizer of {self._name} has no chat template for earlier messages or options to go into",
@@ -168,8 +168,11 @@ class ChatTokenizer:
             raise InputError(f"a prompt is empty once {self._name} has tokenised it", code="reference-empty-prompt")
         return ids
 
-    def _rendered(self, text: str, before: Sequence[Message], options: Mapping[str, object]) -> str:
-        turns = [*before, {"role": "user", "content": text}]
+    def rendered(self, turns: Sequence[Message], options: Mapping[str, object]) -> str:
+        """Return a conversation in the chat template, up to where the assistant begins.
+
+        Raises InputError (``reference-chat-template``) if the template fails or takes too long.
+        """
         try:
             template = self._tokenizer.get_chat_template()
             return render(template, turns, {**self._tokenizer.special_tokens_map, **options})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from eagle3hub.errors import UsageError
+from eagle3hub.reference.images import ImageInputs, alone
 from eagle3hub.reference.layers import with_cache
 from eagle3hub.reference.text import Text, batches
 
@@ -29,6 +30,7 @@ class Wanted:
         room: most tokens to add in all.
         seed: what its random generator starts from.
         response_length: tokens of the response so far.
+        images: what the model's forward needs for the images of the prompt; None for text alone.
     """
 
     token_ids: tuple[int, ...]
@@ -38,6 +40,7 @@ class Wanted:
     room: int
     seed: str
     response_length: int = 0
+    images: ImageInputs | None = None
 
     @property
     def longest(self) -> int:
@@ -74,7 +77,8 @@ class _Row:
 
     def text(self) -> Text:
         w = self.wanted
-        return Text((*w.token_ids, *self.added), w.prompt_length, w.response_length + (self.response or 0))
+        length = w.response_length + (self.response or 0)
+        return Text((*w.token_ids, *self.added), w.prompt_length, length, w.images)
 
 
 def generate(
@@ -88,7 +92,7 @@ def generate(
     on_text: Callable[[int, Text], None] | None = None,
     report: Callable[[float], None],
 ) -> list[Text]:
-    """Continue every sequence, in batches of similar length, padded on the left.
+    """Continue every sequence, in batches of similar length, padded on the left; one with images by itself.
 
     The tokens are those of generating one sequence at a time, except that matrix products of another size round
     differently.
@@ -109,7 +113,8 @@ def generate(
     out: dict[int, Text] = {}
     total = sum(w.longest - len(w.token_ids) for w in wanted)
     written = 0
-    for index in batches([w.longest for w in wanted], _CACHE * batch_tokens, _MOST_ROWS):
+    together = batches([w.longest for w in wanted], _CACHE * batch_tokens, _MOST_ROWS)
+    for index in alone([w.images for w in wanted], together):
         batch = _Batch(model, [_Row(i, wanted[i]) for i in index], device, temperature)
         batch.prefill(batch_tokens)
         while batch.rows:
@@ -137,7 +142,7 @@ class _Batch:
         self.logits = torch.empty(0)
 
     def prefill(self, batch_tokens: int) -> None:
-        """Read the tokens so far, at most ``batch_tokens`` at a time."""
+        """Read the tokens so far, at most ``batch_tokens`` at a time; with images all at once."""
         longest = self.mask.shape[1]
         filled = [
             [*[row.wanted.token_ids[0]] * (longest - len(row.wanted.token_ids)), *row.wanted.token_ids]
@@ -145,6 +150,10 @@ class _Batch:
         ]
         ids = torch.tensor(filled, device=self.device)
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        images = self.rows[0].wanted.images
+        if images is not None:  # this row is alone, and its model finds the positions of images by itself
+            self._forward(ids, self.mask, None, images.arguments(longest, self.device, self.model.dtype))
+            return
         step = max(1, batch_tokens // len(self.rows))
         for start in range(0, longest, step):
             part = slice(start, start + step)
@@ -166,16 +175,23 @@ class _Batch:
             ids = torch.tensor([[tokens[i]] for i in stay], device=self.device)
             positions = self.mask.sum(1, keepdim=True)
             self.mask = torch.cat([self.mask, torch.ones_like(positions)], dim=1)
-            self._forward(ids, self.mask, positions)
+            self._forward(ids, self.mask, None if self.rows[0].wanted.images is not None else positions)
         return complete
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> None:
-        optional = {"position_ids": positions, "logits_to_keep": 1}
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor | None,
+        images: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        optional = {"logits_to_keep": 1} if positions is None else {"position_ids": positions, "logits_to_keep": 1}
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
             **with_cache(self.model, self.cache),
             use_cache=True,
+            **(images or {}),
             **{name: value for name, value in optional.items() if name in self.accepted},
         )
         self.logits = output.logits[:, -1]

@@ -160,6 +160,22 @@ def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> An
         )
 
 
+def load_processor(source: str, folder: Path | None, revision: str | None) -> Any:
+    """Load what turns a target's images into its inputs, computed with Pillow, which needs no torchvision.
+
+    Raises InputError, SourceError, UnavailableError or HubError.
+    """
+    where = str(folder) if folder is not None else source
+    with _quiet(), _in_our_words(f"the processor of {source}", folder is not None):
+        return transformers.AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            where,
+            revision=revision or "main",
+            trust_remote_code=False,
+            local_files_only=folder is not None,
+            backend="pil",
+        )
+
+
 def _auto_class(source: str, config: dict[str, object]) -> Any:
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import (

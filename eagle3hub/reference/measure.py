@@ -22,7 +22,7 @@ from eagle3hub.metrics import Rounds
 from eagle3hub.reference.model import load_draft
 from eagle3hub.reference.replay import ReplaySettings, depths, walk
 from eagle3hub.reference.target import TargetModel
-from eagle3hub.reference.text import AuxSource, Text
+from eagle3hub.reference.text import Asked, AuxSource, Text
 from eagle3hub.reference.tree import TreeShape, tree_depths
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import cache_dir
@@ -107,22 +107,21 @@ class Speech:
     seed: int = 0
 
 
-def speak(
-    target: TargetModel, prompts: Sequence[Sequence[int]], speech: Speech, *, progress: Progress = silent
-) -> list[Text]:
-    """Return the target's responses to prompts (token ids), continuing an interrupted run.
+def speak(target: TargetModel, prompts: Sequence[Asked], speech: Speech, *, progress: Progress = silent) -> list[Text]:
+    """Return the target's responses to prompts, continuing an interrupted run.
 
     Raises whatever `TargetModel.respond` raises.
     """
-    ledger = Ledger("texts", _identity(target), [list(p) for p in prompts], repr(speech))
-    texts = {n: Text(tuple(ids), start, length) for n, (ids, start, length) in ledger.found.items()}
+    ledger = Ledger("texts", _identity(target), [p.key for p in prompts], repr(speech))
+    texts = {n: Text(tuple(ids), start, length, prompts[n].images) for n, (ids, start, length) in ledger.found.items()}
     missing = [n for n in range(len(prompts)) if n not in texts]
 
     def keep(place: int, text: Text) -> None:
         ledger.add(missing[place], [text.token_ids, text.prompt_length, text.response_length])
 
     made = target.respond(
-        [prompts[n] for n in missing],
+        [prompts[n].token_ids for n in missing],
+        images=[prompts[n].images for n in missing],
         max_new_tokens=speech.max_new_tokens,
         lookahead=speech.lookahead,
         temperature=speech.temperature,
@@ -185,7 +184,8 @@ def replay_texts(
     room = None if isinstance(source, TargetModel) else _ROOM  # beside a target in memory, its head is small
     model = load_draft(head, source.embeddings, borrowed, device=replayed.device, dtype=dtype, room=room)
     ledger = Ledger(
-        "depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(replayed.dtype)
+        *("depths", digest, [Asked(t.token_ids, t.images).key for t in texts]),
+        *(repr(longest), repr(tree), str(replayed.dtype)),
     )
     found: dict[int, list[int]] = dict(ledger.found) if digest else {}
     missing = [n for n in range(len(texts)) if n not in found]

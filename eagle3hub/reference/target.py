@@ -16,12 +16,13 @@ from eagle3hub.address import HubAddress, parse_address, target_address
 from eagle3hub.checkpoint.remote import local_copy
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
-from eagle3hub.prompts import Message
+from eagle3hub.prompts import Message, Prompt
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
 from eagle3hub.reference.generate import Wanted, generate
+from eagle3hub.reference.images import ImageInputs, ImagePrompts, alone
 from eagle3hub.reference.layers import Prefix, Session, captured, dissect, shared_length, skipping_decoder, with_cache
 from eagle3hub.reference.loading import as_device, as_dtype, enough_memory, load_model, load_tokenizer, target_config
-from eagle3hub.reference.text import Batch, Text, batches, check_finite, check_fit
+from eagle3hub.reference.text import Asked, Batch, Text, batches, check_finite, check_fit
 from eagle3hub.system.progress import Progress, silent
 
 _LOGIT_BYTES = 64 << 20
@@ -145,6 +146,11 @@ class TargetModel:
         return ChatTokenizer(load_tokenizer(self.source, self._folder, self.revision), self.name)
 
     @cached_property
+    def image_prompts(self) -> ImagePrompts:
+        """What makes prompts with images ready. Raises InputError, SourceError, UnavailableError or HubError."""
+        return ImagePrompts(self.source, self._folder, self.revision, self.name)
+
+    @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Tokens that end a response: those in generation_config.json (or config.json) and the tokenizer's own."""
         ids = as_ids(getattr(self.model.generation_config, "eos_token_id", None))
@@ -173,15 +179,25 @@ class TargetModel:
         """Return the prompt ids of a user's turn, as `ChatTokenizer.chat` does."""
         return self.tokenizer.chat(text, before=before, template_options=template_options)
 
+    def prompt(self, prompt: Prompt, template_options: Mapping[str, object] | None = None) -> Asked:
+        """Return a prompt as this target reads it, images included.
+
+        Raises what `ChatTokenizer.chat` and `ImagePrompts.prompt` raise.
+        """
+        if prompt.images:
+            ids, images = self.image_prompts.prompt(prompt, template_options or {})
+            return Asked(tuple(ids), images)
+        return Asked(tuple(self.chat(prompt.text, before=prompt.before, template_options=template_options)))
+
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
     ) -> Iterator[Batch]:
         """Yield hidden states of the texts, and log-probabilities for a ``temperature`` > 0, the longest texts first.
 
-        A prefix that all texts share is computed once, if the model's KV cache allows it. Without ``lookahead``,
-        positions from the response's last token on are left out, since no draft begins there. Batches hold at most
-        ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. Without log-probabilities, the
-        pass ends after the highest tap.
+        A prefix that all texts share is computed once, if the model's KV cache allows it. A text with images is read
+        by itself. Without ``lookahead``, positions from the response's last token on are left out, since no draft
+        begins there. Batches hold at most ``batch_tokens`` tokens, padding included. Aux states have the model's
+        dtype. Without log-probabilities, the pass ends after the highest tap.
 
         Raises InputError for a text that is empty, longer than the context or has ids outside the vocabulary, and for
         hidden states that are not finite (it names layer and text); UnavailableError if memory is too small.
@@ -190,22 +206,27 @@ class TargetModel:
             raise UsageError(f"log-probabilities need a temperature above 0, not {temperature}")
         for number, text in enumerate(texts):
             self.check_ids(text.token_ids, f"text {number}")
+            _check_answer(text, number)
         whole = lookahead or temperature is not None
         known = [t.token_ids if whole else t.token_ids[: t.last_start] for t in texts]
-        shared = 0 if temperature is not None else shared_length(self.model, known)
+        plain = temperature is None and all(text.images is None for text in texts)
+        shared = shared_length(self.model, known) if plain else 0
         prefix = None
         if shared:
             with torch.no_grad(), enough_memory("reading what the texts begin with"):
                 prefix = Prefix(self.model, self._anatomy, known[0][:shared], taps, self.device)
-        for index in batches([len(ids) - shared for ids in known], self.batch_tokens):
+        together = batches([len(ids) - shared for ids in known], self.batch_tokens)
+        for index in alone([text.images for text in texts], together):
             rows = tuple(texts[i] for i in index)
             longest = len(known[index[0]])
             padded = [[*known[i], *[known[i][-1]] * (longest - len(known[i]))][shared:] for i in index]
             with torch.no_grad(), enough_memory(f"reading {len(rows)} texts of up to {longest} tokens"):
                 ids = torch.tensor(padded, device=self.device)
+                images = rows[0].images
+                more = {} if images is None else images.arguments(longest, self.device, self.dtype)
                 cache = None if prefix is None else prefix.cache(len(rows))
                 with captured(self._anatomy, taps.taps, final=temperature is not None) as found:
-                    self.model(input_ids=ids, **with_cache(self.model, cache), use_cache=cache is not None)
+                    self.model(input_ids=ids, **with_cache(self.model, cache), use_cache=cache is not None, **more)
                 aux = found.aux(taps.taps, self.device)
                 if prefix is not None:
                     aux = torch.cat([prefix.aux.expand(len(rows), -1, -1), aux], dim=1)
@@ -239,6 +260,7 @@ class TargetModel:
         temperature: float = 0.0,
         seed: int = 0,
         numbers: Sequence[int] | None = None,
+        images: Sequence[ImageInputs | None] | None = None,
         on_text: Callable[[int, Text], None] | None = None,
         progress: Progress = silent,
     ) -> list[Text]:
@@ -253,13 +275,15 @@ class TargetModel:
             prompts: token ids of each, 1 or more.
             seed, numbers: together they seed a prompt's generator; ``numbers`` are the prompts' places in a larger
                 set, by default 0, 1, 2 …
+            images: what the images of each prompt need; None where all are text alone.
             on_text: called with the index in ``prompts`` and the text, as soon as the text is complete.
 
         Raises InputError, naming the prompt, for one that is empty, has unknown ids, or leaves no room in the context.
         """
         numbers = range(len(prompts)) if numbers is None else numbers
+        shown = [None] * len(prompts) if images is None else images
         wanted = []
-        for i, (ids, number) in enumerate(zip(prompts, numbers, strict=True)):
+        for i, (ids, number, seen) in enumerate(zip(prompts, numbers, shown, strict=True)):
             self.check_ids(ids, f"prompt {i}")
             room = max_new_tokens + lookahead if self.context is None else self.context - len(ids)
             if room < 1:
@@ -270,7 +294,7 @@ class TargetModel:
                     code="reference-context",
                 )
             most = min(max_new_tokens, room)
-            wanted.append(Wanted(tuple(ids), len(ids), most, lookahead, room, f"{seed}/{number}"))
+            wanted.append(Wanted(tuple(ids), len(ids), most, lookahead, room, f"{seed}/{number}", images=seen))
         return self._generate(wanted, self.eos_ids, temperature, on_text, progress, "generating responses")
 
     def extend(
@@ -298,7 +322,8 @@ class TargetModel:
             if room > 0:
                 start = f"{seed}/{number}/{len(text.token_ids)}"
                 short.append(i)
-                wanted.append(Wanted(text.token_ids, text.prompt_length, 0, room, room, start, text.response_length))
+                known = (text.token_ids, text.prompt_length)
+                wanted.append(Wanted(*known, 0, room, room, start, text.response_length, text.images))
         longer = self._generate(wanted, frozenset(), temperature, None, progress, "extending texts")
         for i, text in zip(short, longer, strict=True):
             out[i] = text
@@ -365,6 +390,18 @@ class TargetModel:
         if weight.is_meta:  # accelerate offloads this module
             weight = module._hf_hook.weights_map["weight"]
         return weight.detach()
+
+
+def _check_answer(text: Text, number: int) -> None:
+    """Raise InputError (``reference-images``) for an answer with the token that stands for an image in prompts."""
+    images = text.images
+    if images is not None and images.mark in text.token_ids[images.length :]:
+        raise InputError(
+            f"the target answers text {number} with the token that stands for an image ({images.mark}), and no image "
+            "goes with it",
+            hint="leave this prompt out",
+            code="reference-images",
+        )
 
 
 def _execution_device(model: Any) -> torch.device:

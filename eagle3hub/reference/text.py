@@ -12,6 +12,7 @@ from eagle3hub.errors import InputError
 from eagle3hub.head import AuxTaps, Head, Tap
 
 if TYPE_CHECKING:
+    from eagle3hub.reference.images import ImageInputs
     from eagle3hub.reference.model import StoredMatrix
 
 # The data of a reference run: texts of the target, and what the target computed for them.
@@ -26,6 +27,7 @@ class Text:
         prompt_length: tokens of the prompt, chat template included; 1 or more.
         response_length: tokens of the response, its end-of-sequence token included. The first of them comes from
             prefill and belongs to no round.
+        images: what the target's forward needs for the images of the prompt; None for text alone.
 
     The lookahead is the tokens after the response. An engine verifies all K drafts of its last round, also those
     beyond the token that ends the response, so counting as it does takes K tokens of lookahead.
@@ -34,6 +36,7 @@ class Text:
     token_ids: tuple[int, ...]
     prompt_length: int
     response_length: int
+    images: ImageInputs | None = None
 
     @property
     def response(self) -> tuple[int, ...]:
@@ -49,6 +52,19 @@ class Text:
     def lookahead(self) -> int:
         """Number of tokens after the response."""
         return len(self.token_ids) - self.prompt_length - self.response_length
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt as a target reads it: its token ids, chat template included, and what its images need."""
+
+    token_ids: tuple[int, ...]
+    images: ImageInputs | None = None
+
+    @property
+    def key(self) -> object:
+        """What tells it from other prompts, as plain data."""
+        return list(self.token_ids) if self.images is None else [list(self.token_ids), self.images.key]
 
 
 @dataclass(frozen=True, slots=True)

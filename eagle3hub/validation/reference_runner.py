@@ -156,6 +156,8 @@ class ReferenceRunner:
             return lossless
         if self._options.hidden_states is not None:
             return _not_asked(lossless, "the target was not run, its hidden states were given")
+        if job.prompts.has_images:
+            return _not_asked(lossless, "the prompts hold images, and the target was asked about tokens alone")
         numbers = [job.question_ids.index(one.question_id) for one in lossless.divergences]
         texts = self._texts()
         if any(texts[n].prompt_length != run.prompts[n].prompt_tokens for n in numbers):
@@ -246,10 +248,7 @@ class ReferenceRunner:
             rendered = json.dumps(options_of_template, sort_keys=True)
             key = (job.target, job.device, job.dtype, job.prompts.sha256, rendered, speech)
             if key not in self._cache.texts:
-                prompts = [
-                    self._target().chat(prompt.text, before=prompt.before, template_options=options_of_template)
-                    for prompt in job.prompts.prompts
-                ]
+                prompts = [self._target().prompt(prompt, options_of_template) for prompt in job.prompts.prompts]
                 self._cache.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)
             self._known = self._cache.texts[key]
         return self._known
@@ -354,6 +353,4 @@ def _not_asked(lossless: Lossless, why: str) -> Lossless:
 
 def _other_response(text: Text, response: tuple[int, ...]) -> Text:
     """The same prompt with another response, and nothing after it."""
-    from eagle3hub.reference.text import Text
-
-    return Text((*text.token_ids[: text.prompt_length], *response), text.prompt_length, len(response))
+    return replace(text, token_ids=(*text.token_ids[: text.prompt_length], *response), response_length=len(response))

@@ -154,7 +154,7 @@ def replay(
     )
     model.fit(opened)
     k, temperature, seed = options.draft_tokens, options.temperature, options.seed
-    prompts = [model.chat(prompt.text) for prompt in chosen.prompts]
+    prompts = [model.prompt(prompt) for prompt in chosen.prompts]
     texts = speak(model, prompts, Speech(options.max_new_tokens, k, temperature, seed), progress=progress)
     found = replay_texts(
         model,

@@ -22,7 +22,7 @@ from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow
 from eagle3hub.metrics.counters import row_counts
-from eagle3hub.prompts import Context
+from eagle3hub.prompts import Context, ImagesUsed
 from eagle3hub.system.documents import read_document, schema_faults
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.resources import schema
@@ -90,7 +90,7 @@ class MeasuredTarget:
 class MeasuredPrompts:
     """The prompts: name of their set, SHA-256 of exactly those used, how many there are in each category.
 
-    ``context`` says how they were made long; None for prompts as their set has them.
+    ``context`` says how they were made long; None for prompts as their set has them. ``images``: those that they hold.
     """
 
     name: str
@@ -98,18 +98,21 @@ class MeasuredPrompts:
     count: int
     categories: Mapping[str, int]
     context: Context | None = None
+    images: ImagesUsed | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The ``prompts`` object."""
         context = {} if self.context is None else {"context": self.context.to_json()}
+        images = {} if self.images is None else {"images": self.images.to_json()}
         plain = {"name": self.name, "sha256": self.sha256, "count": self.count, "categories": dict(self.categories)}
-        return {**plain, **context}
+        return {**plain, **context, **images}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MeasuredPrompts:
         """What `to_json` gave."""
         context = Context(**data["context"]) if "context" in data else None
-        return cls(data["name"], data["sha256"], data["count"], data["categories"], context)
+        images = ImagesUsed(**data["images"]) if "images" in data else None
+        return cls(data["name"], data["sha256"], data["count"], data["categories"], context, images)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,14 @@ from eagle3hub.validation.measurement import load_reference
 from eagle3hub.validation.options import OWN_PROMPTS, REFERENCE, ValidateOptions
 from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
 from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
-from eagle3hub.validation.target import Target, check_rendering, identify_target, load_prompts_for, with_room
+from eagle3hub.validation.target import (
+    Target,
+    check_images,
+    check_rendering,
+    identify_target,
+    load_prompts_for,
+    with_room,
+)
 
 DEFAULTS = ValidateOptions()
 
@@ -65,6 +72,9 @@ def validate(
     require_files(target)  # before torch is imported
     identity = identify_target(target, options.target_name, progress)
     check_rendering(identity, options.engine_settings.chat_template, progress)
+    if prompts is not None:
+        _refuse_images(prompts, options)
+        check_images(identity, prompts, progress)
     if prompts is None:  # they depend on the target's tokenizer
         require_packages()
         (prompts,) = load_prompts_for(
@@ -132,6 +142,18 @@ def _prompts(options: ValidateOptions) -> PromptSet:
 
     assert options.reference.hidden_states is not None  # the options have been checked
     return dumped_prompts(options.reference.hidden_states, OWN_PROMPTS, options.num_prompts)
+
+
+def _refuse_images(prompts: PromptSet, options: ValidateOptions) -> None:
+    """Raise UsageError (``usage-images``) for options whose files hold texts alone, and prompts with images."""
+    given = options.reference
+    for option, value in (
+        ("--responses", given.responses),
+        ("--hidden-states", given.hidden_states),
+        ("--save-hidden-states", given.save_hidden_states),
+    ):
+        if value is not None:
+            prompts.refuse_images(option)
 
 
 def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:

@@ -169,6 +169,7 @@ def make_states(
     require_weights(target)
     taps = _taps(options, facts)
     prompts = load_prompts(options.prompts, options.num_prompts, progress=progress)
+    prompts.refuse_images("eagle3hub states")
     device: Device = next(d for d in DEVICES if d == options.device)
     vllm = get_engine("vllm", version_in("vllm", options.engine_python))
     python = interpreter(vllm, device, options.engine_python, options.engine_settings.tensor_parallel)

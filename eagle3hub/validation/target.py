@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _CARD = "README.md"
 _SMALLEST_CONTEXT = 2048
+_IMAGE_TOKENS = 16384
+"""Tokens of context for an image: what the largest takes of targets that keep its size, such as Qwen2.5-VL."""
 _TEMPLATE_TOKENS = 512
 
 
@@ -175,6 +177,52 @@ def load_prompts_for(
     Raises InputError for contexts that the target does not have (``context-target``), and the errors of `load_prompts`
     and `lengthened`; UnavailableError where the packages for its tokenizer are missing.
     """
+    loaded = _load_prompts_for(
+        target,
+        name,
+        num_prompts=num_prompts,
+        contexts=contexts,
+        system_prompt=system_prompt,
+        template_options=template_options,
+        new_tokens=new_tokens,
+        after=after,
+        progress=progress,
+    )
+    for one in loaded:
+        check_images(target, one, progress)
+    return loaded
+
+
+def check_images(target: Target, prompts: PromptSet, progress: Progress = silent) -> None:
+    """Raise InputError (``target-no-images``) for prompts with images and a target that takes text alone."""
+    if not prompts.has_images:
+        return
+    config = target.config
+    if config is None:
+        raw = _file(target.source, Path(target.source) / CONFIG, progress)
+        config = {} if raw is None else parse_json_object(raw, CONFIG)
+    parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]  # Qwen-Omni nests it
+    if not any(isinstance(part.get("vision_config"), Mapping) for part in parts):
+        raise InputError(
+            f"the prompts of {prompts.name} hold images, and {target.name} takes text alone: its {CONFIG} has no "
+            "vision_config",
+            hint="name a target that takes images, or other prompts",
+            code="target-no-images",
+        )
+
+
+def _load_prompts_for(
+    target: Target,
+    name: str | Path,
+    *,
+    num_prompts: int | None,
+    contexts: Sequence[int],
+    system_prompt: str | None,
+    template_options: Mapping[str, object] | None,
+    new_tokens: int,
+    after: str | Path | None,
+    progress: Progress,
+) -> list[PromptSet]:
     if after is not None:
         if contexts:
             raise UsageError(
@@ -185,6 +233,7 @@ def load_prompts_for(
         from eagle3hub.reference.responses import answers_of
 
         first = load_prompts(name, num_prompts, progress=progress).with_system(system_prompt)
+        first.refuse_images("--second-turns")
         return [second_turns(first, answers_of(after, _tokenizer_of(target)), Path(after).name)]
     if not contexts:
         return [load_prompts(name, num_prompts, progress=progress).with_system(system_prompt)]
@@ -200,6 +249,7 @@ def load_prompts_for(
     from eagle3hub.reference.chat import PromptLengths
 
     whole = load_prompts(name, progress=progress).with_system(system_prompt)
+    whole.refuse_images("--context")
     progress(f"making long prompts of {whole.name}")
     return lengthened(whole, contexts, PromptLengths(_tokenizer_of(target), template_options or {}), num_prompts)
 
@@ -286,7 +336,7 @@ def _names_in(template: str) -> set[str]:
 
 def with_room(job: RunSpec, target: Target) -> RunSpec:
     """``job`` with the context its longest prompt needs, and memory for the KV cache of that."""
-    most = max(sum(len(m["content"].encode()) for m in p.messages) for p in job.prompts.prompts)
+    most = max(p.text_bytes + _IMAGE_TOKENS * len(p.images) for p in job.prompts.prompts)
     context = job.prompts.context
     tokens = context_length(target, most if context is None else context.tokens, job.max_new_tokens)
     return replace(job, max_model_len=tokens, kv_cache_gib=kv_cache_gib(target, tokens))

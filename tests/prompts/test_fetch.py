@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import targets
 
-from eagle3hub.errors import HubError, InputError, OutputError, SourceError, UsageError
-from eagle3hub.prompts import datasets, fetch, is_cached, load_prompts
+from eagle3hub.errors import HubError, InputError, OutputError, SourceError, UnavailableError, UsageError
+from eagle3hub.prompts import Image, PromptSet, datasets, fetch, is_cached, load_prompts, sets
 from eagle3hub.prompts.sets import Rows, _read, parse_prompts, parse_rows
 
 datasets_of_the_package = datasets()
@@ -269,7 +272,8 @@ def test_what_the_package_pins_is_complete() -> None:
         assert one.revision in one.url, name
         assert one.url.startswith("https://"), name
         assert one.sha256 is None or len(one.sha256) == 64, name
-        assert (one.sha256 is None) == (one.bytes is None) == (name in {"mbpp", "ceval"}), name
+        assert (one.sha256 is None) == (name in {"mbpp", "ceval"}), name
+        assert (one.bytes is None) == (name in {"mbpp", "ceval", "mmstar"}), name
         assert (one.category is not None) == (name == "alpaca"), name
         assert name in one.cache_name
         assert one.license_stated.startswith("https://"), name
@@ -336,9 +340,8 @@ def test_a_file_put_there_by_hand_is_recorded_too(server: Server, tmp_path: Path
         load_prompts("quiz")
 
 
-def test_a_file_of_unknown_size_is_bounded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unpinned(tmp_path, server)
-    monkeypatch.setattr(fetch, "MOST_UNPINNED", 1 << 20)
+def test_a_file_of_unknown_size_is_bounded(server: Server, tmp_path: Path) -> None:
+    unpinned(tmp_path, server, "most_bytes = 1048576")
     server.answers = [endless]
     with pytest.raises(HubError, match="larger than 1 MB"):
         load_prompts("quiz")
@@ -420,6 +423,130 @@ def test_math_500_as_the_package_describes_it(server: Server, tmp_path: Path) ->
     }
     (found,) = parse_rows(json.dumps(row).encode(), "math500", rows)
     assert (found.question_id, found.category, found.text) == ("test/algebra/1.json", "Algebra", "What is $1+1$?")
+
+
+def a_table(images: list[Any], **columns: list[Any]) -> bytes:
+    """Rows as the Hub has MMStar: the image as an object with its bytes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    out = io.BytesIO()
+    columns = {
+        "index": [*range(len(images))],
+        "question": ["What is it? Options: A: a, B: b"] * len(images),
+        **columns,
+    }
+    columns = {"category": ["math"] * len(images), **columns}
+    parquet.write_table(pyarrow.table({**columns, "image": images}), out)
+    return out.getvalue()
+
+
+PNG = targets.picture(0)
+
+
+def test_mmstar_as_the_package_describes_it(server: Server, tmp_path: Path) -> None:
+    described = datasets_of_the_package["mmstar"]
+    assert described.cache_name.endswith(".parquet")
+    rows = described.rows
+    assert rows is not None
+    others = [{"bytes": targets.picture(n), "path": f"{n}.png"} for n in (1, 2)]
+    first, second, third = parse_rows(a_table([{"bytes": PNG, "path": None}, *others]), "mmstar", rows)
+    assert (first.question_id, first.category) == ("0", "math")
+    assert first.images == (Image(PNG),)
+    picture, text = first.messages[0]["content"]
+    assert picture == {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"},
+    }
+    assert text == {"type": "text", "text": "What is it? Options: A: a, B: b"}
+    one, other = PromptSet("mmstar", (first, second)), PromptSet("mmstar", (first, third))
+    assert one.sha256 != other.sha256, "only the image differs"
+    digests = "".join(f"{hashlib.sha256(image).hexdigest()}\n" for image in (PNG, targets.picture(1)))
+    assert one.images is not None
+    assert one.images.to_json() == {"count": 2, "sha256": hashlib.sha256(digests.encode()).hexdigest()}
+    assert parse_rows(a_table([PNG]), "mmstar", rows)[0].images == (Image(PNG),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"no table", "Parquet"),
+        (a_table([b"GARBAGE"]), "neither PNG"),
+        (a_table(["text"]), "is str, not bytes"),
+        (a_table([b"\xff\xd8\xff" + bytes(33 << 20)]), "larger than 32 MB"),
+    ],
+)
+def test_tables_and_images_of_another_form_are_said(raw: bytes, says: str) -> None:
+    rows = datasets_of_the_package["mmstar"].rows
+    assert rows is not None
+    with pytest.raises(InputError, match=says) as error:
+        parse_rows(raw, "mmstar", rows)
+    assert error.value.code == "prompts-rows"
+
+
+def test_a_table_that_unpacks_to_too_much_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sets, "_MOST_TABLE", 100)
+    rows = datasets_of_the_package["mmstar"].rows
+    assert rows is not None
+    with pytest.raises(InputError, match="unpacked"):
+        parse_rows(a_table([PNG]), "mmstar", rows)
+
+
+def test_a_table_needs_a_package_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets_of_the_package["mmstar"].rows
+    assert rows is not None
+    raw = a_table([PNG])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UnavailableError, match="pyarrow reads") as error:
+        parse_rows(raw, "mmstar", rows)
+    assert error.value.code == "prompts-parquet"
+
+
+def test_a_pinned_digest_without_a_size_is_held(server: Server, tmp_path: Path) -> None:
+    table = a_table([PNG])
+    toml = tmp_path / "datasets.toml"
+    unpinned(tmp_path, server, f'sha256 = "{hashlib.sha256(table).hexdigest()}"', "most_bytes = 65536")
+    toml.write_text(
+        toml.read_text() + '\n[quiz.rows]\ntext = "{question}"\nquestion_id = "{index}"\ncategory = "{category}"\n'
+        'parquet = true\nimage = "image"\n'
+    )
+    _read.cache_clear()
+    server.answers = [wrong, lambda handler: whole(handler, table)]
+    with pytest.raises(HubError, match=r"not the pinned file: .* with SHA-256 [0-9a-f]{16}…, not [0-9a-f]{16}…;"):
+        load_prompts("quiz")
+    assert load_prompts("quiz").prompts[0].images == (Image(PNG),)
+    datasets()["quiz"].path.write_bytes(b"other")
+    with pytest.raises(InputError, match=r"the pinned quiz has [0-9a-f]{16}…"):
+        load_prompts("quiz")
+
+
+def test_lines_name_images_beside_their_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(PNG)
+    (tmp_path / "out.png").write_bytes(PNG)
+    file = tmp_path / "in" / "seen.jsonl"
+
+    def read(*images: object) -> tuple[Image, ...]:
+        row = {"question_id": 1, "category": "x", "turns": ["?"], "images": list(images)}
+        file.write_text(json.dumps(row))
+        return load_prompts(file).prompts[0].images
+
+    address = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert read("a.png", address) == (Image(PNG), Image(PNG))
+    for images, says in (
+        (("../out.png",), "not in the folder of the prompts"),
+        ((str(tmp_path / "out.png"),), "not in the folder of the prompts"),
+        (("b.png",), "cannot be read: No such file"),
+        ((1,), "images is not a list of names of files"),
+        (("seen.jsonl",), "neither PNG"),
+        (("data:image/png,abc",), "is not base64"),
+        (("data:image/png;base64,*",), "line 1: "),
+    ):
+        with pytest.raises(InputError, match=says) as error:
+            read(*images)
+        assert error.value.code == "prompts-line"
+    with pytest.raises(InputError, match="no folder is known"):
+        parse_prompts(file.read_bytes().replace(b"data:", b"x"), "quiz")
 
 
 def test_the_messages_that_speed_bench_prepares_are_turns(tmp_path: Path) -> None:

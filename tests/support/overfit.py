@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.layouts import open_head
-from eagle3hub.prompts import load_prompts
+from eagle3hub.prompts import PromptSet, load_prompts
 from eagle3hub.reference.measure import taps_of
 from eagle3hub.reference.model import DraftModel, Everywhere, load_draft
 from eagle3hub.reference.replay import draft_ids, rows
@@ -22,13 +22,20 @@ from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Batch
 
 
-def overfit(folder: Path, target: Path, *, prompts: int, tokens: int, steps: int = 60, drafts: int = 3) -> None:
-    """Train the head in ``folder`` on ``prompts`` of the smoke set, answered with ``tokens`` tokens; write it back."""
+def overfit(
+    folder: Path, target: Path, *, prompts: int | PromptSet, tokens: int, steps: int = 60, drafts: int = 3
+) -> None:
+    """Train the head in ``folder`` on prompts that the target answers with ``tokens`` tokens; write it back.
+
+    ``prompts``: so many of the smoke set, or a set.
+    """
     torch.manual_seed(0)
     head = open_head(folder, target=str(target))
     model = TargetModel.load(str(target))
-    asked = [model.chat(prompt.text) for prompt in load_prompts("smoke", prompts).prompts]
-    texts = model.respond(asked, max_new_tokens=tokens, lookahead=drafts)
+    chosen = load_prompts("smoke", prompts) if isinstance(prompts, int) else prompts
+    asked = [model.prompt(prompt) for prompt in chosen.prompts]
+    images = [one.images for one in asked]
+    texts = model.respond([one.token_ids for one in asked], max_new_tokens=tokens, lookahead=drafts, images=images)
     batches = list(model.read(texts, taps_of(head)))
     draft = load_draft(head, model.embeddings)
     learnt = {name: weight.clone().requires_grad_() for name, weight in draft.weights.items()}

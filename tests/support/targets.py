@@ -118,3 +118,67 @@ def save_tokenizer(folder: Path, template: str | None = TEMPLATE, special: Mappi
     fast = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
     fast.chat_template = template
     fast.save_pretrained(folder)
+
+
+IMAGE_SIDE, PATCH_SIDE = 28, 14
+"""Pixels of a side of what the vision tower sees, and of one of its patches: 4 patches and a class token."""
+PARTS_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""A chat template that loops over the parts of a message, as LLaVA's own does."""
+
+
+def save_llava(folder: Path, *, template: str = PARTS_TEMPLATE, seed: int = 0, **text: Any) -> Path:
+    """A small LLaVA with weights at random, its tokenizer and its processor: an image is 4 tokens of a prompt."""
+    torch.manual_seed(seed)
+    settings = {**COMMON, "vocab_size": VOCAB + 1, "hidden_size": 64, "num_attention_heads": 4, "head_dim": 16}
+    settings |= {"intermediate_size": 96, "num_key_value_heads": 2, "max_position_embeddings": 512, **text}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"image_size": IMAGE_SIDE, "patch_size": PATCH_SIDE, "projection_dim": 32}
+    made = transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**settings),
+        vision_config=transformers.CLIPVisionConfig(**vision),
+        image_token_index=VOCAB,
+        image_seq_length=(IMAGE_SIDE // PATCH_SIDE) ** 2,
+        vision_feature_layer=-2,
+        tie_word_embeddings=False,
+    )
+    out = transformers.LlavaForConditionalGeneration(made)
+    with torch.no_grad():
+        for parameter in out.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2)
+        out.lm_head.weight[VOCAB] = 0  # it never says that an image comes
+    out.eval().save_pretrained(folder)
+    save_tokenizer(folder, template)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+    processor = transformers.LlavaProcessor(
+        transformers.models.clip.image_processing_pil_clip.CLIPImageProcessorPil(
+            size={"shortest_edge": IMAGE_SIDE}, crop_size=side
+        ),
+        tokenizer,
+        patch_size=PATCH_SIDE,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+def picture(seed: int, side: int = 40) -> bytes:
+    """A PNG file of coloured noise."""
+    import io
+
+    import numpy
+    from PIL import Image
+
+    out = io.BytesIO()
+    pixels = numpy.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=numpy.uint8)
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
