@@ -389,7 +389,8 @@ def _list(sets: list[dict[str, Any]], out: Console) -> None:
     for one in sets:
         passing_on = "" if one["redistribution"] else "; not to be passed on"
         row = (one["name"], one["title"], one["license"] + passing_on, "yes" if one["cached"] else "no")
-        table.add_row(*(escape(text) for text in row), str(one["prompts"]), _kilobytes(one["bytes"]))
+        count = "?" if one["prompts"] is None else str(one["prompts"])
+        table.add_row(*(escape(text) for text in row), count, _kilobytes(one["bytes"]))
     out.print(table, width=min(100, out.width), soft_wrap=False)
     out.print("\nsmoke (16 prompts) is packaged; any other set is a JSON Lines file given by path.")
 

@@ -33,6 +33,8 @@ class Rows:
 
     Attributes:
         text, question_id, category: the parts of a prompt, as ``{problem}``.
+        turns: name of the column that lists the user's turns, in place of ``text``; a row whose turn is SPEED-Bench's
+            placeholder is left out.
         first, last: the rows to take, counted from 1; None for all.
         members: of a zip of CSV files, a regular expression for the names of those to take; its group ``name`` is the
             field ``member``. None for another kind of file.
@@ -48,6 +50,7 @@ class Rows:
     members: str | None = None
     parquet: bool = False
     image: str | None = None
+    turns: str | None = None
 
     @property
     def suffix(self) -> str:
@@ -66,7 +69,7 @@ class Dataset:
         sha256: hex digest that the file must have. bytes: its size, or None. Where nobody could state the digest
             beforehand, the first fetch records both, with the commit, and every later one is held to that.
         most_bytes: most bytes to fetch of a file whose size is not stated.
-        prompts: number of prompts. turns: user turns of each prompt.
+        prompts: number of prompts, or None where nobody states it. turns: most user turns of a prompt.
         license: SPDX identifier, or a sentence if it has none. license_stated: where the license is stated.
         redistribution: whether the text may be passed on; if not, it is never written outside the cache.
         category: category of all prompts, for a file that names none.
@@ -77,11 +80,11 @@ class Dataset:
     title: str
     url: str
     revision: str
-    prompts: int
     turns: int
     license: str
     license_stated: str
     redistribution: bool
+    prompts: int | None = None
     sha256: str | None = None
     bytes: int | None = None
     most_bytes: int = 32 << 20
@@ -530,8 +533,11 @@ def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
             question_id, category, text = (
                 _filled(template, row) for template in (rows.question_id, rows.category, rows.text)
             )
+            turns = [text] if rows.turns is None else _texts(row[rows.turns])
+            if any(turn.startswith(_NOT_FETCHED) for turn in turns):
+                continue
             images = () if rows.image is None else (Image(_image_bytes(row[rows.image])),)
-            prompts.append(Prompt(question_id, category, text, images=images))
+            prompts.append(Prompt(question_id, category, turns[0], tuple(turns[1:]), images=images))
     except (
         ValueError,
         KeyError,
@@ -550,6 +556,12 @@ def parse_rows(raw: bytes, shown: str, rows: Rows) -> tuple[Prompt, ...]:
     if not prompts:
         raise InputError(f"{shown} holds no prompts", code="prompts-empty")
     return tuple(prompts)
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise ValueError("turns is not a list of texts")
+    return value
 
 
 def _image_bytes(value: object) -> bytes:

@@ -272,8 +272,8 @@ def test_what_the_package_pins_is_complete() -> None:
         assert one.revision in one.url, name
         assert one.url.startswith("https://"), name
         assert one.sha256 is None or len(one.sha256) == 64, name
-        assert (one.sha256 is None) == (name in {"mbpp", "ceval"}), name
-        assert (one.bytes is None) == (name in {"mbpp", "ceval", "mmstar"}), name
+        assert (one.sha256 is None) == (name in {"mbpp", "ceval", "speed_bench_published"}), name
+        assert (one.bytes is None) == (one.sha256 is None or name == "mmstar"), name
         assert (one.category is not None) == (name == "alpaca"), name
         assert name in one.cache_name
         assert one.license_stated.startswith("https://"), name
@@ -465,6 +465,36 @@ def test_mmstar_as_the_package_describes_it(server: Server, tmp_path: Path) -> N
     assert one.images is not None
     assert one.images.to_json() == {"count": 2, "sha256": hashlib.sha256(digests.encode()).hexdigest()}
     assert parse_rows(a_table([PNG]), "mmstar", rows)[0].images == (Image(PNG),)
+
+
+def speed_bench(turns: list[Any]) -> bytes:
+    """Rows as the Hub has SPEED-Bench's."""
+    import pyarrow
+    from pyarrow import parquet
+
+    out = io.BytesIO()
+    ids = [f"{n:032x}" for n in range(len(turns))]
+    parquet.write_table(pyarrow.table({"question_id": ids, "category": ["coding"] * len(ids), "turns": turns}), out)
+    return out.getvalue()
+
+
+PLACEHOLDER = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE USING SPECDEC_BENCH"
+
+
+def test_speed_benchs_published_rows_are_those_with_text(server: Server, tmp_path: Path) -> None:
+    described = datasets_of_the_package["speed_bench_published"]
+    assert not described.redistribution
+    rows = described.rows
+    assert rows is not None
+    raw = speed_bench([["First?", "Then?"], [f"{PLACEHOLDER}\n\nSum up {{article}}"], ["Only?"], [PLACEHOLDER]])
+    first, second = parse_rows(raw, "speed_bench_published", rows)
+    assert first.turns == ("First?", "Then?")
+    assert (second.question_id, second.category, second.turns) == (f"{2:032x}", "coding", ("Only?",))
+    with pytest.raises(InputError, match="holds no prompts"):
+        parse_rows(speed_bench([[PLACEHOLDER]]), "speed_bench_published", rows)
+    for wrong_turns in ([[]], ["text"]):
+        with pytest.raises(InputError, match="turns is not a list of texts"):
+            parse_rows(speed_bench(wrong_turns), "speed_bench_published", rows)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from readers.engine_logits import soften
 from support import heads, targets
 from support.overfit import overfit
 from support.validation import validate
 
 from eagle3hub.benchmarking.plan import BenchOptions, bench_plan
+from eagle3hub.conversion.plan import ConvertOptions
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import RunSpec
 from eagle3hub.errors import Eagle3HubError, InputError, UnavailableError, UsageError
 from eagle3hub.head import AuxTaps
@@ -25,6 +28,7 @@ from eagle3hub.validation.states import StatesOptions, make_states
 from eagle3hub.validation.target import identify_target, with_room
 
 LAYERS, PROMPTS, TOKENS = 8, 8, 24
+TAPS = (1, 5)
 D = {**heads.DIMS, "hidden": 64, "inter": 96, "heads": 4, "kv": 2, "head_dim": 16, "vocab": targets.VOCAB + 1}
 D |= {"draft": 90}
 QUESTION = "What do you see?"
@@ -61,7 +65,9 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     )
     soften(folder)
     overfit(folder, target, prompts=load_prompts(prompts), tokens=TOKENS, steps=150)
-    return folder
+    out = folder.parent / "universal"
+    convert(folder, out, "universal", ConvertOptions(target=str(target), engines=("vllm",)))
+    return out
 
 
 def measured(head: Path, target: Path, prompts: Path, **options: Any) -> Any:
@@ -112,6 +118,29 @@ def test_a_processor_that_names_no_token_is_said(target: Path, tmp_path: Path) -
     with pytest.raises(Eagle3HubError) as error:
         TargetModel.load(str(folder)).prompt(Prompt(1, "x", "?", images=(Image(targets.picture(1)),)))
     assert error.value.code in {"reference-images", "source-unreadable", "reference-target-unreadable"}
+
+
+def test_states_and_answers_are_those_of_transformers_own_forward(target: Path) -> None:
+    """Texts with images and without are read together, and each as if it were alone."""
+    model = TargetModel.load(str(target))
+    seen = [model.prompt(Prompt(n, "x", QUESTION, images=(Image(targets.picture(n)),))) for n in (1, 2)]
+    plain = model.prompt(Prompt(3, "x", "And now?"))
+    asked = [seen[0], plain, seen[1]]
+    assert seen[0].token_ids == seen[1].token_ids
+    images = [one.images for one in asked]
+    texts = model.respond([one.token_ids for one in asked], max_new_tokens=6, lookahead=2, images=images)
+    assert texts[0].token_ids != texts[2].token_ids, "only the image differs"
+    batches = list(model.read(texts, AuxTaps.from_after_layer(TAPS, "flag")))
+    assert sorted(batch.index for batch in batches) == [(0,), (1,), (2,)]
+    for batch in batches:
+        (text,) = batch.texts
+        more = {} if text.images is None else dict(text.images.tensors)
+        ids = torch.tensor([text.token_ids])
+        with torch.no_grad():
+            found = model.model(input_ids=ids, output_hidden_states=True, **more)
+        assert torch.allclose(batch.aux, torch.cat([found.hidden_states[i + 1] for i in TAPS], dim=-1), atol=1e-4)
+        greedy = found.logits[0].argmax(-1)[text.prompt_length - 1 : -1]
+        assert greedy.tolist() == list(text.token_ids[text.prompt_length :])
 
 
 def test_an_answer_that_holds_the_token_of_images_is_said(target: Path) -> None:
