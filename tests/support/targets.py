@@ -153,6 +153,7 @@ def save_llava(folder: Path, *, template: str = PARTS_TEMPLATE, seed: int = 0, *
                 parameter.normal_(std=0.2)
         out.lm_head.weight[VOCAB] = 0  # it never says that an image comes
     out.eval().save_pretrained(folder)
+    _name_as_published(folder / "model.safetensors")
     save_tokenizer(folder, template)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
@@ -169,6 +170,15 @@ def save_llava(folder: Path, *, template: str = PARTS_TEMPLATE, seed: int = 0, *
     )
     processor.save_pretrained(folder)
     return folder
+
+
+def _name_as_published(file: Path) -> None:
+    """Give CLIP's tensors the names of published checkpoints, which vLLM reads; transformers 5 saves shorter ones."""
+    from safetensors.torch import load_file, save_file
+
+    short, long = "vision_tower.", "vision_tower.vision_model."
+    tensors = {name.replace(long, short).replace(short, long): tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
 
 
 def picture(seed: int, side: int = 40) -> bytes:
