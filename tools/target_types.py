@@ -53,8 +53,9 @@ REMOTE = {
 """Architectures of types whose config class comes with the model, by the config.json of published models."""
 _BASES = {"vllm": "SupportsEagle3", "trtllm": "SpecDecOneEngineForCausalLM"}
 """The class that an engine's models inherit from if it drafts for them."""
+# transformers 4 hands its modules out by attribute only where torch is, which sglang-jax does without
 _TELL = (
-    "import json; from transformers.models.auto import modeling_auto as m;"
+    "import importlib, json; m = importlib.import_module('transformers.models.auto.modeling_auto');"
     "names = ['CAUSAL_LM', 'IMAGE_TEXT_TO_TEXT', 'MULTIMODAL_LM'];"
     "print(json.dumps([dict(getattr(m, f'MODEL_FOR_{name}_MAPPING_NAMES', {})) for name in names]));"
     "import importlib.util, sys; print(importlib.util.find_spec(sys.argv[1]).submodule_search_locations[0])"
