@@ -29,7 +29,7 @@ from eagle3hub.validation.target import identify_target, with_room
 
 LAYERS, PROMPTS, TOKENS = 8, 8, 24
 TAPS = (1, 5)
-D = {**heads.DIMS, "hidden": 64, "inter": 96, "heads": 4, "kv": 2, "head_dim": 16, "vocab": targets.VOCAB + 1}
+D = {**heads.DIMS, "hidden": 64, "inter": 96, "heads": 2, "kv": 2, "head_dim": 32, "vocab": targets.VOCAB + 1}
 D |= {"draft": 90}
 QUESTION = "What do you see?"
 SAME = ("prompt_tokens", "new_tokens", "tokens_sha256", "rounds", "drafted", "accepted_per_position")
