@@ -19,7 +19,7 @@ from eagle3hub.checkpoint import remote
 from eagle3hub.cli.output import Events, Lines, forget
 from eagle3hub.engines.process import LogFollower, run_worker
 from eagle3hub.system.documents import schema_faults
-from eagle3hub.system.progress import Moment, Pace, tell_bytes, tell_log, telling
+from eagle3hub.system.progress import Moment, Pace, starting_torch, tell_bytes, tell_log, telling
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import readable_time
 
@@ -235,3 +235,43 @@ def test_the_bar_fits_a_narrow_terminal(tmp_path: Path):
     assert max(map(len, lines)) <= 80
     assert any("…" in line and "GB of 8 GB" in line for line in lines)
     assert any(line.startswith("  Loading safetensors") for line in lines)
+
+
+def test_torchs_threads_sleep_while_they_wait_and_no_engine_is_told_to(monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(KeyboardInterrupt), starting_torch(lambda message, fraction=None: said.append(message), "a: "):
+        assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+        raise KeyboardInterrupt
+    assert "OMP_WAIT_POLICY" not in os.environ
+    assert said == ["a: starting torch"]
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with starting_torch(lambda message, fraction=None: None):
+        assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_the_reference_starts_torch_so():
+    """Whoever imports torch first decides how its threads wait."""
+    code = (
+        "import os, sys, traceback\n"
+        "seen = []\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        asked = any('importlib.util' in f.filename.replace('/', '.') for f in traceback.extract_stack())\n"
+        "        if name == 'torch' and not asked:\n"
+        "            seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "import eagle3hub\n"
+        "try:\n"
+        "    eagle3hub.replay(*sys.argv[1:])\n"
+        "except KeyboardInterrupt:\n"
+        "    print(seen, os.environ.get('OMP_WAIT_POLICY'))\n"
+    )
+    fixtures = Path(__file__).parent / "fixtures" / "exporters"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", code, fixtures / "specjax-saved" / "head", fixtures / "target"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout.splitlines()[-1] == "['PASSIVE'] None", done.stdout + done.stderr

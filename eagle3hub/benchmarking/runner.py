@@ -18,7 +18,7 @@ from eagle3hub.engines.endpoints import attach
 from eagle3hub.engines.environments import version_in
 from eagle3hub.engines.preflight import told_layers
 from eagle3hub.layouts import open_head
-from eagle3hub.system.progress import Progress, silent, tell_torch
+from eagle3hub.system.progress import Progress, silent, starting_torch
 from eagle3hub.validation.derive import expected_taps
 from eagle3hub.validation.engine_runner import (
     EngineRunner,
@@ -73,8 +73,8 @@ class BenchRunner:
         yield self._by_reference(group) if group.engine == REFERENCE else self._on_engine
 
     def _by_reference(self, group: CellGroup) -> Measure:
-        tell_torch(self._progress, "reference: ")
-        from eagle3hub.reference.measure import ReplayedHead, Speech, environment, replay_texts, speak
+        with starting_torch(self._progress, "reference: "):
+            from eagle3hub.reference.measure import ReplayedHead, Speech, environment, replay_texts, speak
         from eagle3hub.reference.replay import ReplaySettings
         from eagle3hub.reference.tree import TreeShape
 

@@ -14,7 +14,7 @@ from eagle3hub.errors import UnavailableError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds, counts_of, counts_within
 from eagle3hub.system.installation import command_for_extra
-from eagle3hub.system.progress import Progress, tell_torch
+from eagle3hub.system.progress import Progress, starting_torch
 from eagle3hub.validation.derive import RanEngine, expected_taps
 from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.gates import Lossless, Margin
@@ -80,8 +80,8 @@ class ReferenceRunner:
 
     def run(self) -> RanEngine:
         """Have the target generate texts (or take those given), and replay the head on them."""
-        tell_torch(self._progress, "reference: ")
-        from eagle3hub.reference.measure import environment
+        with starting_torch(self._progress, "reference: "):
+            from eagle3hub.reference.measure import environment
 
         begun = time.monotonic()
         source = self._source()

@@ -13,7 +13,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Acceptance, Counts, Rounds, acceptance_if_any, counts_of
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.html import panel, rows
-from eagle3hub.system.progress import Progress, silent, tell_torch
+from eagle3hub.system.progress import Progress, silent, starting_torch
 from eagle3hub.validation.options import ReferenceOptions, ValidateOptions
 from eagle3hub.validation.reference_runner import require_packages
 
@@ -134,8 +134,8 @@ def replay(
     InputError for a head, target or prompts that cannot be used, and a head that does not fit its target; HubError.
     """
     require_packages()
-    tell_torch(progress)
-    from eagle3hub.reference.measure import ReplayedHead, Speech, replay_texts, speak
+    with starting_torch(progress):
+        from eagle3hub.reference.measure import ReplayedHead, Speech, replay_texts, speak
     from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.target import TargetModel
 
