@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eagle3hub._version import __version__
 from eagle3hub.card import bibliography, imported, markdown, metadata, recipes, results, vocabulary
@@ -335,6 +335,8 @@ def build(
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
     main = [v for v in measured if v.layout == manifest.layouts.main]
+    if len(main) > 1:
+        main = [replace(v, label=label) for v, label in zip(main, results.told_apart(main), strict=True)]
     network = describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
     own, own_bibtex = bibliography.own_works(manifest.bibtex)

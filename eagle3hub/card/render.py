@@ -15,7 +15,7 @@ from eagle3hub.card.context import NOTHING_ELSE, Picture, Shown
 from eagle3hub.card.imported import CHARTS, LENGTH, METRICS, ImportedTable, chart_name, label
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
-from eagle3hub.card.results import Benchmark, view
+from eagle3hub.card.results import Benchmark, told_apart, view
 from eagle3hub.card.vocabulary import CONDITIONS
 from eagle3hub.charts import NARROW, Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position, has_glyphs
 from eagle3hub.errors import InputError, ManifestError, SourceError
@@ -78,21 +78,17 @@ def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
     labels = tuple(str(i + 1) for i in range(longest))
     views = [view(run, manifest) for run in runs]
     became = ["" if v.verdict == "pass" else f" ({v.outcome})" for v in views]
-    names = [
-        ", ".join(filter(None, (v.engine, v.dtype, v.prompts, f"T = {v.temperature}", _drawn(v.mode, i)))) + how
-        for i, (v, how) in enumerate(zip(views, became, strict=True), 1)
-    ]
+    full = [f"{v.engine}, {v.dtype}, {v.prompts}, T = {v.temperature}" for v in views]
+    apart = [name if has_glyphs(name) else f"run {i}" for i, name in enumerate(told_apart(views), 1)]
+    names = [name + how for name, how in zip(apart if len(views) > 1 else full, became, strict=True)]
+    same = [words for words in full[0].split(", ") if all(words in other.split(", ") for other in full)]
     series = tuple(
         Series(name, tuple(r[i] if i < len(r) else None for i in range(longest)))
         for name, r in zip(names, rates, strict=True)
     )
     return acceptance_by_position(
-        [Panel("", labels, series)], title="Acceptance by draft position", note=names[0], width=NARROW
+        [Panel("", labels, series)], title="Acceptance by draft position", note=", ".join(same), width=NARROW
     )
-
-
-def _drawn(mode: str, number: int) -> str:
-    return mode if has_glyphs(mode) else f"run {number}"
 
 
 def _rates(run: Run) -> list[float]:

@@ -201,6 +201,7 @@ class RunView:
     lossless: LosslessView | None
     conditions: tuple[tuple[str, str], ...]
     command: str
+    label: str = ""
 
     @property
     def outcome(self) -> str:
@@ -220,7 +221,9 @@ class RunView:
 
     @property
     def name(self) -> str:
-        """Engine, device, format, layout and mode in a few words."""
+        """Engine, device, format, layout and mode in a few words; ``label``, where that tells it from the others."""
+        if self.label:
+            return self.label
         mode = f", {self.mode}" if self.mode else ""
         return f"{self.engine} on {self.device}, {self.dtype}, {self.layout_title} layout{mode}"
 
@@ -279,15 +282,20 @@ def _categories(group: Sequence[RunView]) -> Categories:
     if len(group) == 1:
         title = f"{first.name}, {first.prompts}, K = {first.draft_tokens}, T = {first.temperature}"
         return Categories(title, ("Category", "Prompts", "Rounds", "τ"), found[0])
+    heads = [f"τ, {name}" for name in told_apart(group)]
+    rows = [(*of_all[0][:2], *(category[3] for category in of_all)) for of_all in zip(*found, strict=True)]
+    return Categories(first.prompts, ("Category", "Prompts", *heads), tuple(rows))
+
+
+def told_apart(views: Sequence[RunView]) -> list[str]:
+    """Name runs by what differs between them; one that differs in nothing that cards print by its number."""
     told = [
-        (v.engine, v.device, v.dtype, f"K = {v.draft_tokens}", f"T = {v.temperature}", v.mode or "default")
-        for v in group
+        (v.engine, v.device, v.dtype, v.prompts, f"K = {v.draft_tokens}", f"T = {v.temperature}", v.mode or "default")
+        for v in views
     ]
     differs = [i for i, words in enumerate(zip(*told, strict=True)) if len(set(words)) > 1]
     names = [", ".join(words[i] for i in differs) for words in told]
-    heads = [f"τ, {name if names.count(name) == 1 and name else f'run {i}'}" for i, name in enumerate(names, 1)]
-    rows = [(*of_all[0][:2], *(category[3] for category in of_all)) for of_all in zip(*found, strict=True)]
-    return Categories(first.prompts, ("Category", "Prompts", *heads), tuple(rows))
+    return [name if names.count(name) == 1 and name else f"run {i}" for i, name in enumerate(names, 1)]
 
 
 def mode(settings: Settings | CellSettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -128,8 +129,9 @@ def test_a_mode_of_the_target_is_a_result_of_its_own_and_told_apart(example: Man
     card = metadata(example, samples.make_report(), off, samples.settled(told))
     begins = "system prompt “Think step by step. Think step by step. Think step by step. …”"
     assert {r.metric_args.get("mode") for r in card.data.eval_results} == {None, "enable_thinking=false", begins}
-    rows = [line for line in card.text.splitlines() if line.startswith("| vLLM ")]
-    assert {line.split(" | ")[1] for line in rows} == {"default", r"enable\_thinking=false", begins}
+    rows = re.findall(r"^\| ([^|]+) \| \*\*[\d.]+\*\* \|", card.text, re.M)
+    assert f"Measured with vLLM {VLLM} on CPU" in card.text
+    assert set(rows) == {"default", r"enable\_thinking=false", begins}
     assert "--chat-template-arg enable_thinking=false" in card.text
     assert "--system-prompt 'Think step by step. Think step by step." in card.text
 

@@ -263,8 +263,10 @@ def test_two_runs_of_the_main_layout(example: Manifest) -> None:
     other = samples.make_report(device="cuda", dtype="bfloat16")
     other["settings"] |= {"device": "cuda", "dtype": "bfloat16"}
     text = card(example, samples.make_report(), samples.settled(other))
-    assert "Measured on 16 prompts (smoke), K = 3, T = 0:" in text
-    assert f"| vLLM {VLLM} | NVIDIA GPU | bfloat16 | **1.45** |" in text
+    assert f"Measured with vLLM {VLLM} on 16 prompts (smoke), K = 3, T = 0:" in text
+    assert "| NVIDIA GPU | bfloat16 | **1.45** |" in text and "| math | 2 | " in text
+    assert "| Category | Prompts | τ, CPU, float32 | τ, NVIDIA GPU, bfloat16 |" in text
+    assert text.count("**This is a smoke test:**") == 1
     assert "command and what differs" in text
     assert text.count("vllm serve") == 1
 
