@@ -616,6 +616,9 @@ def text_against_table(card: Card) -> Iterator[Violation]:
             if not any(n.agrees(said) for n in printed):
                 shown = ", ".join(f"{n.value:g}" for n in printed[:4])
                 yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")
+    said_most = card.search(_UP_TO, tables=False)
+    if not said_most:
+        return
     factors = [
         n for _, table, i in claims.columns_of_kind(card, "speedup") for _, n in table.column(i) if n.unit != "%"
     ]
@@ -628,7 +631,7 @@ def text_against_table(card: Card) -> Iterator[Violation]:
             n for _, t in card.tables for r in t.rows for c in r.cells for n in numbers(c.text) if n.unit == "x"
         ]
         most = max(factors, key=lambda n: n.value)
-        for hit in card.search(_UP_TO, tables=False):
+        for hit in said_most:
             said = numbers(hit.match["a"] or hit.match["b"])[0]
             around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 60]
             if said.value > most.value * 1.03 + said.ulp / 2 and not _NOT_OWN.search(around):

@@ -657,7 +657,7 @@ _OWN_WORDS = re.compile(
     rf"|\bthis is an?\b[^.\n]{{0,60}}\b{_DRAFT}"
     rf"|(?<!train )(?<!training )\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d"
     rf"|^(?![^.\n]{{0,60}}\btrain)[^.\n]{{0,60}}{_DRAFT} (?:for|of) "
-    r"(?:(?-i:[A-Z])[\w.-]* ){0,2}\S*\d|\S{{4,}}-eagle-?3?$",
+    r"(?:(?-i:[A-Z])[\w.-]* ){0,2}\S*\d|\S{4,}-eagle-?3?$",
     re.I | re.M,
 )
 _OTHER_WORDS = re.compile(
