@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eagle3hub.engines.preflight import PreflightVerdict
+    from eagle3hub.head import Head
     from eagle3hub.inspection import Inspection
 
 _WIDE = 100
@@ -139,8 +140,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     rope = s["rope"]
     grid.add_row("rope", escape(f"theta {rope['theta']:.15g}, {_scaling(rope['scaling'])}"))
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
-    context = doc["max_position_embeddings"]
-    grid.add_row("context", f"{context} tokens" if context else "not stated")
+    grid.add_row("context", _context(found.head))
     if doc["speculative_tokens"]:
         grid.add_row("drafts", f"{doc['speculative_tokens']} tokens a step, as the config recommends")
     if doc["target"]["name"]:
@@ -191,6 +191,18 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
     console.print(table)
     for said in dict.fromkeys(said for verdict in engines for said in (verdict.warning, verdict.noted) if said):
         console.print(f"[yellow]{escape(said)}[/]")
+
+
+def _context(head: Head) -> str:
+    """The context length, and where it comes from if the config states none."""
+    length, inner = head.max_position_embeddings, head.config.get("transformer_layer_config")
+    if not length:
+        return "not stated"
+    if any(isinstance(fields, dict) and fields.get("max_position_embeddings") for fields in (head.config, inner)):
+        return f"{length} tokens"
+    if head.target is not None and length == head.target.max_position_embeddings:
+        return f"not stated (its target has {length} tokens)"
+    return f"{length} tokens, which transformers assumes where none is stated"
 
 
 def _scaling(scaling: dict[str, object] | None) -> str:

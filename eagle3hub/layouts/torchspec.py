@@ -121,7 +121,7 @@ def _base(theta: float, kind: str) -> Assumption:
         f"TorchSpec's MLA drafts rotate with base 10000 under a RoPE scaling ({kind}), whatever rope_theta says "
         "(models/draft/deepseek_eagle.py, April 2026): this base is right only if other code trained the head"
     )
-    settle = Hint("give --rope-theta: 10000 if that code trained it", "--rope-theta")
+    settle = Hint("give --rope-theta 10000 if that code trained it, or the base it was trained with", "--rope-theta")
     return Assumption("rope_theta", theta, why, settle)
 
 
