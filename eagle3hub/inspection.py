@@ -212,7 +212,11 @@ def _way(head: Head, target: TargetFacts | None, verdicts: Sequence[PreflightVer
     best = ways[0]
     right, others = (listed([engine_title(engine) for engine in engines]) for engines in (best.right, best.may))
     serves = f"{right} {'get' if len(best.right) > 1 else 'gets'} right" if right else f"{others} may serve"
-    return f"eagle3hub convert {best.how} makes a folder that {serves}"
+    doubts = ["they draft for the target"] * (target is None) + ["what is assumed holds"] * any(
+        assumption.doubtful for assumption in head.assumptions
+    )
+    provided = f", if {listed(doubts)}" if doubts else ""
+    return f"eagle3hub convert {best.how} makes a folder that {serves}{provided}"
 
 
 def _why(verdict: PreflightVerdict) -> str:

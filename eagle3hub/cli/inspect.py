@@ -245,7 +245,7 @@ def _aux(aux: dict[str, Any], *, unknown: bool) -> str:
     if aux.get("final_norm"):
         return "none: it reads the target's final hidden state, after the final norm"
     if aux["after_layer"] is None:
-        return f"{aux['count']}, not named"
+        return f"{aux['count']}, which the files do not name"
     after, boundary = (", ".join(map(str, aux[k])) for k in ("after_layer", "boundary"))
     whose = "the usual" if unknown else "the trainer's"
     origin = {"config": "from the config", "default": f"{whose} default for this target", "flag": "as given"}

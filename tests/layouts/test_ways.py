@@ -150,3 +150,20 @@ def test_a_mask_of_another_length_is_made_anew(tmp_path: Path, cli: Cli):
     assert "--repair from-d2t" in err
     assert cli("convert", short, tmp_path / "out", "--to", "specforge", "--repair", "from-d2t")[0] == 0
     assert inspect(str(tmp_path / "out")).head.vocab_status == "ok"
+
+
+def test_a_way_rests_on_what_is_assumed_and_on_the_target(tmp_path: Path):
+    head = peagle(tmp_path, mask_token_id=5, architectures=["LlamaForCausalLMPeagle"])
+    told = note(of(tmp_path, "llama", head), "head-no-engine")
+    assert told is not None and told.hint is not None
+    assert told.hint.endswith("that vLLM gets right, if what is assumed holds")
+    alone = note(inspect(str(head)), "head-no-engine")
+    assert alone is not None and "if they draft for the target" in (alone.hint or "")
+
+
+def test_a_context_that_the_config_does_not_state_is_not_called_the_heads(tmp_path: Path, cli: Cli):
+    target = heads.target(tmp_path / "target", model_type="llama", max_position_embeddings=4096)
+    silent = edit(plain(tmp_path), max_position_embeddings="DELETE")
+    assert "context     not stated (its target has 4096 tokens)" in cli("inspect", silent, "--target", target)[1]
+    stated = edit(silent, max_position_embeddings=4096)
+    assert re.search(r"context +4096 tokens *$", cli("inspect", stated, "--target", target)[1], re.M)
