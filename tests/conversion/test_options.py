@@ -232,7 +232,7 @@ def test_what_is_said_of_a_wrong_setting_helps(tmp_path: Path, ok, refused, cli,
     [
         ("draft_vocab_size=null", "engines take a JSON null"),
         ("architectures=X", "vLLM .* has no draft class"),
-        ("max_position_embeddings=16", "SGLang .* shorter than the target's: 16 against 8192"),
+        ("max_position_embeddings=16", "SGLang .* shorter than the target's 8192 tokens, and the head's is 16"),
         ("eagle_config={}", "would drop eagle_aux_hidden_state_layer_ids, use_aux_hidden_state"),
         ("num_aux_hidden_states=4", "vLLM .* builds fc for 32 inputs"),
         ('quantization_config={"a": 1}', "vLLM .* builds quantized layers because of quantization_config"),

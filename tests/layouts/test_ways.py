@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import heads
-from support.variants import Has, config_of, edit, modelopt, replace, specforge, speculators
+from support.variants import Has, config_of, edit, modelopt, renamed, replace, specforge, speculators
 
 from eagle3hub import InspectOptions, inspect
 from eagle3hub.errors import Problem
@@ -122,7 +122,8 @@ def test_ids_that_end_with_the_depth_of_a_gpt_oss_target_are_boundary_ids_and_no
     target = heads.target(tmp_path / "target", model_type="gpt_oss")
     ids = {"eagle_aux_hidden_state_layer_ids": [20, 25, 30]}  # of a target of 30 layers
     for name, eagle in (("marked", {"next_layer_regular": True}), ("unmarked", {})):
-        source = modelopt(tmp_path / name, mlp_bias="DELETE", bos_token_id="DELETE", eagle_config={**ids, **eagle})
+        source = specforge(tmp_path / name, eagle_config={**ids, **eagle}, **PLAIN)
+        renamed(source, lambda n: n.replace("midlayer.", "layers.0."), PT)
         found = inspect(str(source), InspectOptions(target=str(target)))
         assert found.head.aux is not None and found.head.aux.boundary == [20, 25, 30]
         assert not [a for a in found.assumptions if a.field in ("aux", "eagle_aux_hidden_state_layer_ids")], name
