@@ -186,6 +186,18 @@ def test_a_target_that_takes_images_needs_torchvision(tmp_path: Path, monkeypatc
     worker.check_images(str(tmp_path))
 
 
+def test_the_layers_that_are_tapped_are_found_in_the_language_model_of_a_target_that_takes_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(engines.__file__).parent / "workers"))
+    worker = importlib.import_module("vllm_worker")
+    decoder = types.SimpleNamespace(aux_hidden_state_layers=(2, 4, 5))
+    inner = types.SimpleNamespace(model=decoder)
+    for target in (inner, types.SimpleNamespace(language_model=inner), types.SimpleNamespace(language_model=decoder)):
+        assert worker.aux_boundaries(target) == [2, 4, 5]
+    assert worker.aux_boundaries(types.SimpleNamespace(language_model=types.SimpleNamespace())) is None
+
+
 @pytest.mark.engine
 def test_a_target_that_takes_images_is_unavailable_without_torchvision(job: RunSpec, vllm_python: Path) -> None:
     """The installed environment leaves it out: no index has a build for the CPU build of torch."""

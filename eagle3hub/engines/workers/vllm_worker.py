@@ -136,7 +136,8 @@ def _needs_no_value(name):
 
 def aux_boundaries(model):
     """Return the boundary ids that vLLM captures in the target ``model``, or None if its internals have changed."""
-    for owner in (getattr(model, "model", None), model):
+    text = getattr(model, "language_model", None)  # of a target that takes images
+    for owner in (getattr(model, "model", None), model, getattr(text, "model", None), text):
         ids = getattr(owner, "aux_hidden_state_layers", None)
         if ids:
             return [int(i) for i in ids]
