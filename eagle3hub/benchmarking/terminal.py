@@ -57,12 +57,13 @@ def _print(table: Table, columns: list[int], out: Console, width: int) -> None:
             overflow="fold",
             style=None if i >= table.keys else "dim" if i else "bold",
         )
+    seen = out.is_terminal and not out.is_dumb_terminal  # a row that is read aloud, or found by grep, says all of it
     before: tuple[str, ...] = ()
     for row in table.rows:
         if before and row[0] != before[0]:
             rich.add_section()
         same = 0
-        while before and same < table.keys - 1 and row[same] == before[same]:
+        while seen and before and same < table.keys - 1 and row[same] == before[same]:
             same += 1
         shown = ["" if i < same else shortened(row[i], _longest(table, i)) for i in columns]
         rich.add_row(*(escape(text) for text in shown))

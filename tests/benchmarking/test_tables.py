@@ -89,6 +89,22 @@ def test_differences_name_their_base_and_follow_from_the_counters() -> None:
     assert row[6] == f"{first.relative_percent:+.1f} %"
 
 
+def test_a_row_that_is_read_aloud_names_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a name that the row above has is left out, not in a pipe or for a reader."""
+    monkeypatch.setenv("TERM", "xterm")
+    found = measured(replace(TWO, temperatures=(1.0, 0.0)))
+    rows = len(titled(found, "Acceptance length τ, ").rows)
+
+    def named(text: str) -> int:
+        first = text.split("\n\n")[0]
+        return len(re.findall(r"^ *(?:smoke|gsm8k) ", re.sub(r"\x1b\[[0-9;]*m", "", first), re.MULTILINE))
+
+    assert named(shown(found, terminal=True)) == 2 < rows
+    assert named(shown(found)) == rows
+    monkeypatch.setenv("TERM", "dumb")
+    assert named(shown(found, terminal=True)) == rows
+
+
 class Alike(Recorded):
     """Every head does what was recorded, the second once a token more."""
 
