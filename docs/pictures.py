@@ -27,7 +27,7 @@ IMAGES = ROOT / "docs" / "images"
 COLUMNS = 100
 INSPECT = ["inspect", "examples/smollm2-135m/head", "--target", "target"]
 TARGET = Path("~/.cache/eagle3hub/targets/smollm2-135m-instruct").expanduser()
-CARD_WIDTH, CARD_HEIGHT = 900, 985
+CARD_WIDTH, CARD_HEIGHT = 900, 852
 
 THEME = TerminalTheme(
     (13, 17, 23),
@@ -102,6 +102,7 @@ def picture_of_the_card(card: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         page, shot = Path(made) / "card.html", Path(made) / "card.png"
         subprocess.run([sys.executable, "-m", "eagle3hub", "card", "preview", card, "--output", page], check=True)
+        shutil.copytree(card.parent / "charts", page.parent / "charts")
         size = f"--window-size={CARD_WIDTH},{CARD_HEIGHT}"
         quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size, f"--screenshot={shot}"]
         subprocess.run([chromium, *quiet, page.as_uri()], check=True, stderr=subprocess.DEVNULL)
