@@ -11,7 +11,7 @@ three GPUs and more the target is also split over three, for the states; other s
 each GPU.
 `--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows the steps. --device cpu rehearses them all on a CPU, with
 small sizes, vLLM's V1 alone and a stand-in for SGLang's kernels; it takes an hour or two, and leaves out what engines
-cannot do there, sampling above temperature 0.
+cannot do there: sampling above temperature 0, and vLLM's making FP8 of the target.
 
 Each step is a command with a budget of its own, and its output is kept in WORK/logs. A step that fails, or does not
 end in time, is recorded, and the next one begins. Engines are installed while steps run that do not need them. Steps
@@ -271,13 +271,16 @@ def _on_vllm(options: Options, python: str, needs: tuple[str, ...]) -> list[Step
         replace(lossless, what="texts against the reference, a first difference judged by the target's margin"),
         _bench("context-vllm", compared, options, python, needs, 300, *context, what="acceptance over length"),
         _bench("by-k-vllm", "vllm", options, python, needs, 300, *ks, what="the fastest K", dtype="bfloat16"),
-        _bench(
-            *("quantized-vllm", "vllm", options, python, (*needs, "by-k-vllm"), 180, *quantized),
-            *("--against", whole / "results.json"),
-            what="the target in FP8 against bfloat16",
-            dtype="bfloat16",
-        ),
     ]
+    if options.device == "cuda":  # vLLM's CPU build has no kernel that makes FP8
+        steps.append(
+            _bench(
+                *("quantized-vllm", "vllm", options, python, (*needs, "by-k-vllm"), 180, *quantized),
+                *("--against", whole / "results.json"),
+                what="the target in FP8 against bfloat16",
+                dtype="bfloat16",
+            )
+        )
     if options.gpus < _SPLIT and options.device == "cuda":
         return steps
     return [*steps, replayed(f"states-vllm-tensor-parallel-{_SPLIT}", _SPLIT)]

@@ -87,6 +87,7 @@ def test_a_rehearsal_is_small_and_asks_for_nothing_that_a_cpu_lacks(
     rehearsal = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, device="cpu"))
     assert not [step for step in rehearsal if "V2" in (step.shown or ()) or step.env]
     assert {step.shown[3] for step in rehearsal if step.shown} == {"0"}
+    assert "quantized-vllm" not in [step.name for step in rehearsal]
     once = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS, device="cpu", layouts="universal"))
     assert len({step.name for step in once}) == len(once)
     words = ["cuda.py", "--device", "cpu", "--work", str(tmp_path), "--target", str(tmp_path), "--list"]

@@ -17,7 +17,7 @@ from eagle3hub._version import __version__
 from eagle3hub.benchmarking.plan import BenchPlan, Cell, CellSettings
 from eagle3hub.benchmarking.run import CellResult, Throughput
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import Scalar, Verdict, worst_verdict
+from eagle3hub.engines.base import EngineSettings, Scalar, Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import (
     Acceptance,
@@ -632,7 +632,15 @@ def held_against(results: Results, earlier: Results) -> Results:
 
     Raises InputError (``bench-against``) where there is none.
     """
-    wanted = {_same(cell) for cell in results.cells if cell.acceptance}
+    measured = [cell for cell in results.cells if cell.acceptance]
+    if not measured:
+        why = next((cell.reason for cell in results.cells if cell.reason), "nothing was measured")
+        raise InputError(
+            f"no cell of these results ran a round that could be compared: {why}",
+            hint="look into the results for each cell's reason",
+            code="bench-against",
+        )
+    wanted = {_same(cell) for cell in measured}
     cells = tuple(cell for cell in earlier.cells if cell.acceptance and _same(cell) in wanted)
     found = replace(results, against=Against(earlier.measured_at, earlier.target, earlier.heads, cells))
     if not found.losses:
@@ -663,6 +671,7 @@ def losses(results: Results) -> list[Loss]:
             ("version", cell.engine_version, base.engine_version),
             ("dtype", cell.settings.dtype, base.settings.dtype),
             ("device", cell.settings.device, base.settings.device),
+            ("engine settings", _started(cell.settings), _started(base.settings)),
         )
         differs = tuple(
             f"{what}: {str(ours)[:19]}, was {str(theirs)[:19]}" for what, ours, theirs in pairs if ours != theirs
@@ -686,9 +695,20 @@ def _digest_in(heads: Sequence[BenchedHead], name: str) -> str | None:
     return next((head.digest for head in heads if head.name == name), None)
 
 
+def _started(settings: CellSettings) -> str:
+    """How the engine was started beyond the run's own arguments, such as with ``quantization: fp8``."""
+    plain = {key: value for key, value in settings.engine_settings.to_json().items() if key != "chat_template"}
+    return json.dumps(plain, sort_keys=True) if plain else "none"
+
+
 def _same(cell: CellRecord) -> tuple[Any, ...]:
-    """What two cells must have in common to be compared: all but target, head, format, device and version."""
-    settings = replace(cell.settings, dtype="", device="", min_acceptance_length=None)
+    """What two cells must have in common to be compared.
+
+    That is all but target, head, format, device, version, and how the engine was started: an engine may quantise the
+    target itself.
+    """
+    rendering = EngineSettings(chat_template=cell.settings.engine_settings.chat_template)
+    settings = replace(cell.settings, dtype="", device="", min_acceptance_length=None, engine_settings=rendering)
     return cell.engine, cell.prompts.sha256, tuple(row.question_id for row in cell.per_prompt), settings
 
 

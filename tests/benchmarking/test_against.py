@@ -14,8 +14,10 @@ from benchmarking.recorded import SECOND, TARGET, Recorded, invented, measured, 
 from support import heads, targets
 
 from eagle3hub.benchmarking import BenchOptions, Cell, CellResult, PromptCounts, Results, bench
+from eagle3hub.benchmarking.plan import Settings
 from eagle3hub.benchmarking.results import held_against
 from eagle3hub.benchmarking.table import conditions, tables
+from eagle3hub.engines.base import EngineSettings
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import Counts, acceptance
 from eagle3hub.validation.gates import collapse, loss
@@ -86,6 +88,24 @@ def test_what_was_not_measured_alike_is_not_compared(changed: dict[str, Any]) ->
     assert error.value.code == "bench-against"
 
 
+def test_a_target_that_the_engine_quantised_is_compared_and_its_argument_is_said() -> None:
+    fp8 = EngineSettings(arguments={"vllm": {"quantization": "fp8"}})
+    now = measured(
+        plan(datasets=SETS, engines=("vllm",), settings=Settings(max_new_tokens=64, engine_settings=fp8)), Losing(3)
+    )
+    found = held_against(now, measured(plan(datasets=SETS, engines=("vllm",)), Losing(10**9)))
+    (one,) = found.losses
+    assert one.gate.verdict == "fail"
+    assert any(what.startswith('engine settings: {"arguments": {"vl') and "was none" in what for what in one.differs)
+    rendered = EngineSettings(chat_template={"think": True})
+    other = measured(
+        plan(datasets=SETS, engines=("vllm",), settings=Settings(max_new_tokens=64, engine_settings=rendered)),
+        Losing(3),
+    )
+    with pytest.raises(InputError, match="no cell over the same prompts"):
+        held_against(now, other)
+
+
 def test_few_prompts_settle_nothing() -> None:
     few = (prompts("gsm8k", 4),)
     base = measured(plan(datasets=few), Losing(10**9))
@@ -102,8 +122,9 @@ class Silent(Recorded):
 
 
 def test_cells_without_a_round_are_not_compared() -> None:
-    with pytest.raises(InputError, match="no cell"):
+    with pytest.raises(InputError, match="ran a round that could be compared: no round") as error:
         held_against(measured(plan(target=QUANTISED, datasets=SETS), Silent()), earlier())
+    assert error.value.code == "bench-against"
     assert "ran no round" in loss([Counts(0, 0, 0, (0,))], [Counts(1, 1, 1, (1,))]).reason
 
 
