@@ -311,9 +311,11 @@ def _of_two_columns(
 ) -> Iterator[_Difference]:
     """Yield the differences of a row that can only be of its two numbers of one kind."""
     present = [(i, n) for i in values if (n := row.cells[i].number) is not None and n.value > 0 and n.unit != "x"]
-    for wanted in ("throughput", "latency"):
-        if sum(kinds[i] == wanted for i, _ in present) == 2:
-            present = [(i, n) for i, n in present if kinds[i] == wanted]
+    both = [[(i, n) for i, n in present if kinds[i] == wanted] for wanted in ("throughput", "latency")]
+    if all(len(two) == 2 for two in both):
+        present, times = both  # the factor may be of either
+    else:
+        present, times = next((two for two in both if len(two) == 2), present), []
     if len(present) != 2 or len({kinds[i] for i, _ in present}) != 1:
         return
     headers = [table.header[i] for i, _ in present]
@@ -325,6 +327,7 @@ def _of_two_columns(
         if cell is None or (kinds[place] == "speedup" and kinds[present[0][0]] in {"length", "rate"}):
             continue  # a speed-up is not the ratio of two acceptance lengths
         pairs = [(a, b, table.header[j]) for i, a in present for j, b in present if i != j]
+        pairs += [(a, b, table.header[j]) for i, a in times for j, b in times if i != j]
         if named := _NAMED_DIFFERENCE.match(text):
             winner = [p for p in pairs if _names(named["name"], _other(table, present, p[2]))]
             pairs = winner or pairs

@@ -36,6 +36,10 @@ def serve(flags: str, before: str = "") -> str:
 
 
 THREE_SETS = "| Set | τ |\n|---|---|\n| GSM8K | 2.5 |\n| MT-Bench | 2.1 |\n| MATH500 | 3.1 |"
+TWO_PAIRS = (
+    "## Speed\n\n| Run | Baseline TPOT | Head TPOT | Speedup | Baseline tok/s | Head tok/s |\n"
+    "|---|---|---|---|---|---|\n"
+)
 OTHER_THREE = "| Set | Acceptance (of 4) |\n|---|---|\n| GSM8K | 2.2 |\n| MT-Bench | 2.0 |\n| MATH-500 | 2.9 |"
 DIFFERENCE = "| Set | Throughput A | Throughput B | Difference |"
 
@@ -576,6 +580,14 @@ CASES = [
         "## Speed\n\n| Set | Speedup | Baseline ms | Draft ms |\n|---|---|---|---|\n| a | 4.00x | 8.0 | 2.0 |\n"
         "| b | 1.50x | 6.0 | 4.0 |\n| Average | 2.75x | 7.0 | 3.0 |",
         name="the mean of factors",
+    ),
+    Case(
+        "C204",
+        f"{TWO_PAIRS}| a | 0.053484 | 0.013311 | 5.00x | 11.326 | 73.766 |",
+        "| a |",
+        f"{TWO_PAIRS}| a | 0.053484 | 0.013311 | 4.02x | 11.326 | 73.766 |",
+        severity="error",
+        name="of the time, not of the throughput",
     ),
     Case(
         "C204",
