@@ -1,6 +1,7 @@
 """Six cards that have little in common: each is made from a manifest as a lab writes it, and says what the lab said.
 
 Numbers are the makers', imported with their source. Two heads are stand-ins with random weights; their cards say so.
+One more card has nothing but measured numbers.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from card_samples import HERE
+from card_samples import EXAMPLE, HERE
 from huggingface_hub import ModelCard
 from support import heads
 
 from eagle3hub.card.assemble import render_card
 from eagle3hub.card.manifest import load_manifests
 from eagle3hub.lint import lint_text
+from eagle3hub.metrics import acceptance
+from eagle3hub.validation.report import load_report
 
 SIX = HERE / "fixtures" / "six"
 SAYS = {
@@ -92,6 +95,26 @@ def test_a_chart_has_no_character_that_its_font_lacks(tmp_path: Path) -> None:
     imported.write_text(imported.read_text(encoding="utf-8").replace("name: GSM8K", "name: 数学"), encoding="utf-8")
     without = render_card(tmp_path / "release.yaml", output=tmp_path / "AGAIN.md").text
     assert "| 数学 | 0 | 2.82× | 3.90 |" in without and "<img" not in without, "its table has everything"
+
+
+def test_a_card_whose_every_number_was_measured(tmp_path: Path) -> None:
+    """In Chinese, two modes, two data sets: measured with the reference, the example head and its target, on a CPU."""
+    shutil.copytree(HERE / "fixtures" / "measured", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(EXAMPLE.parent / "head", tmp_path / "head")
+    text = render_card(tmp_path / "release.yaml", output=tmp_path / "README.md").text
+    assert "imported" not in text and "## 结果" in text and "**This release was not validated.**" not in text
+    for name in ("as-usual", "gsm8k", "step-by-step"):
+        report = load_report(tmp_path / "reports" / f"{name}.json")
+        (entry,) = report.engines
+        assert report.verdict == "pass" and entry.counted is not None
+        of_counters = acceptance([row.counts for row in entry.counted.per_prompt]).mean_acceptance_length
+        (row,) = [line for line in text.splitlines() if f"| **{of_counters:.2f}** |" in line]
+        assert f"| 8 ({report.prompts.name}) |" in row and (report.settings.system_prompt or "default") in row
+    assert "8 prompts of gsm8k), which replays" in text, "the number at the top says of which set it is"
+    (result,) = ModelCard(text).data.eval_results or ()
+    assert result.dataset_type == "openai/gsm8k" and result.metric_args["n"] == 8
+    beside = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
+    assert [(f.code, f.line, f.message) for f in lint_text(text, files=beside) if f.severity != "info"] == []
 
 
 def test_there_are_six() -> None:
