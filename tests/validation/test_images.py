@@ -18,9 +18,10 @@ from eagle3hub.benchmarking.plan import BenchOptions, bench_plan
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import RunSpec
-from eagle3hub.errors import Eagle3HubError, InputError, UnavailableError, UsageError
+from eagle3hub.errors import InputError, SourceError, UnavailableError, UsageError
 from eagle3hub.head import AuxTaps
 from eagle3hub.prompts import Image, Prompt, load_prompts
+from eagle3hub.reference.images import ImagePrompts
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 from eagle3hub.validation.options import ReferenceOptions
@@ -112,12 +113,20 @@ def test_an_image_that_cannot_be_read_is_said(target: Path) -> None:
     assert error.value.code == "reference-images"
 
 
-def test_a_processor_that_names_no_token_is_said(target: Path, tmp_path: Path) -> None:
+def test_a_processor_that_names_no_token_is_said(tmp_path: Path) -> None:
+    """A target of text alone has its tokenizer for a processor."""
+    folder = targets.save(tmp_path / "target", tokenizer=True)
+    with pytest.raises(InputError, match="does not say which token stands for an image") as error:
+        ImagePrompts(str(folder), folder, None, "llama")
+    assert error.value.code == "reference-images"
+
+
+def test_a_target_without_a_processor_is_said(target: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(target, tmp_path / "target"))
     (folder / "processor_config.json").unlink()
-    with pytest.raises(Eagle3HubError) as error:
+    with pytest.raises(SourceError, match="cannot load the processor of") as error:
         TargetModel.load(str(folder)).prompt(Prompt(1, "x", "?", images=(Image(targets.picture(1)),)))
-    assert error.value.code in {"reference-images", "source-unreadable", "reference-target-unreadable"}
+    assert error.value.code == "source-unreadable"
 
 
 def test_states_and_answers_are_those_of_transformers_own_forward(target: Path) -> None:
