@@ -13,8 +13,8 @@ from rich.segment import Segment
 from eagle3hub.cli.output import COLOURS, CleanConsole
 
 VERDICTS = {COLOURS[name] for name in ("red", "green", "yellow")}
-LINES = set("─━│├└╰╭╴ ")
-"""Rules between the parts of a table or a tree: who does not hear them misses nothing."""
+LINES = {chr(code) for code in range(0x2500, 0x2580)}
+"""Rules between the parts of a table or a tree (box drawing): who does not hear them misses nothing."""
 SPOKEN = set("≤≥±×·→−°%§")
 """Signs that are read out as what they mean."""
 BESIDE_A_NUMBER = "█"
