@@ -10,7 +10,7 @@ offsets without looking (vLLM ``model_executor/models/llama_eagle3.py``, SGLang
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, pairwise
 from typing import Literal
@@ -21,6 +21,14 @@ StoredAs = Literal["offset", "t2d"]
 
 MASK_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 """Dtypes a mask may be stored in, with the bytes per entry."""
+BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": tuple(MASK_WIDTHS)}
+"""Dtypes that the buffers of a map may have."""
+
+
+def of_maps(buffers: Mapping[str, str]) -> dict[str, str]:
+    """The buffers, by their dtypes, that can be written so: a folder may hold a map that is none, in floats."""
+    return {name: dtype for name, dtype in buffers.items() if dtype in BUFFER_DTYPES[name]}
+
 
 _MAX_RESAVES = 8
 """The most resumed SpecJAX runs (each subtracts arange once more) that are recognised."""

@@ -16,7 +16,7 @@ from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.quantization import QUANT_KEYS, json_object, module_of, renamed
 from eagle3hub.head.rope import ROPE_THETA, plain_scaling, unscaled
-from eagle3hub.head.vocab import mask_as
+from eagle3hub.head.vocab import mask_as, of_maps
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
@@ -84,7 +84,7 @@ def _buffers_to_write(
 ) -> tuple[dict[str, str], Mapping[str, str] | None]:
     """Dtype of each buffer to write, and the header metadata."""
     full = head.vocab_map is None
-    known: dict[str, str] = head.buffers
+    known = of_maps(head.buffers)
     metadata: Mapping[str, str] | None = head.metadata
     if before is not None:
         known, metadata = dict(before.buffers), before.metadata

@@ -12,10 +12,9 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.fields import TOKEN_IDS
-from eagle3hub.head.vocab import MASK_WIDTHS
+from eagle3hub.head.vocab import BUFFER_DTYPES, of_maps
 
 SCHEMA = "eagle3hub/provenance/1"
-_BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": tuple(MASK_WIDTHS)}
 _NUMBERS = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
 _TEXTS = ("target_name", "target_model_type")
 """Facts that a record fills in where the folder does not state them."""
@@ -60,7 +59,7 @@ def fingerprint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def carried_after(head: Head) -> dict[str, dict[str, Any]]:
     """The ``carried`` object of a conversion's record: how this head's layout stores it, and how earlier ones did."""
-    own = Carried(head.config, head.buffers, head.metadata, head.other_names)
+    own = Carried(head.config, of_maps(head.buffers), head.metadata, head.other_names)
     return {name: _as_json(c) for name, c in {**head.carried, head.layout: own}.items()}
 
 
@@ -137,7 +136,7 @@ def _as_json(c: Carried) -> dict[str, Any]:
 
 def _carried(entry: dict[str, Any]) -> Carried:
     buffers = _strings(entry.get("buffers")) or {}
-    if any(dtype not in _BUFFER_DTYPES.get(name, ()) for name, dtype in buffers.items()):
+    if any(dtype not in BUFFER_DTYPES.get(name, ()) for name, dtype in buffers.items()):
         raise ValueError
     names = _strings(entry.get("names")) or {}
     if len(set(names.values())) < len(names):

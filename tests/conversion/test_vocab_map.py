@@ -257,6 +257,37 @@ def test_every_integer_that_numpy_writes_is_read(tmp_path: Path, dtype: str, ver
     assert _from_npy(tmp_path / "map.npy").tolist() == (-values if signed else values).tolist()
 
 
+def test_a_mask_that_is_none_is_made_anew_from_a_map_in_a_file(tmp_path: Path, ok, refused):
+    source = replace(heads.specforge(tmp_path / "head"), t2d=MASK.float())
+    assert "t2d is F32 [40], not a vector of booleans or integers" in refused(
+        source, "modelopt", "--from", "specforge"
+    )
+    file = write_map(tmp_path, ".npy", OFFSETS, None)
+    _, tensors, _ = ok(source, "specforge", "--from", "specforge", "--d2t", file)
+    assert torch.equal(tensors["t2d"], MASK)
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+    assert open_head(tmp_path / "out").problems == []
+    source = replace(heads.modelopt(tmp_path / "other"), d2t=OFFSETS.float())
+    assert "d2t is F32 [10], not a vector of I32 or I64" in refused(source, "specforge", "--from", "modelopt")
+    _, tensors, _ = ok(source, "modelopt", "--from", "modelopt", "--d2t", file, "--force")
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+
+
+def test_a_short_d2t_beside_a_whole_mask_is_made_anew_from_it(tmp_path: Path, ok, refused):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=OFFSETS[:-1])
+    assert "--repair from-t2d" in refused(source, "specforge", "--from", "specforge")
+    _, tensors, _ = ok(source, "specforge", "--from", "specforge", "--repair", "from-t2d")
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+    other = replace(tmp_path / "head", t2d=PREFIX.roll(1).logical_or(MASK))
+    assert "--repair from-t2d" not in refused(other, "specforge", "--from", "specforge")
+
+
+def test_a_number_beyond_64_bits_in_a_file(tmp_path: Path, refused):
+    np.save(tmp_path / "map.npy", np.full(10, 2**63, "<u8"))
+    said = refused(heads.modelopt(tmp_path / "head"), "modelopt", "--d2t", tmp_path / "map.npy")
+    assert "not a readable .npy file" in said
+
+
 @pytest.mark.parametrize(
     "header",
     [

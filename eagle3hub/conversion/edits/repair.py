@@ -160,6 +160,11 @@ _UNSURE = frozenset({"t2d-mismatch", "t2d-values", "t2d-count"})
 
 _NPY = b"\x93NUMPY"
 _NPY_INTEGERS = re.compile("([<>|=]?)([iu])([1248])")
+_NO_NPY = (
+    *(ValueError, LookupError, TypeError, ArithmeticError, struct.error),
+    *(SyntaxError, RecursionError, MemoryError),
+)
+"""What a damaged file raises; the last three of a header that is no Python literal, or a very deep one."""
 _LONGEST_HEADER = 10_000
 """Where numpy stops too: what is longer is no vector's."""
 
@@ -319,9 +324,9 @@ def _from_npy(path: Path) -> array[int]:
         kind = _NPY_INTEGERS.fullmatch(dtype)
         if kind is not None and len(shape) == 1:
             order, sign, size = kind.groups()
-            code = ("bhiq" if sign == "i" else "BHIq")["1248".index(size)]
+            code = ("bhiq" if sign == "i" else "BHIQ")["1248".index(size)]
             return array("q", struct.unpack_from(f"{'>' if order == '>' else '<'}{shape[0]}{code}", data, start))
-    except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, MemoryError, struct.error) as e:
+    except _NO_NPY as e:
         raise SourceError(f"{path} is not a readable .npy file: {e}", code="source-npy") from e
     raise VocabMapError(
         f"{path.name} holds {dtype} {list(shape)}, not a vector of integers",
