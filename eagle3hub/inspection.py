@@ -216,7 +216,7 @@ def _way(head: Head, target: TargetFacts | None, verdicts: Sequence[PreflightVer
         assumption.doubtful for assumption in head.assumptions
     )
     provided = f", if {listed(doubts)}" if doubts else ""
-    return f"eagle3hub convert {best.how} makes a folder that {serves}{provided}"
+    return f"run eagle3hub convert {best.how}: it makes a folder that {serves}{provided}"
 
 
 def _why(verdict: PreflightVerdict) -> str:

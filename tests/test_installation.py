@@ -178,7 +178,7 @@ def test_the_switch_turns_the_pages(tmp_path: Path):
 def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installation.Extra):
     command = installation.command_for_extra(extra)
     names = {re.split(r"[<>=]", word)[0] for word in shlex.split(command)[4:]}
-    table = re.search(rf"^{extra} = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    table = re.search(rf"^{extra} = \[(.*?)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     assert table is not None
     assert names == {re.split(r"[<>=]", word.strip('", '))[0] for word in re.findall(r'"[^"]+"', table[1])}
     for line in (command, installation.command_for_extra(extra, upgrade=True)):

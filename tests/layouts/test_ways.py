@@ -41,7 +41,7 @@ def peagle(folder: Path, **config: object) -> Path:
 @pytest.mark.parametrize(("kind", "says"), [("falcon_h1", "SGLang and sglang-jax cannot"), ("unheard_of", "vLLM,")])
 def test_a_target_that_no_engine_is_known_to_draft_for_is_said_so(tmp_path: Path, kind: str, says: str):
     alone = "eagle3hub validate computes the head without an engine"
-    more = r"eagle3hub convert --to universal makes a folder that .*TensorRT-LLM and llama.cpp may serve"
+    more = r"run eagle3hub convert --to universal: it makes a folder that .*TensorRT-LLM and llama.cpp may serve"
     for name, make, hint in (("flat", plain, alone), ("nested", lambda at: speculators(at, has=Has()), more)):
         told = note(of(tmp_path / name, kind, make(tmp_path / name)), "target-no-engine")
         assert told is not None and f"no engine is known to draft for targets of type {kind}" in told.message
@@ -62,7 +62,7 @@ def test_the_conversion_that_a_hint_names_makes_the_head_right(tmp_path: Path, c
         told = note(found, "head-no-engine")
         assert told is not None and told.hint is not None
         match = re.fullmatch(
-            r"eagle3hub (convert --to \w+)(?: \(with ([^)]*)\))? makes a folder that vLLM gets right", told.hint
+            r"run eagle3hub (convert --to \w+)(?: \(with ([^)]*)\))?: it makes a folder that vLLM gets right", told.hint
         )
         assert match is not None, told.hint
         given = {"--speculative-tokens": "3", "--mask-token-id": "7", "--target": "owner/name"}
