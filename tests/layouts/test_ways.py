@@ -61,9 +61,8 @@ def test_the_conversion_that_a_hint_names_makes_the_head_right(tmp_path: Path, c
         found = inspect(str(source), InspectOptions(target=str(target)))
         told = note(found, "head-no-engine")
         assert told is not None and told.hint is not None
-        match = re.fullmatch(
-            r"run eagle3hub (convert --to \w+)(?: \(with ([^)]*)\))?: it makes a folder that vLLM gets right", told.hint
-        )
+        makes = r"run eagle3hub (convert --to \w+)(?: \(with ([^)]*)\))?: it makes a folder that vLLM gets right"
+        match = re.fullmatch(makes, told.hint)
         assert match is not None, told.hint
         given = {"--speculative-tokens": "3", "--mask-token-id": "7", "--target": "owner/name"}
         asked = [] if match[2] is None else match[2].split(" and ")
