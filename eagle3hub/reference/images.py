@@ -81,10 +81,10 @@ class ImagePrompts:
         Raises InputError (``reference-images``) where the template or the processor cannot take the images, and what
         `ChatTokenizer.rendered` raises.
         """
+        from PIL import Image  # which the processor needed to be loaded
+
         text = self._rendered(prompt, template_options)
         try:
-            from PIL import Image
-
             images = [Image.open(io.BytesIO(one.data)).convert("RGB") for one in prompt.images]
             found = self._processor(text=text, images=images, return_tensors="pt", add_special_tokens=False)
         except (OSError, ValueError, TypeError, RuntimeError, Image.DecompressionBombError) as error:
