@@ -125,7 +125,7 @@ def sglang_server(sglang_head: Path, smollm2_target: Path, tmp_path_factory: pyt
         yield url
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("engine", ["vllm", pytest.param("sglang", marks=pytest.mark.slow)])
 def test_a_running_server_counts_what_the_reference_counts(
     engine: str, smollm2_target: Path, sglang_head: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -221,6 +221,7 @@ def test_a_busy_server_counts_every_prompt_as_if_it_were_alone(
     assert max(overlapping) >= 16, "16 requests were under way at a time"
 
 
+@pytest.mark.slow
 def test_a_stream_of_sglang_holds_the_counters_of_its_request(
     sglang_server: str, job: RunSpec, smollm2_target: Path
 ) -> None:

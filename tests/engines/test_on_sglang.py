@@ -102,7 +102,11 @@ def broken(head: Path, place: Path, *, config: dict[str, Any] | None = None, dro
 
 @pytest.mark.parametrize(
     ("layout", "prompts"),
-    [("universal", 4), ("modelopt", 4), ("specforge", 4)] if THOROUGH else [("universal", 4), ("modelopt", 1)],
+    [
+        ("universal", 4),
+        pytest.param("modelopt", 4 if THOROUGH else 1, marks=pytest.mark.slow),
+        *([pytest.param("specforge", 4, marks=pytest.mark.slow)] if THOROUGH else []),
+    ],
 )
 def test_it_runs_the_rounds_vllm_and_the_reference_run(
     run: Run, heads: Callable[[str], Path], alone: EngineRun, layout: str, prompts: int

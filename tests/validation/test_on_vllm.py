@@ -86,7 +86,7 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
     assert load_report(tmp_path / "report.json").document == report.document
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("k", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_vllm_counts_what_the_reference_counts(
     head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, k: int
 ) -> None:
@@ -155,6 +155,7 @@ def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
     assert (gate["name"], gate["verdict"], gate["evidence"]["different"]) == ("agreement", "fail", 8)
 
 
+@pytest.mark.slow
 def test_a_missing_d2t_is_served_silently_and_fails_here(
     head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache
 ) -> None:

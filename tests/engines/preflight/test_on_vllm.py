@@ -166,10 +166,15 @@ TELLING = (
     *("8-bit integers", "8-bit integers, fc excepted by its plain name", "FP8, exceptions for the whole draft"),
     *("AWQ", "GPTQ", "GPTQ, modules as vLLM names them"),
 )
-"""These cases always run. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
+"""These cases run on every push. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
+FIRST = ("nested ids only", "no d2t", "8-bit integers", "AWQ")
+"""Those of them that a run in little time has too."""
 
 
-@pytest.mark.parametrize("name", CASES if THOROUGH else TELLING)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in FIRST else pytest.mark.slow) for n in (CASES if THOROUGH else TELLING)],
+)
 def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_target: Path, vllm_python: Path) -> None:
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "head"))
     CASES[name](folder)
