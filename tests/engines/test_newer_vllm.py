@@ -59,6 +59,7 @@ def test_its_parser_takes_the_recipe(newer_vllm_python: Path, cli: Callable[...,
     assert "judged as" not in out
 
 
+@pytest.mark.slow
 def test_the_example_head_runs_the_rounds_of_the_reference(
     example_head: Path, smollm2_target: Path, newer_vllm_python: Path
 ):

@@ -222,6 +222,7 @@ def test_a_head_is_measured_on_what_the_target_says_to_images(head: Path, target
     assert report.document["prompts"]["sha256"] == chosen.sha256
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_vllm_counts_the_references_rounds_with_images(
     head: Path, target: Path, prompts: Path, vllm_images_python: Path
