@@ -226,12 +226,11 @@ class RunSpec:
         """Whether the target is a folder on this machine."""
         return Path(self.target).is_dir()
 
-
-def takes_text_alone(title: str, spec: RunSpec) -> str | None:
-    """Return one sentence where prompts hold images, for an engine that gets text alone here; else None."""
-    if not spec.prompts.has_images:
-        return None
-    return f"{title} is given text alone here, and the prompts of {spec.prompts.name} hold images"
+    def images_refused(self, title: str) -> str | None:
+        """Return one sentence where prompts hold images, for an engine that gets text alone here; else None."""
+        if not self.prompts.has_images:
+            return None
+        return f"{title} is given text alone here, and the prompts of {self.prompts.name} hold images"
 
 
 @dataclass(frozen=True, slots=True)

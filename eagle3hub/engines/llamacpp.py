@@ -5,15 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from eagle3hub.engines.base import (
-    NO_SETTINGS,
-    EngineFailure,
-    EngineRun,
-    EngineSettings,
-    Recipe,
-    RunSpec,
-    takes_text_alone,
-)
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -56,7 +48,7 @@ class LlamaCpp:
             return "llama.cpp has no tensor parallel size: it splits a model over what devices it finds"
         if not spec.target_is_local:
             return "llama.cpp's converter reads the target from a folder, not from the Hub"
-        return takes_text_alone("llama.cpp", spec)
+        return spec.images_refused("llama.cpp")
 
     def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to the converter, to the server and in the environment."""

@@ -5,15 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from eagle3hub.engines.base import (
-    NO_SETTINGS,
-    EngineFailure,
-    EngineRun,
-    EngineSettings,
-    Recipe,
-    RunSpec,
-    takes_text_alone,
-)
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.servers import options
@@ -50,7 +42,7 @@ class SGLang:
             return "SGLang does not run on TPU: sglang-jax does"
         if spec.temperature > 0 and spec.device in version_data(self.name, self.version).greedy_only:
             return f"SGLang {self.version} on {spec.device} verifies drafts greedily whatever the temperature"
-        return takes_text_alone("SGLang", spec)
+        return spec.images_refused("SGLang")
 
     def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to ``sglang.Engine``, to each request and in the environment."""

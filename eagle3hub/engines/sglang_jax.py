@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eagle3hub.engines.base import (
-    NO_SETTINGS,
-    EngineFailure,
-    EngineRun,
-    EngineSettings,
-    Recipe,
-    RunSpec,
-    takes_text_alone,
-)
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -52,7 +44,7 @@ class SGLangJAX:
             return f"sglang-jax {self.version} is run with chains here: its trees were not tried"
         if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
             return f"sglang-jax {self.version} was not tried above temperature 0 on {spec.device}"
-        return takes_text_alone("sglang-jax", spec)
+        return spec.images_refused("sglang-jax")
 
     def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to the engine, to each request and in the environment."""

@@ -6,16 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eagle3hub.checkpoint.source import parse_json_object
-from eagle3hub.engines.base import (
-    NO_SETTINGS,
-    EngineFailure,
-    EngineRun,
-    EngineSettings,
-    Recipe,
-    RunSpec,
-    merged,
-    takes_text_alone,
-)
+from eagle3hub.engines.base import NO_SETTINGS, EngineFailure, EngineRun, EngineSettings, Recipe, RunSpec, merged
 from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
@@ -64,7 +55,7 @@ class TensorRTLLM:
                 "TensorRT-LLM would run the Python code that auto_map in the head's config.json names: it loads the "
                 "config with trust_remote_code=True"
             )
-        return takes_text_alone("TensorRT-LLM", spec)
+        return spec.images_refused("TensorRT-LLM")
 
     def flags(self, spec: RunSpec) -> dict[str, object]:
         """Return what a run of ``spec`` passes to ``tensorrt_llm.LLM``, the draft's config and the environment."""
