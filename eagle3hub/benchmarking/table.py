@@ -44,6 +44,16 @@ class Table:
     keys: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The heading of each column, in one line."""
+        return tuple(" ".join(column.heading) for column in self.columns)
+
+    @property
+    def align(self) -> str:
+        """The first letter of each column's side."""
+        return "".join(column.align[0] for column in self.columns)
+
 
 _DATASET = Column(("data set",), "left")
 _T = Column(("T",))

@@ -10,7 +10,8 @@ from eagle3hub._version import __version__
 from eagle3hub.card import bibliography, imported, markdown, metadata, recipes, results, vocabulary
 from eagle3hub.card import recipes as engines
 from eagle3hub.card import results as bench
-from eagle3hub.card.manifest import License, Manifest
+from eagle3hub.card.manifest import DataSet, License, Manifest
+from eagle3hub.card.markdown import Table
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import Benchmark, RunView
 from eagle3hub.card.served import served
@@ -337,6 +338,7 @@ def build(
     main = [v for v in measured if v.layout == manifest.layouts.main]
     if len(main) > 1:
         main = [replace(v, label=label) for v, label in zip(main, results.told_apart(main), strict=True)]
+    shared, acceptance = results.acceptance_table(main) if main else ("", None)
     network = describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
     own, own_bibtex = bibliography.own_works(manifest.bibtex)
@@ -360,7 +362,8 @@ def build(
         "draft_tokens": manifest.speculative_tokens,
         "results": main,
         "categories": results.by_category(main),
-        "mixed": int(any(v.verdict != "pass" for v in main)),
+        "acceptance_shared": shared,
+        "acceptance": acceptance,
         "passed": sorted((v for v in main if v.run.passed), key=lambda v: not v.is_engine),
         "layout_results": measured if len(main) < len(measured) else [],
         "warnings": faults,
@@ -381,7 +384,7 @@ def build(
         "head_size": readable_size(network.size_bytes) if network else "",
         "parameters": readable_count(head.num_parameters) if head else "",
         "training": training_rows(manifest),
-        "data_sets": manifest.training.data_sets,
+        "data_sets": data_set_table(manifest.training.data_sets),
         "about": manifest.about,
         "noted": noted,
         "subcards": [(vocabulary.SUBCARDS[name], facts) for name, facts in manifest.subcards],
@@ -457,6 +460,35 @@ def training_rows(manifest: Manifest) -> list[tuple[str, str]]:
         factor = f"; {found.factor} kg per kWh, computed" if found.factor else ""
         rows.append(("Emissions", f"{found.co2} {found.unit} CO2e{grams}{factor}"))
     return rows + [(f"Emissions, {key.replace('_', ' ')}", text) for key, text in found.about]
+
+
+def data_set_table(data_sets: Sequence[DataSet]) -> Table | None:
+    """Tabulate the data sets of training, with a column for each fact that the manifest gives of one of them."""
+    if not data_sets:
+        return None
+    made_by = [f"by {d.made_by}" if d.made_by else "" for d in data_sets]
+    facts: list[tuple[str, str, list[str]]] = [
+        ("Size", "r", [d.size for d in data_sets]),
+        ("Share", "r", [d.share and f"{d.share} %" for d in data_sets]),
+        (
+            "Synthetic",
+            "l",
+            [", ".join(filter(None, (d.synthetic, by))) for d, by in zip(data_sets, made_by, strict=True)],
+        ),
+        ("License", "l", [_linked(d.license) if d.license else "" for d in data_sets]),
+        ("Note", "l", [d.note for d in data_sets]),
+    ]
+    told = [fact for fact in facts if any(fact[2])]
+    names = [markdown.link(d.name, f"https://huggingface.co/datasets/{d.id}") if d.id else d.name for d in data_sets]
+    return Table(
+        header=("Data set", *(heading for heading, _, _ in told)),
+        rows=tuple((name, *(cells[i] or "–" for _, _, cells in told)) for i, name in enumerate(names)),
+        align="l" + "".join(align for _, align, _ in told),
+    )
+
+
+def _linked(found: License) -> str:
+    return markdown.link(found.name or found.id, found.link or "")
 
 
 def licenses(manifest: Manifest) -> list[LicenseRow]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -72,6 +74,30 @@ def fence(text: str, language: str = "") -> Md:
     body = visible(str(text), keep_lines=True).strip("\n")
     ticks = "`" * max(3, max((len(run) for run in re.findall("`+", body)), default=0) + 1)
     return Md(f"{ticks}{language}\n{body}\n{ticks}")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text whose columns depend on what there is to show; ``align`` has ``l``, ``r`` or ``c`` for each."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str | int]], align: str = "") -> Md:
+    """Write a table; without ``align`` the first column stands to the left, all others to the right.
+
+    Cells are escaped, like everything that a template prints. Templates spell out a table whose columns are always
+    the same.
+    """
+    sides = align or "l" + "r" * (len(header) - 1)
+    lines = [[finalize(cell) for cell in cells] for cells in (header, *rows)]
+    first, *others = (f"| {' | '.join(cells)} |" for cells in lines)
+    return Md("\n".join([first, f"|{'|'.join(_SIDES[side] for side in sides)}|", *others]))
+
+
+_SIDES = {"l": ":--", "c": ":-:", "r": "--:"}
 
 
 def section_fault(text: str) -> str | None:

@@ -219,6 +219,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         "file_link": markdown.file_link,
         "jump": markdown.jump,
         "chart": markdown.chart,
+        "table": markdown.table,
     }
     env.filters |= {"code": markdown.code}
     return env
@@ -233,7 +234,7 @@ def _render(templates: str | Path | None, main: str, values: Mapping[str, object
     except TemplateNotFound as error:
         raise InputError(f"there is no template called {error.name!r}", code="template") from error
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise InputError(f"{_place(error)}: {error}", hint="mend the template", code="template") from error
+        raise InputError(f"{_place(error)}: {error}", hint="correct the template", code="template") from error
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)).strip() + "\n"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from eagle3hub.card import vocabulary
 from eagle3hub.card.imported import find
 from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.markdown import Md, Table, escape
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 from eagle3hub.engines.base import Verdict
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from eagle3hub.benchmarking.plan import CellSettings
     from eagle3hub.benchmarking.results import CellRecord, Results
     from eagle3hub.benchmarking.serving.results import ServingRecord, ServingResults
-    from eagle3hub.benchmarking.table import Table
+    from eagle3hub.benchmarking.table import Table as BenchmarkTable
 
 # What the card prints about a benchmark: its tables and conditions. It must be of this target and this head.
 
@@ -56,7 +57,7 @@ class BenchView:
     engines: str
     measured_at: str
     tool: str
-    tables: tuple[Table, ...]
+    tables: tuple[BenchmarkTable, ...]
     conditions: tuple[str, ...]
 
 
@@ -255,6 +256,63 @@ def view(run: Run, manifest: Manifest) -> RunView:
         lossless=None if entry.counted is None else _lossless(entry.counted),
         conditions=tuple(conditions(run)),
         command=validate_command(run, manifest),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A setting of runs: its column, what each run has, and how a sentence says it of the first one."""
+
+    heading: str
+    of_runs: Sequence[str]
+    word: str = ""
+    said: str = ""
+    align: str = "l"
+
+    @property
+    def is_shared(self) -> bool:
+        return len(set(self.of_runs)) == 1
+
+
+def acceptance_table(views: Sequence[RunView]) -> tuple[str, Table]:
+    """Tabulate runs, at least one, that all counted drafts; the sentence, or empty text, says what they share."""
+    first = views[0]
+    engine = _Setting("Engine", [v.engine for v in views])
+    mode = _Setting("Mode", [v.mode for v in views])
+    prompts = f"{first.prompt_count} prompts ({first.prompts})"
+    k, t = f"K = {first.draft_tokens}", f"T = {first.temperature}"
+    settings = [
+        _Setting("Device", [v.device for v in views], "on", first.device),
+        _Setting("Format", [v.dtype for v in views], "in", first.dtype),
+        _Setting("Prompts", [f"{v.prompt_count} ({v.prompts})" for v in views], "on", prompts, "r"),
+        _Setting("K", [str(v.draft_tokens) for v in views], "with", k, "r"),
+        _Setting("T", [v.temperature for v in views], "with", t, "r"),
+    ]
+    apart = [s for s in (*settings, mode) if not s.is_shared]
+    # a table needs a column that tells its rows apart
+    is_said = len(views) > 1 and engine.is_shared and bool(apart)
+    columns = [*([] if is_said else [engine]), *apart]
+    shared = [s for s in settings if s.is_shared]
+    sentence = f"Measured with {first.engine}" if is_said else "Measured" if shared else ""
+    if shared:
+        sentence += f" {shared[0].word} {', '.join(s.said for s in shared)}"
+    if sentence and mode.is_shared and first.mode:
+        sentence += f"; {first.mode}"
+    found = [a for v in views if (a := v.acceptance) is not None]
+    mixed = any(v.verdict != "pass" for v in views)
+    return sentence, Table(
+        header=(*(s.heading for s in columns), "τ", "95% interval", "Drafted tokens accepted", *["Verdict"] * mixed),
+        rows=tuple(
+            (
+                *(s.of_runs[i] or "default" for s in columns),
+                Md(f"**{escape(a.length)}**"),
+                a.interval or "–",
+                a.draft_rate,
+                *[views[i].outcome] * mixed,
+            )
+            for i, a in enumerate(found)
+        ),
+        align="".join(s.align for s in columns) + "rcr" + "l" * mixed,
     )
 
 
