@@ -516,6 +516,19 @@ def _counts(counters: Mapping[str, Any] | None) -> Counts:
     return Counts.from_json(counters)
 
 
+_NO_KERNEL = re.compile(r"'_OpNamespace' '\w+' object has no attribute '(\w+)'")
+
+
+def missing_kernel(message: str) -> str | None:
+    """Return the kernel that an engine's build has not for this device, from its error; None for another error.
+
+    PyTorch says so where a library registered no such operator (``torch/_ops.py``). vLLM's CPU build, for example,
+    has its kernels for 4-bit weights only in the library that it loads on processors with AVX-512.
+    """
+    found = _NO_KERNEL.search(message)
+    return found[1] if found else None
+
+
 def _conclude(title: str, outcome: WorkerOutcome, listener: _Listener, spec: RunSpec) -> EngineRun | EngineFailure:
     tail = _anonymous(outcome.log_tail, spec)
     message = _one_line(str(outcome.detail.get("message", "")), spec)
@@ -523,6 +536,9 @@ def _conclude(title: str, outcome: WorkerOutcome, listener: _Listener, spec: Run
         stage = outcome.detail.get("stage")
         if stage == "device":
             return EngineFailure(f"{title} cannot run on {spec.device}: {message}", "unavailable", tail)
+        if kernel := missing_kernel(message):
+            reason = f"{title} cannot run these files here: its build has no kernel {kernel} for this device"
+            return EngineFailure(reason, "unavailable", tail)
         kind = outcome.detail.get("kind", "error")
         doing = _STAGES.get(str(stage), "{} failed").format(title)
         if stage == "load":

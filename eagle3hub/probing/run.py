@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.preflight.probed import Answer, Outcome
-from eagle3hub.engines.process import ask_worker
+from eagle3hub.engines.process import ask_worker, missing_kernel
 from eagle3hub.errors import UnavailableError, UsageError
 from eagle3hub.probing.families import FAMILIES, write_family
 from eagle3hub.probing.heads import VOCAB, WIDE, Probed, write_target
@@ -225,8 +225,10 @@ def _judge(
         context=told.get("context"),
     )
     ended = told["ended"]
-    if ended == "not_asked":
-        return [Answer(outcome="not_run", message=told["message"])] * (1 + len(others))
+    kernel = missing_kernel(str(told.get("message", "")))
+    if ended == "not_asked" or kernel is not None:
+        message = told["message"] if kernel is None else f"there is no kernel {kernel} for this device"
+        return [Answer(outcome="not_run", message=message)] * (1 + len(others))
     against = _computed(question, made, drafted, work) if ended == "ran" and question.comparable else None
     if against is not None:
         seen = _measured(seen, question, made, against)

@@ -327,12 +327,14 @@ def test_tables_say_what_was_measured(tmp_path: Path) -> None:
 
 def test_settings_and_a_single_run_are_told_in_words() -> None:
     given = EngineSettings(
-        arguments={"vllm": {"max_num_batched_tokens": 640}}, environment={"vllm": {"VLLM_LOGGING_LEVEL": "WARNING"}}
+        arguments={"vllm": {"max_num_batched_tokens": 640}},
+        environment={"vllm": {"VLLM_LOGGING_LEVEL": "WARNING"}},
+        chat_template={"enable_thinking": False},
     )
     found = run_serving(replace(ONE, runs=1, options=BenchOptions(engine_settings=given)), Table())
     told = " ".join(conditions(found))
-    assert "arguments.vllm.max_num_batched_tokens=640" in told
-    assert "environment.vllm.VLLM_LOGGING_LEVEL=WARNING" in told
+    assert "Started as: vLLM with max_num_batched_tokens=640; vLLM with VLLM_LOGGING_LEVEL=WARNING." in told
+    assert "chat template: the target's own with enable_thinking=false" in told
     assert "answered all prompts once at each concurrency" in told
     assert "mean of the runs" not in told
     (made,) = charts(run_serving(plan(runs=1), Table())).values()

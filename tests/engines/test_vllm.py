@@ -147,6 +147,14 @@ def test_a_missing_device_is_unavailable(job: RunSpec, tmp_path: Path) -> None:
     assert failure(job, says(tmp_path, json.dumps(event))).verdict == "unavailable"
 
 
+def test_a_kernel_that_the_build_has_not_for_this_processor_is_unavailable(job: RunSpec, tmp_path: Path) -> None:
+    message = "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"
+    event = {"event": "error", "stage": "generate", "kind": "AttributeError", "message": message}
+    found = failure(job, says(tmp_path, json.dumps(READY), json.dumps(event)))
+    assert found.verdict == "unavailable"
+    assert found.reason == "vLLM cannot run these files here: its build has no kernel cpu_gemm_wna16 for this device"
+
+
 def test_garbage_and_silence_are_failures(job: RunSpec, tmp_path: Path) -> None:
     assert "expected" in failure(job, says(tmp_path, "INFO 11-22 loading")).reason
     sleeper = says(tmp_path)

@@ -202,6 +202,28 @@ def test_a_worker_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, te
         ask("vllm", "vLLM", Path(sys.executable), device="cpu", progress=silent, only=["plain"])
 
 
+@pytest.mark.parametrize(
+    ("message", "outcome", "said"),
+    [
+        ("'_OpNamespace' '_C' object has no attribute 'gemm4'", "not_run", "there is no kernel gemm4 for this device"),
+        (
+            "'Llama' object has no attribute 'gemm4'",
+            "refuses",
+            "AttributeError: 'Llama' object has no attribute 'gemm4'",
+        ),
+    ],
+)
+def test_what_this_device_has_no_kernel_for_is_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, message: str, outcome: str, said: str
+):
+    answer = {"event": "answer", "name": "plain", "ended": "raised", "stage": "forward", "kind": "AttributeError"}
+    events = [answer | {"message": message}, {"event": "done"}]
+    worker(monkeypatch, tmp_path, "\n".join(f"print({json.dumps(event)!r})" for event in events))
+    found = ask("vllm", "vLLM", Path(sys.executable), device="cpu", progress=silent, only=["plain"])
+    (answers,) = found.answers.values()
+    assert (answers["plain"].outcome, answers["plain"].message) == (outcome, said)
+
+
 def test_a_contract_that_cannot_be_written(held: Probed, tmp_path: Path):
     found = module.Finding(held, (), (), 1, 2, 3.0)
     with pytest.raises(OutputError, match="cannot write"):

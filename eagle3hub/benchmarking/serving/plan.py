@@ -7,12 +7,13 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS, BenchHead, BenchOptions, parse_list, read_head
 from eagle3hub.benchmarking.serving.load import AIPERF
-from eagle3hub.engines.base import DTYPES, Method
-from eagle3hub.engines.options import ENDPOINT_ENGINES, endpoint_urls
+from eagle3hub.engines.base import DTYPES, EngineSettings, Method
+from eagle3hub.engines.options import ENDPOINT_ENGINES, endpoint_urls, template_in_words
 from eagle3hub.engines.specs import DEVICES
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.prompts import PromptSet, contexts_of
@@ -72,7 +73,6 @@ class ServingSettings:
     Attributes:
         concurrency: requests under way at a time. warmup: requests sent beforehand. seats: the most requests that the
             server takes at a time; None if it runs already.
-        engine_settings: see `eagle3hub.engines.base.EngineSettings`, as JSON.
     """
 
     draft_tokens: int
@@ -87,7 +87,17 @@ class ServingSettings:
     chat_template: str
     system_prompt: str | None
     load_generator: str
-    engine_settings: Mapping[str, object] = field(default_factory=dict)
+    engine_settings: EngineSettings = field(default_factory=EngineSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``settings`` object of a cell."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "engine_settings"}
+        return plain | {"engine_settings": self.engine_settings.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ServingSettings:
+        """What `to_json` gave."""
+        return cls(**{**data, "engine_settings": EngineSettings.from_json(data["engine_settings"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ class ServingCell:
             "target": self.target.identity.to_json(),
             "prompts": self.prompts.sha256,
             "engine": [self.engine, engine_version],
-            "settings": asdict(self.settings),
+            "settings": self.settings.to_json(),
             "run": self.run,
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -176,10 +186,10 @@ class ServingPlan:
             concurrency=at_a_time,
             warmup=at_a_time if self.warmup is None else self.warmup,
             seats=None if contender.url is not None else self.seats,
-            chat_template="the target's own",
+            chat_template=template_in_words(options.engine_settings.chat_template),
             system_prompt=options.system_prompt,
             load_generator=LOAD_GENERATOR,
-            engine_settings=options.engine_settings.to_json(),
+            engine_settings=options.engine_settings,
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.benchmarking import chart
@@ -18,6 +18,7 @@ from eagle3hub.benchmarking.serving.results import (
 )
 from eagle3hub.benchmarking.table import NOISE, Column, Table
 from eagle3hub.charts import Chart, Panel, Series, throughput_by_concurrency
+from eagle3hub.engines.options import settings_in_words
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.metrics import MIN_PROMPTS
 from eagle3hub.system.text import visible
@@ -124,7 +125,7 @@ def describe(server: MeasuredServer) -> str:
 
 def _conditions(cell: ServingRecord) -> list[str]:
     settings, ran = cell.settings, cell.environment
-    devices = settings.engine_settings.get("tensor_parallel", 1)
+    devices = settings.engine_settings.tensor_parallel
     system = "no system prompt" if settings.system_prompt is None else f"system prompt {settings.system_prompt!r}"
     where = ran.get("processor") or "a running server, whose hardware is not known"
     out = [
@@ -136,22 +137,10 @@ def _conditions(cell: ServingRecord) -> list[str]:
         f"{settings.seed}, chat template: {settings.chat_template}, {system}; sent by "
         f"{settings.load_generator}, which keeps as many requests under way as a row says.",
     ]
-    further = {k: v for k, v in settings.engine_settings.items() if k != "tensor_parallel"}
-    if further:
-        out.append(f"Engine settings: {', '.join(_settings(further))}")
+    if started := settings_in_words(replace(settings.engine_settings, tensor_parallel=1)):
+        out.append(f"Started as: {started}.")
     if cell.unchecked:
         out.append(f"Not checked of {cell.server}: {', '.join(cell.unchecked)}.")
-    return out
-
-
-def _settings(found: Mapping[str, object], prefix: str = "") -> list[str]:
-    """Nested settings as words: ``environment.vllm.NAME=VALUE``."""
-    out = []
-    for key, value in found.items():
-        if isinstance(value, Mapping):
-            out += _settings(value, f"{prefix}{key}.")
-        else:
-            out.append(f"{prefix}{key}={value if isinstance(value, str) else json.dumps(value)}")
     return out
 
 
