@@ -2,21 +2,22 @@
 
     python benchmarks/cuda.py [--save docs/validated.md]
 
-Finds vLLM and SGLang or installs them, runs the example head, and probes them. The head is replayed on the GPU, and
-run on vLLM's runners V2 and V1 and on SGLang: in every layout in float32; in `universal` at temperature 1, in
-bfloat16, and both; then in every layout in these, too. Beside that vLLM and SGLang serve the head and its baselines
-under load, and vLLM counts on a busy server (benchmarks/busy.py), writes hidden states that are then replayed, is
-measured over lengths of prompts and several K, in bfloat16 against the reference, and with the target quantized. On
-three GPUs and more the target is also split over three, for the states; other steps then run side by side, one on
-each GPU.
+Finds vLLM, SGLang and the load generator or installs them, runs the example head, and probes them. The head is
+replayed on the GPU, and run on vLLM's runners V2 and V1 and on SGLang: in every layout in float32; in `universal` at
+temperature 1, in bfloat16, and both; then in every layout in these, too. Beside that vLLM and SGLang serve the head
+and its baselines under load, and vLLM counts on a busy server (benchmarks/busy.py), writes hidden states that are then
+replayed, is measured over lengths of prompts and several K, in bfloat16 against the reference, and with the target
+quantized. On three GPUs and more the target is also split over three, for the states; other steps then run side by
+side, one on each GPU.
 `--engine-python trtllm=PATH` adds TensorRT-LLM. --list shows the steps. --device cpu rehearses them all on a CPU, with
 small sizes, vLLM's V1 alone and a stand-in for SGLang's kernels; it takes an hour or two, and leaves out what engines
 cannot do there: sampling above temperature 0, and vLLM's making FP8 of the target.
 
 Each step is a command with a budget of its own, and its output is kept in WORK/logs. A step that fails, or does not
-end in time, is recorded, and the next one begins. Engines are installed while steps run that do not need them. Steps
-that do not fit into the time are left; run it again to go on: what is done is kept in WORK, unless its command
-changed. At the end the table for docs/validated.md is in WORK/validated.md; --save puts it into that page.
+end in time, is recorded, and the next one begins. Installing is a step of its own, and goes on while steps run that
+do not need it. Steps that do not fit into the time are left; run it again to go on: what is done is kept in WORK,
+unless its command changed. At the end the table for docs/validated.md is in WORK/validated.md; --save puts it into
+that page.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from eagle3hub.benchmarking.serving.load import AIPERF
 from eagle3hub.benchmarking.serving.results import ServingResults, load_any_results
 from eagle3hub.benchmarking.table import tables
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines import engine_pythons
-from eagle3hub.engines.environments import environment_for
+from eagle3hub.engines.environments import environment_for, environment_of
 from eagle3hub.engines.specs import default_version, engine_module, engine_title, environment_devices, version_data
 from eagle3hub.system.resources import cache_dir
 
@@ -137,15 +139,18 @@ def plan(options: Options) -> list[Step]:
     for engine in engines:
         pythons[engine], install = _interpreter(engine, options)
         installs += [install] if install else []
+    load = [] if environment_of(AIPERF).ready else [_python("install-load-generator", _LOAD, 600, network=True)]
+    installs += load
     steps += installs
     installed = {step.name for step in installs}
     steps.append(_validate("replay", "reference", options, needs=needs, seconds=120))
     on = {e: (*needs, *([f"install-{e}"] if f"install-{e}" in installed else [])) for e in engines}
+    serves = tuple(step.name for step in load)
     runs = [(engine, runner) for engine in engines for runner in _runners(engine, options.device)]
     for engine, runner in runs:
         steps.append(_on(engine, runner, options, pythons, on, layouts=options.layouts, seconds=300))
     for engine in ("vllm", "sglang"):
-        steps.append(_serving(engine, options, pythons[engine], on[engine]))
+        steps.append(_serving(engine, options, pythons[engine], (*on[engine], *serves)))
     steps += _on_vllm(options, pythons["vllm"], on["vllm"])
     for engine in engines:
         steps.append(_probe(engine, options, pythons[engine], on[engine][len(needs) :]))
@@ -165,11 +170,12 @@ def _runners(engine: str, device: str) -> list[str]:
     return [name for name in RUNNERS.get(engine, {"": {}}) if device == "cuda" or name != "V2"]
 
 
-def _python(name: str, code: str, seconds: int) -> Step:
-    return Step(name, ((sys.executable, "-c", code),), seconds)
+def _python(name: str, code: str, seconds: int, *, network: bool = False) -> Step:
+    return Step(name, ((sys.executable, "-c", code),), seconds, network=network)
 
 
 _TARGET = "from eagle3hub.releasing.demo import ensure_target; print(ensure_target())"
+_LOAD = "from eagle3hub.benchmarking.serving.load import load_generator; print(load_generator().path)"
 
 
 def _cli(*words: object) -> tuple[str, ...]:

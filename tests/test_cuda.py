@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -16,8 +17,10 @@ from benchmarking.recorded import plan as recorded_plan
 from support.scripts import load_script
 from typer.main import get_command
 
+from eagle3hub.benchmarking.serving.load import AIPERF
 from eagle3hub.benchmarking.serving.measure import run_serving
 from eagle3hub.cli.app import build
+from eagle3hub.engines.environments import environment_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,9 +76,22 @@ def test_what_is_not_there_is_installed_beside(
 ) -> None:
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
     steps = {step.name: step for step in cuda.plan(cuda.Options(work=tmp_path))}
+    assert steps["install-load-generator"].network
     for engine in ("vllm", "sglang"):
         assert steps[f"install-{engine}"].network
         assert f"install-{engine}" in steps[f"probe-{engine}"].needs
+        assert {f"install-{engine}", "install-load-generator"} <= set(steps[f"serving-{engine}"].needs)
+    loads = {name for name, step in steps.items() if "--concurrency" in " ".join(map(" ".join, step.command))}
+    assert loads == {name for name, step in steps.items() if "install-load-generator" in step.needs}
+    there = environment_of(AIPERF).path
+    (there / "bin").mkdir(parents=True)
+    (there / "bin" / "python").touch()
+    (there / "eagle3hub-environment.json").write_text(
+        json.dumps({"requirements_sha256": hashlib.sha256(AIPERF.requirements.read_bytes()).hexdigest()})
+    )
+    again = {step.name: step for step in cuda.plan(cuda.Options(work=tmp_path))}
+    assert "install-load-generator" not in again
+    assert again["serving-vllm"].needs == ("target", "install-vllm")
     assert "trtllm-float32-t0-layouts" not in steps
     more = cuda.plan(cuda.Options(work=tmp_path, pythons={**PYTHONS, "trtllm": "/t/python"}))
     assert {"probe-trtllm", "trtllm-float32-t0-layouts"} <= {step.name for step in more}

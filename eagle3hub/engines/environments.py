@@ -67,7 +67,7 @@ class Environment:
 
 def environment_for(engine: str, device: str) -> Environment:
     """Return the environment of ``engine`` for ``device``, installed or not."""
-    return _state(environment_spec(engine, device))
+    return environment_of(environment_spec(engine, device))
 
 
 def list_environments(engines: tuple[str, ...]) -> list[Environment]:
@@ -104,9 +104,9 @@ def install_environment(
 def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progress = silent) -> Environment:
     """Install an environment that the caller describes; see `install_environment`."""
     _check_platform(spec)
-    found = _state(spec)
+    found = environment_of(spec)
     with _locked(found.path):
-        found = _state(spec)
+        found = environment_of(spec)
         if found.ready and not force:
             return found
         python = find_python(spec)
@@ -118,7 +118,7 @@ def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progre
             with held():
                 shutil.rmtree(found.path, ignore_errors=True)
             raise
-    return _state(spec)
+    return environment_of(spec)
 
 
 def remove_environment(engine: str, device: str) -> bool:
@@ -168,7 +168,8 @@ def _runs(candidate: str, minor: int) -> bool:
         return False
 
 
-def _state(spec: EnvironmentSpec) -> Environment:
+def environment_of(spec: EnvironmentSpec) -> Environment:
+    """Return the environment that the caller describes, installed or not."""
     path = cache_dir() / "engines" / f"{spec.engine}-{spec.version}-{spec.device}"
     try:
         marker = json.loads(read_bytes(path / _MARKER))
