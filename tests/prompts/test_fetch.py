@@ -10,13 +10,14 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import targets
+from support import heads, targets
+from support.hub_server import HubServer
 
 from eagle3hub.errors import HubError, InputError, OutputError, SourceError, UnavailableError, UsageError
 from eagle3hub.prompts import Image, PromptSet, datasets, fetch, is_cached, load_prompts, sets
@@ -468,17 +469,34 @@ def test_mmstar_as_the_package_describes_it(server: Server, tmp_path: Path) -> N
 
 
 def speed_bench(turns: list[Any]) -> bytes:
-    """Rows as the Hub has SPEED-Bench's."""
+    """Rows as the Hub has SPEED-Bench's: eight columns, of which three are read."""
     import pyarrow
     from pyarrow import parquet
 
     out = io.BytesIO()
     ids = [f"{n:032x}" for n in range(len(turns))]
-    parquet.write_table(pyarrow.table({"question_id": ids, "category": ["coding"] * len(ids), "turns": turns}), out)
+    columns = {
+        "question_id": ids,
+        "category": ["coding"] * len(ids),
+        "sub_category": [None] * len(ids),
+        "turns": turns,
+        "source": ["https://sets.example/of-another"] * len(ids),
+        "src_id": [None if n % 2 else f"test_{n}" for n in range(len(ids))],
+        "difficulty": [None] * len(ids),
+        "multiturn": [len(one) > 1 for one in turns],
+    }
+    parquet.write_table(pyarrow.table(columns), out)
     return out.getvalue()
 
 
 PLACEHOLDER = "FULL BENCHMARK DATA SHOULD BE FETCHED FROM THE SOURCE USING SPECDEC_BENCH"
+MASKED = (
+    [PLACEHOLDER],
+    [f"{PLACEHOLDER}\n\nSum up:\n{{article}}"],
+    [PLACEHOLDER, PLACEHOLDER],
+    [f"{PLACEHOLDER}\n\nYou are {{role_name}}.", "And then?"],
+)
+"""Turns of rows whose text may not be passed on, in the forms that NVIDIA's script fills."""
 
 
 def test_speed_benchs_published_rows_are_those_with_text(server: Server, tmp_path: Path) -> None:
@@ -486,15 +504,96 @@ def test_speed_benchs_published_rows_are_those_with_text(server: Server, tmp_pat
     assert not described.redistribution
     rows = described.rows
     assert rows is not None
-    raw = speed_bench([["First?", "Then?"], [f"{PLACEHOLDER}\n\nSum up {{article}}"], ["Only?"], [PLACEHOLDER]])
-    first, second = parse_rows(raw, "speed_bench_published", rows)
+    first, second = parse_rows(speed_bench([["First?", "Then?"], *MASKED, ["Only?"]]), "speed_bench_published", rows)
     assert first.turns == ("First?", "Then?")
-    assert (second.question_id, second.category, second.turns) == (f"{2:032x}", "coding", ("Only?",))
+    assert (second.question_id, second.category, second.turns) == (f"{5:032x}", "coding", ("Only?",))
     with pytest.raises(InputError, match="holds no prompts"):
-        parse_rows(speed_bench([[PLACEHOLDER]]), "speed_bench_published", rows)
+        parse_rows(speed_bench([*MASKED]), "speed_bench_published", rows)
     for wrong_turns in ([[]], ["text"]):
         with pytest.raises(InputError, match="turns is not a list of texts"):
             parse_rows(speed_bench(wrong_turns), "speed_bench_published", rows)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub with SPEED-Bench's 880 rows at the pinned commit, where the package's own entry is pointed."""
+    with HubServer() as hub:
+        file = tmp_path / "datasets.toml"
+        text = sets.DATASETS_FILE.read_text(encoding="utf-8")
+        file.write_text(text.replace('url = "https://huggingface.co/', f'url = "{hub.url}/'), encoding="utf-8")
+        monkeypatch.setattr("eagle3hub.prompts.sets.DATASETS_FILE", file)
+        monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        publish(hub, [MASKED[n % 4] if n % 9 < 5 else [f"Why {n}?", *["And then?"] * (n % 2)] for n in range(880)])
+        yield hub
+
+
+def publish(hub: HubServer, turns: list[Any]) -> None:
+    """Put rows into the repository, at the commit that the package pins."""
+    pinned = datasets()["speed_bench_published"]
+    repo, _, path = pinned.url.removeprefix(f"{hub.url}/").partition(f"/resolve/{pinned.revision}/")
+    made = hub.commit(repo, {path: speed_bench(turns)})
+    commits = hub.repos[repo].commits
+    commits[pinned.revision] = replace(commits[made], oid=pinned.revision)
+
+
+def test_speed_bench_is_fetched_from_a_hub_once(hub: HubServer) -> None:
+    """It answers as the Hub does: a redirect that names the commit, to a host that has the large file."""
+    pinned = datasets()["speed_bench_published"]
+    found = load_prompts("speed_bench_published")
+    assert len(found.prompts) == 390
+    assert not [p for p in found.prompts if any("FULL BENCHMARK" in turn for turn in p.turns)]
+    assert found.prompts[1].turns == ("Why 6?",)
+    assert found.prompts[2].turns == ("Why 7?", "And then?")
+    came = found.dataset
+    assert came is not None
+    assert (came.revision, came.sha256) == (pinned.revision, hashlib.sha256(pinned.path.read_bytes()).hexdigest())
+    assert [one.status for one in hub.requests] == [302, 200]
+    assert load_prompts("speed_bench_published") == found
+    assert len(hub.requests) == 2
+    pinned.path.unlink()
+    assert load_prompts("speed_bench_published") == found
+    pinned.path.unlink()
+    publish(hub, [["Something else?"]] * 880)
+    with pytest.raises(HubError, match="not the pinned file") as error:
+        load_prompts("speed_bench_published")
+    assert error.value.code == "hub-dataset-digest"
+    assert not pinned.path.exists()
+
+
+def test_the_commit_of_a_branch_is_what_the_redirect_names(hub: HubServer) -> None:
+    pinned = datasets()["ceval"]
+    assert pinned.revision == "main"
+    rows = "".join(f'{n},"什么？",甲,乙,丙,丁,A\n' for n in range(400))
+    repo, _, file = pinned.url.removeprefix(f"{hub.url}/").partition("/resolve/main/")
+    made = hub.commit(repo, {file: a_zip(val__law_val=f"id,question,A,B,C,D,answer\n{rows}")})
+    found = load_prompts("ceval")
+    assert len(found.prompts) == 400
+    assert found.dataset is not None
+    assert found.dataset.revision == made
+    assert [one.status for one in hub.requests] == [302, 200]
+
+
+@pytest.mark.slow
+def test_a_head_is_measured_on_speed_bench(hub: HubServer, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    target = targets.save(tmp_path / "target", tokenizer=True, num_hidden_layers=8)
+    sizes = heads.dims(hidden=16, inter=24, heads=4, kv=2, head_dim=4, vocab=targets.VOCAB, draft=60)
+    taps = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 3, 4]}
+    head = heads.specforge(tmp_path / "head", sizes, eagle_config=taps)
+    asked = ("bench", head, "--target", target, "--target-name", "owner/target", "--num-prompts", 8)
+    asked = (*asked, "--datasets", "speed_bench_published", "--max-new-tokens", 8, "--output", tmp_path / "out")
+    status, _, err = cli(*asked)
+    assert status == 1, "weights at random get nothing accepted"
+    assert "licence: NVIDIA Evaluation Dataset License" in err
+    written = (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
+    pinned = datasets()["speed_bench_published"]
+    (cell,) = json.loads(written)["cells"]
+    assert cell["prompts"]["source"]["revision"] == pinned.revision
+    assert cell["prompts"]["source"]["sha256"] == hashlib.sha256(pinned.path.read_bytes()).hexdigest()
+    assert cell["prompts"]["count"] == 8
+    texts = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert not [file for file, text in texts.items() if b"Why 5?" in text], "the licence keeps it in the cache"
 
 
 @pytest.mark.parametrize(

@@ -463,5 +463,6 @@ ROUTES: list[tuple[str, str, Handle]] = [
     ("GET", rf"/api/models/{_REPO}/refs", _refs),
     ("GET|HEAD", r"/cdn/(?P<oid>[0-9a-f]{64})", _cdn),
     ("GET|HEAD", rf"/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _resolve),
+    ("GET|HEAD", rf"/(?P<repo>datasets/[\w.-]+/[\w.-]+)/resolve/{_REVISION}/(?P<path>.+)", _resolve),
 ]
 HubServer.routes = ROUTES
