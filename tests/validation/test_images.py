@@ -196,13 +196,20 @@ def test_a_target_of_text_alone_refuses_images(any_head: Path, prompts: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("engine", "title"), [("sglang", "SGLang"), ("llamacpp", "llama.cpp"), ("sglang_jax", "sglang-jax")]
+    ("engine", "title", "device"),
+    [
+        ("sglang", "SGLang", "cpu"),
+        ("llamacpp", "llama.cpp", "cpu"),
+        ("sglang_jax", "sglang-jax", "cpu"),
+        ("trtllm", "TensorRT-LLM", "cuda"),
+    ],
 )
 def test_engines_that_are_given_text_alone_refuse_images(
-    any_head: Path, target: Path, prompts: Path, engine: str, title: str
+    any_head: Path, target: Path, prompts: Path, engine: str, title: str, device: str
 ) -> None:
-    with pytest.raises(UnavailableError, match=f"{title} is given text alone here, and the prompts of seen"):
-        measured(any_head, target, prompts, engine=engine)
+    with pytest.raises(UnavailableError, match=f"{title} is given text alone here, and the prompts of seen") as error:
+        measured(any_head, target, prompts, engine=engine, device=device)
+    assert error.value.code == "engine-unable"
 
 
 def test_room_is_made_for_images(target: Path, prompts: Path) -> None:
