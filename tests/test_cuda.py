@@ -52,6 +52,9 @@ def test_the_plan_has_every_combination_and_runs_what_our_commands_take(cuda: Mo
         *("serving-vllm", "serving-sglang", "states-vllm", "busy-vllm", "lossless-vllm-bfloat16"),
         *("context-vllm", "by-k-vllm", "quantized-vllm"),
     }
+    (written,) = (step.command[0][5] for step in steps if step.name == "universal")
+    heads = {command[4] for step in steps for command in step.command if command[3:4] == ("bench",)}
+    assert heads == {f"head={written}"}, "the example's own layout is one that SGLang does not load"
     in_every_layout = [step.shown for step in steps if step.shown and "all" in step.command[0]]
     assert set(in_every_layout) == ran - {("reference", "", "float32", "0")}
     first = [step for step in steps if step.shown and step.shown[0] != "reference"][:3]
@@ -91,7 +94,7 @@ def test_what_is_not_there_is_installed_beside(
     )
     again = {step.name: step for step in cuda.plan(cuda.Options(work=tmp_path))}
     assert "install-load-generator" not in again
-    assert again["serving-vllm"].needs == ("target", "install-vllm")
+    assert again["serving-vllm"].needs == ("target", "install-vllm", "universal")
     assert "trtllm-float32-t0-layouts" not in steps
     more = cuda.plan(cuda.Options(work=tmp_path, pythons={**PYTHONS, "trtllm": "/t/python"}))
     assert {"probe-trtllm", "trtllm-float32-t0-layouts"} <= {step.name for step in more}
@@ -117,7 +120,7 @@ def test_a_rehearsal_is_small_and_asks_for_nothing_that_a_cpu_lacks(
         assert "--num-prompts 2 --max-new-tokens 16" in line
         assert "--layouts universal" in line
     serving = next(line for line in listed.splitlines() if line.startswith("serving-sglang "))
-    assert "--concurrency 1,2 --runs 1" in serving
+    assert "--concurrency 1,2 --runs 1 --baseline none --output" in serving, "the stand-in finds no n-grams"
     assert "--num-prompts 2" in serving
 
 
@@ -135,6 +138,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
         {"engines": ["vllm"], "cells": [{**cell, "preflight": "right", "reason": ""}], "layouts": []}
     )
     write = f"open({str(tmp_path / 'r.json')!r}, 'w').write({document!r}); raise SystemExit(1)"
+    partly = write.replace("r.json", "partly.json").replace("Exit(1)", "Exit(4)")
     steps = [
         step(cuda, "beside", "import time; time.sleep(1)", network=True),
         step(cuda, "good", count),
@@ -143,6 +147,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
         step(cuda, "needy", count, needs=("bad",)),
         step(cuda, "waiting", count, needs=("beside",)),
         step(cuda, "measured", write, measures=(0, 1), report="r.json"),
+        step(cuda, "partly", partly, measures=(0, 1), report="partly.json"),
         step(cuda, "silent", "", report="none.json"),
         step(cuda, "strange", f"open({str(tmp_path / 's.json')!r}, 'w').write('[]')", report="s.json"),
         cuda.Step("absent", (("/no/such/python",),), 5),
@@ -156,6 +161,7 @@ def test_steps_end_in_every_way_and_what_is_done_is_kept(
     assert ended["slow"] == ("late", "it did not end within 1 s")
     assert ended["needy"] == ("skipped", "bad is not done")
     assert ended["measured"] == ("done", "pass, τ 1.400: universal")
+    assert ended["partly"] == ("failed", "status 4: pass, τ 1.400: universal"), "what was measured is told"
     assert ended["silent"] == ("failed", "it wrote no report")
     assert ended["strange"][0] == ended["absent"][0] == "failed"
     assert ended["large"][0] == "skipped"
@@ -295,7 +301,7 @@ def test_several_gpus_share_the_steps_and_what_needs_several_comes_last(cuda: Mo
 def test_only_some_steps_and_what_they_need(cuda: ModuleType, tmp_path: Path) -> None:
     steps = cuda.plan(cuda.Options(work=tmp_path, pythons=PYTHONS))
     chosen = [step.name for step in cuda._with_needs(steps, ["quantized-vllm"])]
-    assert chosen == ["target", "by-k-vllm", "quantized-vllm"]
+    assert chosen == ["target", "universal", "by-k-vllm", "quantized-vllm"]
     with pytest.raises(SystemExit, match="no step nonsense"):
         cuda._with_needs(steps, ["nonsense"])
 
