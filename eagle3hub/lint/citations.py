@@ -57,7 +57,7 @@ def wrong_title(card: Card) -> Iterator[Violation]:
         known = by_id.get(m[1]) if m else None
         if known is not None and (_is_other_subtitle(link.text, known.title) and not _is_titled(link.text, known)):
             yield _other_title(link.line, known, link.text)
-    for hit in card.search(r"[\"“«](?P<title>[A-Z][^\"“”»]{12,160})[\"”»]", tables=False):
+    for hit in card.search(r"[\"“«《](?P<title>[A-Z][^\"“”»》]{12,160})[\"”»》]", tables=False):
         meant = _meant(hit.match["title"])
         around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 80]
         if meant is not None and (meant.arxiv in around or _ABOUT.search(hit.match["title"])):
@@ -66,12 +66,12 @@ def wrong_title(card: Card) -> Iterator[Violation]:
         title = hit.match["title"].strip()
         known = by_id.get(hit.match["id"])
         named = known is not None and _normal(title.partition(":")[0]) == _normal(known.name)
-        if known is not None and named and not _is_titled(title, known):
+        if known is not None and named and not _is_titled(title, known) and _is_a_title(title.partition(":")[2]):
             yield _other_title(hit.line, known, title)
 
 
 _TITLE_AND_ID = (
-    r"(?P<title>[A-Z][\w.-]{2,20}: [A-Z][^():\n“”\"*_\[\]]{10,140}?)[*_”\"]{0,3}[,.]?\s*[(\[]{1,2}arXiv[: ]{1,2}"
+    r"(?P<title>[A-Z][\w.-]{2,20}: [A-Z][^():\n“”\"*_\[\]]{10,140}?)[*_”\"]{0,3}[,.]?\s*[(\[]{0,2}arXiv[: ]{1,2}"
     rf"(?P<id>{_ID})"
 )
 
@@ -107,6 +107,17 @@ def wrong_id(card: Card) -> Iterator[Violation]:
     beside = rf"(?<![A-Za-z0-9-])(?P<name>{names})(?: paper)?[^.;\w]{{0,4}}\s?(?:arXiv[: ]{{1,2}})(?P<id>{_ID})"
     for hit in card.search(beside):
         yield from _by_name(hit.line, hit.match["name"], hit.match["id"])
+    for _, table in card.tables:
+        for row in table.rows[:_MOST_ROWS]:
+            ids = {m for cell in row.cells[1:] for m in _BARE_ID.findall(cell.text)}
+            if len(ids) == 1:
+                yield from _by_name(row.line, row.cells[0].text, ids.pop())
+
+
+_BARE_ID = re.compile(
+    rf"(?:arxiv\.org/(?:abs|pdf|html)/|(?:huggingface\.co|hf\.co)/papers/|arXiv[: ]{{1,2}})({_ID})", re.I
+)
+_MOST_ROWS = 200
 
 
 def _by_name(line: int, text: str, arxiv: str) -> Iterator[Violation]:
@@ -119,7 +130,7 @@ def _by_name(line: int, text: str, arxiv: str) -> Iterator[Violation]:
     if named is None or arxiv == named.arxiv:
         return
     other = bibliography.references().get(arxiv)
-    if other is not None and _normal(other.name)[:5] == _normal(named.name)[:5]:
+    if other is not None and _normal(other.name).startswith(_normal(named.name)):
         return  # EAGLE for EAGLE-3
     slip = sum(a != b for a, b in zip(arxiv, named.arxiv, strict=False)) <= 2
     yield _other_id(line, text, arxiv, named, None if other is not None or slip else "warning")
@@ -249,6 +260,22 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
             message = f"the authors of arXiv {known.arxiv} are {names}"
             severity: Severity | None = None if foreign else "warning"
             yield Violation(entry.lines.get("author", entry.line), message, severity=severity)
+    for hit in card.search(_SAID_AUTHOR, tables=False):
+        work = _by_title(hit.match["title"].strip(' .,*_”"'))
+        if work is not None and work.last_names and _is_comparable(hit.match["name"]):
+            right = {word for name in work.last_names for word in _name_words("", name)}
+            if _letters(hit.match["name"]) not in right and (work.complete or len(work.last_names) >= _SOME_AUTHORS):
+                message = (
+                    f"“{hit.match['name']} et al.”: the authors of arXiv {work.arxiv} are {', '.join(work.last_names)}"
+                )
+                yield Violation(hit.line, message, severity="warning")
+
+
+_SAID_AUTHOR = (
+    r"\b(?P<name>(?-i:[A-Z])[^\W\d_][\w’'-]*)(?:, (?-i:[A-Z])\.)* et al\.?,? ?(?:\(\d{4}\))?[,:.]? [*_“\"]{0,3}"
+    r"(?P<title>(?-i:[A-Z])[\w.-]{2,20}: (?-i:[A-Z])[^():\n“”\"*_\[\]]{10,140}?)[*_”\"]{0,3}"
+    r"(?=[,.]? *(?:\(|\[|arXiv|$))"
+)
 
 
 _TEAM = re.compile(
@@ -318,6 +345,7 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
     lines = card.text.split("\n")
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
+        given |= {"year"} if "date" in given else set()  # as biblatex calls it
         missing = [name for name in ("title", "author", "year") if name not in given]
         if len(entry.authors) == 1 and (at := entry.lines.get("author")):
             printed = lines[at - 1][:_LONGEST_LINE]

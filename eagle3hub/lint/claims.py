@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
+from itertools import islice
 from typing import TypeVar
 
 from eagle3hub.lint.model import Card, Code, Heading, Number, Prose, Row, Section, Table, numbers
@@ -29,7 +30,8 @@ _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward|draft\b
 _LENGTH = re.compile(
     rf"acc(?:ept\w*)?[ _-](?:draft )?len|{_TAU}|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
     rf"|average accepted|tok(?:en)?s? ?(?:per|/) ?{_STEP}"
-    rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,6}}(?:token|词元)"
+    r"|tok(?:en)?s? (?:is |are |was |were )?accepted (?:per|in each|each|every)"
+    rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,10}}(?:token|词元)"
     r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
     re.I,
 )
@@ -106,9 +108,12 @@ MEASURED_K = re.compile(
     r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
     r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
     r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})"
-    r"|每(?:步|轮|次)(?:草稿|起草|投机|推测) ?(\d{1,3}) ?个? ?(?:token|词元)",
+    r"|每(?:步|轮|次)(?:草稿|起草|投机|推测) ?(\d{1,3}) ?个? ?(?:token|词元)"
+    r"|\b(one|two|three|four|five|six|seven|eight|ten) (?:draft(?:ed)?|spec\w*) tokens\b"
+    r"|(?<!decay )(?<!decay, )(?<!\w)(?:γ|gamma)\s*=\s*(\d{1,2})(?![\d.]*\d)",
     re.I,
 )
+_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "ten": 10}
 _BLOCK = re.compile(r"\bblock[ _-]?size\W{1,6}(\d{1,2})\b", re.I)
 """A block of drafted tokens: some count the target's own among them."""
 EXAMPLE_K = re.compile(
@@ -223,8 +228,10 @@ def columns(table: Table) -> tuple[Column, ...]:
                     kind = _by_cells(table, i)
                 if kind == "other" and column.k is not None and _plausible("length", table, i):
                     kind = "length" if not said else "other"
-                if i == 0:
-                    kind = "label"
+            if kind != "interval" and _INTERVAL.search(table.header[i]) and _are_ranges(table, i):
+                kind = "interval"
+            if column.kind == "none" and i == 0:
+                kind = "label"
             out.append(Column(kind, column.k, column.temperature))
         table.cache["columns"] = tuple(out)
     found: tuple[Column, ...] = table.cache["columns"]
@@ -238,16 +245,27 @@ def column_kind(table: Table, index: int) -> str:
 
 def _by_header(header: str) -> Column:
     """Return what a head says; the kind is ``none`` if it says nothing of a kind."""
+    value = _WITH_INTERVAL.sub(" ", header)
+    if any(pattern.search(value) for _, pattern in _MEASURED):
+        header = value  # τ [95 % CI], τ ± std: the interval stands behind the value
     k = _K_IN_HEAD.search(header)
     drafted = int(next(g for g in k.groups() if g)) if k else None
     rest = header[: k.start()] + " " + header[k.end() :] if k else header
     t = _T_IN_HEAD.search(rest)
     temperature = float(t[1]) if t else None
     rest = (rest[: t.start()] + " " + rest[t.end() :] if t else rest).strip(" ()[],:/@`*")
+    if _SPEEDUP_SAID.search(rest):
+        return Column("speedup", drafted, temperature)  # “Speedup vs baseline” is one
     for name, pattern in (*_DESCRIBED, *_MEASURED, ("count", _COUNT)):
         if pattern.search(rest):
             return Column(name, drafted, temperature)
     return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
+
+
+_WITH_INTERVAL = re.compile(
+    r"[\[(][^\])]*(?:interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation|置信|标准差)[^\])]*[\])]|±.*", re.I
+)
+_SPEEDUP_SAID = re.compile(r"^(?!.*%)(?!.*Δ).*(?:speed-?\s?up|加速比)", re.I | re.DOTALL)
 
 
 def _by_cells(table: Table, i: int) -> str:
@@ -262,6 +280,12 @@ def _by_cells(table: Table, i: int) -> str:
         rates = all(n.unit == "%" or (n.unit == "" and 0 <= n.value <= 1) for n in shares)
         return "rate" if shares and rates else "other"
     return "other"
+
+
+def _are_ranges(table: Table, i: int) -> bool:
+    """Return whether a column holds intervals alone: ``2.85–2.95``, ``[2.85, 2.95]``."""
+    texts = [text for row in table.rows[:_LOOKED_AT] if (text := row.cells[i].text.strip())]
+    return bool(texts) and all(re.match(r"[\[(]?\d[\d.]*\s*(?:[-–—,]|to)\s*\d", text) for text in texts)
 
 
 _LOOKED_AT = 20
@@ -307,6 +331,13 @@ def _plausible(kind: str, table: Table, index: int) -> bool:
     if kind == "rate":
         return all(n.share <= 1 + n.slack or 1 < n.value <= 100 for n in values)
     return all(n.unit in {"", "x"} for n in values) if kind in {"throughput", "speedup", "latency"} else True
+
+
+def without_length(header: str) -> str:
+    """Return a head without the words that name an acceptance length, a rate or a throughput."""
+    for _, pattern in _MEASURED:
+        header = re.sub(rf"(?:{pattern.pattern})\w*", "", header, flags=pattern.flags)
+    return header
 
 
 def text_before(table: Table) -> str:
@@ -500,9 +531,11 @@ _LENGTH_NAME = rf"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|{_TAU}|(?:平均)?接[
 _VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/s(?!t)|ms\b))"
 _IN_SENTENCE = re.compile(
     rf"{_LENGTH_NAME}(?P<gap>(?:[^.!?。|;\d]|\d(?!\d?\.\d)){{0,80}}?){_VALUE.format('a')}"
-    rf"|{_VALUE.format('b')}\W{{0,4}}(?:mean |average |avg\.? )?"
-    rf"(?:tok(?:en)?s? ?(?:per|/) ?{_STEP}|acc(?:ept\w*)? len\w*)"
-    rf"|\b(?:mean|average) accepted (?:tokens|drafts)\W{{1,4}}{_VALUE.format('c')}",
+    rf"|{_VALUE.format('b')}[^\w,.;:|，。；：、]{{0,4}}(?:mean |average |avg\.? )?"
+    rf"(?:tok(?:en)?s? ?(?:per|/) ?{_STEP}|acc(?:ept\w*)? len\w*(?!\W{{1,4}}(?:of |is )?\d))"
+    rf"|\b(?:mean|average) accepted (?:tokens|drafts)\W{{1,4}}{_VALUE.format('c')}"
+    rf"|{_VALUE.format('d')} tok(?:en)?s? (?:is |are |was |were )?accepted (?:per|in each|each|every) {_STEP}"
+    rf"|每(?:步|轮|次)(?:验证)?(?:平均)?接[受收](?:了|约|的)*\s?{_VALUE.format('e')}\s?个? ?(?:token|词元)",
     re.I,
 )
 _NOT_ITS_VALUE = re.compile(
@@ -529,7 +562,7 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
     named = [m.start() for m in _ANY_K.finditer(plain)]
     others = [m.start() for m in _OF_OTHERS.finditer(plain)]
     ends = [m.end() for m in _SENTENCE_END.finditer(plain)]
-    for m in _IN_SENTENCE.finditer(plain):
+    for m in islice(_IN_SENTENCE.finditer(plain), _MOST_SENTENCES):
         if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
             continue
         before = bisect_right(ends, m.start())
@@ -537,13 +570,17 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         if bisect_left(others, m.end()) > bisect_left(others, begun):
             continue
         line, seen = line + prose.text.count("\n", seen, m.start()), m.start()
-        number = numbers(m["a"] or m["b"] or m["c"])[0]
+        number = numbers(next(m[name] for name in "abcde" if m[name]))[0]
         header = m[0].strip()
-        alone = bool(m["c"])
+        alone = bool(m["c"] or m["d"] or m["e"])
         begin, end = max(0, m.start() - 200), m.end() + 200
         near = bisect_left(named, end) > bisect_left(named, begin)
         ks = frozenset(_ks_of(plain[begin:end])) if near else frozenset()
         yield AcceptanceLength(line, number, "in a sentence", header, prose.line, section, ks, accepted_alone=alone)
+
+
+_MOST_SENTENCES = 2_000
+"""No paragraph of a card gives more acceptance lengths than this."""
 
 
 _IN_CODE = re.compile(
@@ -587,7 +624,18 @@ def _data_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, r
 
 def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
     """Return the number of each match, from the group that matched."""
-    return [int(float(next(g for g in m.groups() if g))) for m in pattern.finditer(text)]
+    found = (next(g for g in m.groups() if g).lower() for m in pattern.finditer(text))
+    return [_WORDS[said] if said in _WORDS else int(float(said)) for said in found]
+
+
+def names_k(text: str) -> bool:
+    """Return whether a text names a K."""
+    return bool(_ks_of(text))
+
+
+def is_of_others(text: str) -> bool:
+    """Return whether a text speaks of a number that somebody else measured, or of another head."""
+    return bool(_OF_OTHERS.search(text))
 
 
 def _ks_of(text: str) -> set[int]:
@@ -713,7 +761,21 @@ def rate_series(card: Card) -> list[RateSeries]:
         found += _along(table, section)
     for section, prose in card.blocks_of(Prose):
         found += _in_sentence(prose, section)
+    for section, code in card.blocks_of(Code):
+        found += _in_log(code, section)
     return found
+
+
+_LOGGED = re.compile(r"Per-position acceptance rate: (?P<rates>\d\.\d+(?:, \d\.\d+)+)")
+"""How vLLM logs the rates: among all rounds, so that they are marginal."""
+
+
+def _in_log(code: Code, section: Section) -> Iterator[RateSeries]:
+    line, seen = code.line, 0
+    for m in _LOGGED.finditer(code.text):
+        line, seen = line + code.text.count("\n", seen, m.start()), m.start()
+        values = tuple(numbers(m["rates"]))
+        yield RateSeries(line, values, (line,) * len(values), m[0], "marginal", section, False)
 
 
 def _down(table: Table, section: Section) -> Iterator[RateSeries]:
@@ -788,8 +850,12 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
             yield RateSeries(row.line, tuple(values), lines, row.label, kind, section, accuracy)
 
 
-_LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
-_BY_POSITION = re.compile(r"(?:per|by|each)[- ](?:draft )?position|positions? \d", re.I)
+_LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|、|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
+_BY_POSITION = re.compile(
+    r"(?:per|by|each)[- ](?:draft )?position|positions? \d|各(?:个)?位置|每个位置|逐位置"
+    r"|\b(?:marginal|conditional) (?:acceptance )?rates\W{1,3}\d",
+    re.I,
+)
 
 
 def _in_sentence(prose: Prose, section: Section) -> Iterator[RateSeries]:
@@ -802,8 +868,8 @@ def _in_sentence(prose: Prose, section: Section) -> Iterator[RateSeries]:
         if not (_BY_POSITION.search(sentence) and _RATE.search(sentence)):
             continue
         for m in _LIST.finditer(sentence):
-            values = tuple(n for n in numbers(m[0]) if n.share <= 1 + n.slack)
-            if len(values) < 2:
+            values = tuple(n for n in numbers(m[0]) if n.share <= _NO_SHARE)
+            if sum(n.share <= 1 + n.slack for n in values) < 2:
                 continue
             here = line + sentence.count("\n", 0, m.start())
             yield RateSeries(here, values, (here,) * len(values), m[0], _word(sentence), section, False)
@@ -815,8 +881,12 @@ def _named(header: str, table: Table) -> str | None:
 
 def _word(text: str) -> str | None:
     """Return ``marginal`` or ``conditional`` if the text means exactly one of them, else None."""
-    marginal = re.search(r"\bmarginal|\bjoint\b|cumulative|unconditional|share of (?:all )?rounds", text, re.I)
-    conditional = re.search(r"(?<!un)\bconditional|\bgiven (?:that )?(?:the|all|every)|n-α", text, re.I)
+    marginal = re.search(
+        r"\bmarginal|\bjoint\b|cumulative|unconditional|share of (?:all )?rounds|边际|累计", text, re.I
+    )
+    conditional = re.search(
+        r"(?<!un)\bconditional|\bgiven (?:that )?(?:the|all|every)|n-α|条件(?:接受|概率)", text, re.I
+    )
     if bool(marginal) == bool(conditional):
         return None
     return "marginal" if marginal else "conditional"

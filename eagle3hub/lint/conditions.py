@@ -33,13 +33,17 @@ _COUNT_HEADER = re.compile(
     r"^\W*[n#]\W*$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b|样本|题数|条数|数量", re.I
 )
 _OF_TRAINING = r"\btrain|fine-?tun|distill|regenerat|训练|语料"
-_TEMPERATURE = r"\btemp(?:erature)?\b|\bT\s*=\s*\d|\bgreed(?:y|ily)\b|温度|贪[心婪]"
+_TEMPERATURE = r"\btemp(?:erature)?\b|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b|温度|贪[心婪]"
 _OUTPUT = (
     r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
     r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
     r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
     r"|\b\d+ out\b|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
 )
+_OUTPUT_FLAG = re.compile(
+    r"\bbench[^`]{0,600}?--(?:[a-z]+-)*(?:output-len|osl|max-(?:new-|output-)?tokens)[ =]+\d", re.S
+)
+"""The output length of the command that measured."""
 _SPREAD = r"±|\binterval|confidence|\b95 ?%|\bstd\b|standard (?:deviation|error)|\bCI\b|\bspread\b|min\W+max"
 _ENGINE = (
     r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|TRTLLM|TensorRT[- ]Edge[- ]LLM|sglang-jax|sgl-jax"
@@ -58,9 +62,13 @@ _STEP = r"(?:\w+ )?step"
 _LENGTH_SAID = (
     rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d|\d\.\d+\W{{0,4}}tokens per {_STEP}"
     r"|\baccepted (?:drafts |tokens )?per (?:round|step)"
+    rf"|\b(?:each|every) {_STEP}[^.]{{0,40}}\d\.\d+ tokens"
+    rf"|\d\.\d+ tokens (?:on average )?(?:in|with|for|at) (?:each|every) {_STEP}"
 )
 _RUNS = (
-    r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+    r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|repetitions|seeds)"
+    r"|(?:[2-9]|两|三|五|十|多) ?次(?:独立)?(?:运行|实验|测试|重复|测量)[^。\n]{0,10}(?:平均|均值)"
+    r"|(?:运行|测试|重复|测量) ?(?:[2-9]|两|三|五|十) ?次[^。\n]{0,8}(?:平均|均值)"
     r"|\bbest[- ]of[- ](?:N\b|\d+ runs\b)"
     r"|\b[2-9] (?:runs|trials|repeats)\b[^.\n]{0,20}\b(?:median|mean|averag\w+)"
     r"|\b(?:[2-9]|\d\d|two|three|five|ten) (?:independent |repeated )?(?:runs|trials|repeats|repetitions) "
@@ -208,10 +216,21 @@ def _has_batch_column(card: Card) -> bool:
 def missing_batch(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names neither batch size nor concurrency."""
     line = _throughput_line(card)
-    if line and not card.says(_BATCH, outside=TRAINING) and not _has_batch_column(card):
+    named = any(not _OF_TRAINING_BATCH.search(_upto(hit)) for hit in card.search(_BATCH, outside=TRAINING))
+    if line and not named and not _has_batch_column(card):
         yield _absent(
             card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
         )
+
+
+_OF_TRAINING_BATCH = re.compile(
+    r"\b(?:train\w*|global|micro|effective|gradient)[^.;,|]{0,24}batch|训练[^。；，|]{0,8}批", re.I
+)
+
+
+def _upto(hit: Hit) -> str:
+    """Return a match with the few words before it."""
+    return hit.match.string[max(0, hit.match.start() - 40) : hit.match.end()]
 
 
 @rule(
@@ -233,7 +252,8 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
     if line is None:
         return
     missing = [] if _counted(card) or _acceptance_line(card) else ["the number of prompts"]
-    missing += [] if card.says(_OUTPUT, outside=TRAINING) else ["the output length"]
+    by_command = next(claims.code_matches(card, _OUTPUT_FLAG), None)
+    missing += [] if by_command or card.says(_OUTPUT, outside=TRAINING) else ["the output length"]
     message = f"{' and '.join(missing)} of the throughput runs is not given"
     found = [_absent(card, line, message, what.removeprefix("the ")) for what in missing]
     # what the card says of one is no answer to the other
@@ -361,7 +381,8 @@ def missing_version(card: Card) -> Iterator[Violation]:
         for c in card.code
     )
     released = (
-        rf"{_ENGINE}{_RELEASE}|{_ENGINE}\W{{1,3}}(?:(?:nightly|main|commit|branch|PR)\b|>=|≥)"
+        rf"{_ENGINE}{_RELEASE}"
+        rf"|{_ENGINE}\W{{1,3}}(?:(?:(?:at|on|from) )?(?:the )?(?:nightly|main|commit|branch|PR)\b|>=|≥)"
         rf"|\bbuild of {_ENGINE}[^.\n]{{0,100}}(?:PR|pull|commit)\b"
         rf"|\b(?:vllm|sglang)#\d{{4,}}|{_ENGINE}\W{{1,4}}[0-9a-f]{{7,40}}\b|@ \W?[0-9a-f]{{7,40}}\b"
         rf"|{_ENGINE}\b[^.\n]{{0,80}}\bv\d+\.\d+(?:\.\d+)*\b"
@@ -436,6 +457,16 @@ def difference_within_noise(card: Card) -> Iterator[Violation]:
             shown = "; ".join(f"{what} {a.value:g} and {b.value:g}" for what, a, b in close[:4])
             more = f" and {len(close) - 4} more" if len(close) > 4 else ""
             yield Violation(table.line, f"less than {_NOISE:.0%} apart, without an interval: {shown}{more}")
+    for hit in card.search(_SMALL_GAIN, tables=False):
+        a, b = (float(hit.match[name].replace(",", "")) for name in ("a", "b"))
+        if 0 < abs(a - b) < _NOISE * min(a, b):
+            yield Violation(hit.line, f"less than {_NOISE:.0%} apart, without an interval: {a:g} and {b:g}")
+
+
+_SMALL_GAIN = (
+    r"(?:accept\w*[ -]len\w*|τ|\btau\b|throughput|speed-?up)(?: \w+){0,3} from (?P<a>\d[\d,]*(?:\.\d+)?)"
+    r"[ \w/]{0,12}? to (?P<b>\d[\d,]*(?:\.\d+)?)(?![\d.]*\d)"
+)
 
 
 ComparedPairs = list[tuple[str, Number, Number]]

@@ -21,6 +21,7 @@ _SPEED = (
     rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference)"
     rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|,;]|\.\d){{0,50}}?{_FACTOR.format('b')}"
     r"|(?:加速|提速|速度|吞吐|推理|解码)[^。，；|\n]{0,12}?(?P<c>\d+(?:\.\d+)?(?:\s*[-–~到至]\s*\d+(?:\.\d+)?)? ?倍)"
+    r"|(?P<d>\d+(?:\.\d+)?\s?%) (?:faster|speed-?\s?up|higher (?:decod\w+ )?throughput|lower (?:decod\w+ )?latency)\b"
 )
 _OF_HARDWARE = re.compile(
     rf"\s*(?:(?:AMD|NVIDIA|Nvidia|Google|Intel|Huawei|Instinct|Cloud|Tesla|GeForce|SXM|PCIe) ?)*"
@@ -35,6 +36,7 @@ _BASELINE = (
     r"|no[- ]spec|\bAR\b|w/o|target alone"
 )
 _ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
+_ALONE = r"(?!\s*(?:,\s*(?:and )?(?-i:[A-Z])|/|\+|&|and\b|plus\b))"
 _NO_OTHER_SET = r"(?![A-Za-z+]|[-_/]\w)"
 """MT-Bench-101, HumanEval+ and HumanEval-X are sets of their own."""
 _SIZES = {
@@ -76,9 +78,13 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         return
     compared: dict[int, bool] = {}
     for hit in card.search(_SPEED, tables=False):
-        group = next(name for name in "abc" if hit.match[name])
+        group = next(name for name in "abcd" if hit.match[name])
         factor = hit.match[group]
         after = hit.match.string[hit.match.end(group) :]
+        if group == "d" and re.search(
+            r"\btrain", hit.match.string[max(0, hit.match.start() - 40) : hit.match.start()]
+        ):
+            continue
         if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
             continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
@@ -141,11 +147,12 @@ def too_many_items(card: Card) -> Iterator[Violation]:
     for name, (size, what) in _SIZES.items():
         number = r"(?P<{0}>\d[\d,]*)"
         after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}"
-        beside = rf"{after}|{number.format('b')} {name} {items}"
+        of_set = rf"(?<![\d.])(?P<c>\d+(?:,\d{{3}})*) (?:[a-z]\w* )?{items} (?:of|from|in) (?:the )?{name}{_NO_OTHER_SET}{_ALONE}"
+        beside = rf"{after}|{number.format('b')} {name} {items}|{of_set}"
         for hit in card.search(beside, outside=claims.TRAINING):
             if re.search(r"repeat|times|samples per|runs", hit.match[0], re.I):
                 continue
-            count = int((hit.match["a"] or hit.match["b"]).replace(",", ""))
+            count = int((hit.match["a"] or hit.match["b"] or hit.match["c"]).replace(",", ""))
             if count > size and count % size:
                 yield Violation(hit.line, f"“{hit.match[0]}”: the set has {what}")
 
@@ -188,7 +195,7 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
     """Report tables of “rates” above 1, and sentences that define the rate as tokens per step."""
     columns: dict[tuple[int, str], list[claims.AcceptanceLength]] = {}
     for length in claims.acceptance_lengths(card):
-        if length.table is not None and re.search(_RATE, length.header, re.I):
+        if length.table is not None and re.search(rf"{_RATE}|接[受收]率", length.header, re.I):
             columns.setdefault((length.place, length.header), []).append(length)
     seen: set[int] = set()
     for (line, header), lengths in columns.items():
@@ -202,6 +209,10 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
     defined = rf"{per_step}[^.]{{0,30}}\b(?:called|is the|=) {_RATE}"
     for hit in card.search(rf"{defined}|{_RATE} (?:is|means|=|\() ?(?:the )?(?:average )?(?:number of )?tokens per"):
         yield Violation(hit.line, "tokens per step are called acceptance rate here")
+    said = rf"{_RATE} (?:of|is|was|=|:) ?[~≈]?[1-8]\.\d+ tokens\b"
+    said += r"|接[受收]率(?:为|达到?|是|约|[:：\s])+[1-8]\.\d+ ?个? ?token"
+    for hit in card.search(said, tables=False):
+        yield Violation(hit.line, f"“{hit.match[0]}”: tokens are called acceptance rate here")
 
 
 @rule(
@@ -246,11 +257,12 @@ def undefined_rate(card: Card) -> Iterator[Violation]:
         if table.header[i] in named or not re.search(r"acc|接[受收]|rate|率|α", table.header[i], re.I):
             continue
         named.add(table.header[i])
-        if table.line not in of_positions and all(n.share <= 1 for _, n in table.column(i)):
+        most = 100 if "%" in table.header[i] else 1
+        if table.line not in of_positions and all(n.share <= 1 or n.value <= most for _, n in table.column(i)):
             yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
     number = r"(?:0?\.\d+|(?<![\d.])[1-9]\d*(?:\.\d+)?\s?%)"
     chinese = rf"接[受收]率(?:\s|约|平均|达到?|高达|为){{0,4}}{number}"
-    wanted = rf"{_RATE}s?(?: \w+){{0,4}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
+    wanted = rf"{_RATE}s?(?: [\w@/-]+){{0,6}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
     for hit in card.search(wanted, tables=False):
         if hit.line not in of_positions:
             yield Violation(hit.line, f"“{hit.match[0].strip()}”: of what, among what?")
@@ -272,10 +284,30 @@ def training_accuracy(card: Card) -> Iterator[Violation]:
     for s in claims.rate_series(card):
         if s.is_training_accuracy and not s.is_called_so:
             yield Violation(s.line, f"acc_0 … acc_{len(s.rates) - 1} under “{s.name}”")
+    seen = {s.line for s in claims.rate_series(card) if s.is_training_accuracy}
     for _, table in card.tables:
         words = f"{table.heading} {' '.join(table.header)}"
         if re.search(r"accept", table.heading, re.I) and (m := _AGREEMENT.search(words)):
             yield Violation(table.line, f"“{table.heading}” shows “{m[0]}”")
+        logged = [row.label for row in table.rows[:50] if _LOGGED.search(row.label)]
+        as_acceptance = re.search(_ACCEPT, table.heading, re.I) and not _CALLED_TRAINING.search(words)
+        if table.line not in seen and len(logged) > 1 and as_acceptance:
+            yield Violation(table.line, f"{logged[0]} … {logged[-1]} under “{table.heading}”")
+    for section, prose in card.blocks_of(Prose):
+        heading = section.path[-1].text if section.path else ""
+        found = list(_LOGGED_VALUE.finditer(prose.text))
+        around = f"{heading} {prose.text}"
+        if len(found) > 1 and re.search(_ACCEPT, around, re.I) and not _CALLED_TRAINING.search(around):
+            line = prose.line + prose.text.count("\n", 0, found[0].start())
+            yield Violation(line, f"{found[0][0]} … {found[-1][0]} as acceptance")
+
+
+_ACCEPT = r"accept|接[受收]"
+_LOGGED = re.compile(r"(?<![A-Za-z])acc_\d", re.I)
+_LOGGED_VALUE = re.compile(r"(?<![A-Za-z])acc_\d\W{1,3}(?:为 ?)?(?:0?\.\d+|\d\d(?:\.\d+)?\s?%)", re.I)
+_CALLED_TRAINING = re.compile(
+    r"accuracy|training[- ]time|teacher|\bnot\b|\bno (?:measured )?accept|准确率|validation", re.I
+)
 
 
 @rule(
@@ -290,6 +322,9 @@ def training_time_test(card: Card) -> Iterator[Violation]:
     """Report the swapped words on a card about EAGLE-3."""
     if card.says(r"eagle"):
         for hit in card.search(r"test[- ]time[- ]training"):
+            around = hit.match.string[max(0, hit.match.start() - 200) : hit.match.end() + 200]
+            if re.search(r"training[- ]time[- ]test", around, re.I):
+                continue  # the two are told apart
             yield Violation(hit.line, f"“{hit.match[0]}” is not what EAGLE-3 does")
 
 
@@ -359,9 +394,13 @@ def invented_expansion(card: Card) -> Iterator[Violation]:
         "extrapolationalgorithmforgreaterlanguageefficiency",
     )
     after = r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?[\s*_]*\((?P<a>[A-Z][\w*\- ]{15,120})\)"
-    before = r"(?P<b>\b[A-Z][\w*-]*(?: [\w*-]+){3,10}) \(EAGLE(?:[- ]?[123])?\)"
-    for hit in card.search(rf"{after}|{before}"):
-        words = (hit.match["a"] or hit.match["b"]).strip(" *_")
+    before = r"(?P<b>\b(?-i:E)[\w*-]*(?: [\w*-]+){3,10}) \(EAGLE(?:[- ]?[123])?\)"
+    meant = (
+        r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?(?: (?:stands|is short) for|, short for|:| [–—-]) "
+        r"(?P<c>(?-i:E)\w+(?:[ -][\w*]+){3,10})"
+    )
+    for hit in card.search(rf"{after}|{before}|{meant}"):
+        words = (hit.match["a"] or hit.match["b"] or hit.match["c"]).strip(" *_")
         plain = re.sub(r"[^a-z]", "", words.lower())
         begins = re.match(r"e\w+", words, re.I) and re.search(r"\bA\S* |algorithm|auto", words, re.I)
         if begins and _spells_eagle(words) and not plain.endswith(right):
@@ -602,11 +641,17 @@ def raw_markup(card: Card) -> Iterator[Violation]:
         for i, line in enumerate(prose.text.split("\n")):
             if re.match(r"\s*\|[^|\n]+\|[^|\n]+\|\s*$", line):
                 found.append((prose.line + i, line.strip()[:40]))
-            elif m := re.match(r"\s*#{2,6}(?=[A-Za-z])\w*|\s*\*\*(?=\s)|.*?\s\*\*(?=[A-Z])\w+", line):
+            elif m := _PRINTED_MARKS.match(line):
                 found.append((prose.line + i, m[0].strip()))
     if found:
         more = f" (and {len(found) - 1} lines more)" if len(found) > 1 else ""
         yield Violation(found[0][0], f"“{found[0][1][-40:]}” is printed with its markup{more}")
+
+
+_PRINTED_MARKS = re.compile(
+    r"\s*#{2,6}(?=[A-Za-z\u4e00-\u9fff])\w*|\s*#(?=[A-Z\u4e00-\u9fff])[\w ]+$|\s*\*\*(?=\s)|(?:|.*?\s)\*\*(?=[A-Z])\w+"
+    r"|.*?(?:[\u4e00-\u9fff：，。）”]\*\*|\*\*(?=[\u4e00-\u9fff“（]))"
+)
 
 
 @rule(
@@ -665,6 +710,7 @@ _LEFT_OVER = (
         "is a note to the author",
     ),
     (r"(?-i:\b(?:XXX+|FILL (?:ME|IN)|CHANGE ?ME|REPLACE ?ME)\b)", "is a blank"),
+    (r"(?-i:(?<![\w.])X+\.X+x?(?!\w)|(?:[:=|]|\bof|\bis) ?XX+(?![\w-]))", "is a blank"),
 )
 _INTERNAL = re.compile(
     r"\binternal\b|do not publish|not for release|confidential|/(?:home|Users|mnt|data|workspace|nfs"
@@ -747,6 +793,41 @@ def other_size(card: Card) -> Iterator[Violation]:
             total = re.search("total|trillion", m[0] + prose.text[m.end() : m.end() + 12], re.I)
             if len(names) == 1 and len(sizes) == 1 and total and said > 2 * max(sizes):
                 yield Violation(line, f"“{m[0].strip()}”, and the name is {names.pop()}")
+    for hit in card.search(_NAMED_SIZE, tables=False):
+        m = hit.match
+        thousand = (m["unit"] or "").lower().startswith("t")
+        said = float(m["zh"]) / 10 if m["zh"] else float(m["n"]) * (1000 if thousand else 1)
+        name = m["name"] or m["name2"]
+        if _is_other_size(name, said) and not _OF_A_PART.search(m[0]):
+            yield Violation(hit.line, f"“{m[0].strip()}”: the name says {_SIZE_IN_NAME.findall(name)[0]}B")
+    for _, table in card.tables:
+        places = [i for i, h in enumerate(table.header) if i and _SIZE_HEAD.search(h) and not _OF_A_PART.search(h)]
+        for row in table.rows[:_MOST_LEFT] if len(places) == 1 else ():
+            text = row.cells[places[0]].text.strip()
+            size = re.fullmatch(r"(\d+(?:\.\d+)?) ?B", text)
+            if size and not _OF_A_PART.search(row.label) and _is_other_size(row.cells[0].text, float(size[1])):
+                yield Violation(row.line, f"{row.cells[0].text} with {text} parameters")
+
+
+_NAME = r"(?<![\w.-])(?P<name>(?-i:[A-Z])[\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*)"
+_NAMED_SIZE = (
+    rf"{_NAME},? (?:\w+ ){{0,2}}(?:has|with|is an?|\() ?(?P<n>\d+(?:\.\d+)?)[ -]?"
+    r"(?P<unit>billion|B|trillion)[ -]param\w*"
+    rf"|{_NAME.replace('name', 'name2')}[ ，,]{{0,2}}(?:共有|有|拥有|具有|约)+ ?(?P<zh>\d+(?:\.\d+)?) ?亿(?:个)?参数"
+    r"[^.。\n]{0,20}"
+)
+_SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b", re.I)
+_OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)
+_MANY_EXPERTS = re.compile(r"\d+x\d|-\d+E\b|[AE]\d+(?:\.\d+)?B", re.I)
+"""Names that give the size of one expert, or of what is active."""
+
+
+def _is_other_size(name: str, said: float) -> bool:
+    """Return whether a size is not that of a name, which is rounded and may leave out the embeddings."""
+    sizes = [float(n) for n in _SIZE_IN_NAME.findall(name)]
+    if len(sizes) != 1 or _MANY_EXPERTS.search(name) or _OF_A_PART.search(name):
+        return False
+    return not 0.6 * sizes[0] < said < 1.6 * sizes[0]
 
 
 _MODEL_URL = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+/(?P<name>[\w.-]+))/?$")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import combinations, pairwise
+from dataclasses import dataclass, replace
+from itertools import combinations, islice, pairwise
 from statistics import fmean, geometric_mean, harmonic_mean, median
 
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Number, Row, Table, Violation, numbers, rule
+from eagle3hub.lint.model import Card, Code, Number, Prose, Row, Table, Violation, numbers, rule
 
 _AVERAGE = re.compile(r"^\W*(?:overall|average|avg\.?|mean|total mean|平均值?)\W*$", re.I)
 _NAMED_DIFFERENCE = re.compile(r"^\W*(?P<name>[A-Za-z][\w .+-]*?)\W*(?P<number>[+-−]?\d+(?:\.\d+)?)\s*%")
@@ -92,7 +92,8 @@ def length_and_rates(card: Card) -> Iterator[Violation]:
     It is an error in one table or sentence, and else a warning.
     """
     series = claims.rate_series(card)
-    for s in series if len(series) <= 2 else ():
+    logged = [s for s in series if s.name.startswith("Per-position")]
+    for s in series if len(series) <= 2 else logged[:_MOST_ROWS]:
         near = [
             x
             for x in claims.acceptance_lengths(card)
@@ -100,6 +101,7 @@ def length_and_rates(card: Card) -> Iterator[Violation]:
             and (not x.ks or len(s.rates) in x.ks)
             and not x.accepted_alone
         ]
+        near = [x for x in near if x.line in s.lines and x.table is None] or near
         if len({x.number.value for x in near}) != 1 or s.is_training_accuracy:
             continue
         tau = near[0].number
@@ -153,6 +155,36 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
                 f"{found.row.label}: “{found.text}” does not follow from the row; {_relation(found.cell, a, b)}",
                 severity=None if sure else "warning",
             )
+    for line, said, cell, a, b in _said_pairs(card):
+        if not _fits(cell, a, b, within=0.01):
+            sure = not _fits(cell, a, b, within=0.05)
+            message = f"“{said}”: {_relation(cell, a, b)}"
+            yield Violation(line, message, severity=None if sure else "warning")
+
+
+_UNIT = r"\s?(?:tok(?:en)?s?/s(?:ec)?|TPS|tokens per second|req/s|ms|s|seconds)?"
+_SAID_PAIR = (
+    rf"\bfrom (?P<b1>\d[\d,]*(?:\.\d+)?){_UNIT} to (?P<a1>\d[\d,]*(?:\.\d+)?){_UNIT}\s?\((?P<f1>{{0}})\)"
+    rf"|(?<![\d.])(?P<b2>\d[\d,]*(?:\.\d+)?){_UNIT}\s?(?:→|⇒|->|=>)"
+    rf"\s?(?P<a2>\d[\d,]*(?:\.\d+)?){_UNIT}\s?\((?P<f2>{{0}})\)"
+    rf"|从 ?(?P<b3>\d[\d,]*(?:\.\d+)?){_UNIT} ?(?:提升|提高|增加|降低)?[到至]"
+    rf" ?(?P<a3>\d[\d,]*(?:\.\d+)?){_UNIT}\s?[（(](?P<f3>{{0}})[）)]"
+).replace("{0}", r"[+\-−]?\d+(?:\.\d+)?\s?(?:%|[x×]|倍)")
+
+
+def _said_pairs(card: Card) -> Iterator[tuple[int, str, Number, Number, Number]]:
+    """Yield what sentences say of two numbers: (line, words, factor or percentage, value, base)."""
+    for hit in card.search(_SAID_PAIR, tables=False):
+        m = hit.match
+        base, value, factor = next((m[f"b{i}"], m[f"a{i}"], m[f"f{i}"]) for i in "123" if m[f"f{i}"])
+        (a, *_), (b, *_), (cell, *_) = numbers(value), numbers(base), numbers(factor)
+        # “GPUs from 8 to 16 (1.8x)” is not of these two numbers
+        measured = _HAS_UNIT.search(m[0]) or (m["f2"] and min(a.ulp, b.ulp) < 1)
+        if measured and a.value > 0 and b.value > 0:
+            yield hit.line, m[0], cell, a, b
+
+
+_HAS_UNIT = re.compile(r"\d\s?(?:tok|TPS|req/s|ms\b|s\b|sec)", re.I)
 
 
 def _is_mean_of_rows(found: _Difference) -> bool:
@@ -324,6 +356,9 @@ def _of_two_columns(
     for place in places:
         text = row.cells[place].text
         cell = next((n for n in numbers(text) if n.unit in {"%", "x"}), None)
+        bare = row.cells[place].number
+        if cell is None and kinds[place] == "speedup" and bare and "%" not in table.header[place]:
+            cell = replace(bare, unit="x") if bare.ulp < 1 and 0 < bare.value < _MOST_ROWS else None
         if cell is None or (kinds[place] == "speedup" and kinds[present[0][0]] in {"length", "rate"}):
             continue  # a speed-up is not the ratio of two acceptance lengths
         pairs = [(a, b, table.header[j]) for i, a in present for j, b in present if i != j]
@@ -398,9 +433,46 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
                     )
                     near = abs(right - share.share) < _NEAR
                     yield Violation(length.line, message, severity="warning" if near else None)
+    yield from _said_draft_rates(card)
 
 
 _NEAR = 0.05
+_SAID_SHARE = re.compile(
+    r"draft acceptance rate(?: \([^()\d]{0,60}\))?\W{0,4}(?:(?:of|is|was|about) )?"
+    r"(?P<n>\d{1,3}(?:\.\d+)?\s?%|0?\.\d+)",
+    re.I,
+)
+
+
+def _said_draft_rates(card: Card) -> Iterator[Violation]:
+    """Yield the shares in sentences and logs that do not follow from the one τ beside them and the one K."""
+    by_section: dict[int, list[claims.AcceptanceLength]] = {}
+    for length in claims.acceptance_lengths(card):
+        if length.table is None and not length.accepted_alone:
+            by_section.setdefault(id(length.section), []).append(length)
+    ks = set(claims.measured_ks(card)) if by_section else set()
+    by_line = {s.line: len(s.rates) for s in claims.rate_series(card) if s.name.startswith("Per-position")}
+    for section in card.sections:
+        own = by_section.get(id(section), [])
+        if not own or len(own) > _MOST_ROWS:
+            continue
+        for block in section.blocks:
+            if not isinstance(block, Prose | Code) or not _SAID_SHARE.search(block.text):
+                continue
+            line, seen = block.line, 0
+            for m in islice(_SAID_SHARE.finditer(block.text), _MOST_ROWS):
+                line, seen = line + block.text.count("\n", seen, m.start()), m.start()
+                beside = [x for x in own if x.line == line] or ([] if isinstance(block, Code) else own)
+                k = by_line.get(line) or (next(iter(ks)) if len(ks) == 1 else None)
+                if len({x.number.value for x in beside}) != 1 or k is None:
+                    continue
+                tau, (share, *_) = beside[0].number, numbers(m["n"])
+                right = (tau.value - 1) / k
+                if abs(right - share.share) > share.slack + tau.slack / k + 1e-9:
+                    message = f"τ = {tau.value:g} at K = {k} means {right:.1%}, not {share.value:g}{share.unit}"
+                    known = line in by_line or claims.names_k(block.text)
+                    sure = known and beside[0].line == line and abs(right - share.share) >= _NEAR
+                    yield Violation(line, message, severity=None if sure else "warning")
 
 
 @rule(
@@ -444,6 +516,35 @@ def wrong_average(card: Card) -> Iterator[Violation]:
                     message = f"{table.header[i]}: the rows' mean is {mean:.4g}, “{row.label}” says {printed.value:g}"
                     yield Violation(row.line, message)
             group = []
+    for _, table in card.tables:
+        yield from _wrong_average_column(table)
+
+
+_MEAN_COLUMN = re.compile(r"^\W*(?:avg\.?|average|mean|平均)\W*$", re.I)
+
+
+def _wrong_average_column(table: Table) -> Iterator[Violation]:
+    """Yield the rows whose column of means gives no mean of the columns of the same kind beside it."""
+    kinds = [claims.column_kind(table, i) for i in range(len(table.header))]
+    for i, header in enumerate(table.header):
+        others = [j for j, kind in enumerate(kinds) if j != i and kind == kinds[i]]
+        named = _MEAN_COLUMN.match(claims.without_length(header)) and kinds[i] in {"length", "rate", "throughput"}
+        if (
+            not named
+            or len(others) < 2
+            or any(_MEAN_COLUMN.match(claims.without_length(table.header[j])) for j in others)
+        ):
+            continue
+        if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table), re.I):
+            continue
+        for row in table.rows[:_MOST_ROWS]:
+            printed, given = row.cells[i].number, [n for j in others if (n := row.cells[j].number) is not None]
+            if printed is None or len(given) != len(others):
+                continue
+            room = (printed.ulp + max(n.ulp for n in given)) / 2 + 1e-9
+            if all(abs(mean - printed.value) > room for mean in _means([], given, [])):
+                mean = fmean(n.value for n in given)
+                yield Violation(row.line, f"{row.label}: the mean is {mean:.4g}, “{header}” says {printed.value:g}")
 
 
 def _means(group: list[Row], values: list[Number], weights: list[int]) -> Iterator[float]:
@@ -485,6 +586,27 @@ def interval_without_value(card: Card) -> Iterator[Violation]:
             if len(ends) == 2 and not ends[0] - slack <= length.number.value <= ends[1] + slack:
                 message = f"τ = {length.number.value:g} is outside {ends[0]:g} … {ends[1]:g} ({length.label})"
                 yield Violation(length.line, message)
+        m = _IN_ONE_CELL.match(next((c.text for c in row.cells if c.number is length.number), ""))
+        if m and _OF_INTERVAL.search(length.header):
+            yield from _outside(length.line, length.label, m)
+    for hit in card.search(_SAID_INTERVAL):
+        yield from _outside(hit.line, hit.match[0], hit.match)
+
+
+_ENDS = r"[\[(]?(?P<a>\d+(?:\.\d+)?)\s*(?:[-–—,，]|to|至)\s*(?P<b>\d+(?:\.\d+)?)[\])]?"
+_IN_ONE_CELL = re.compile(rf"\W*(?P<v>\d+(?:\.\d+)?)\s*(?=[\[(]){_ENDS}\W*$")
+_SAID_INTERVAL = (
+    r"(?<![\d.])(?P<v>\d+\.\d+)\s*(?:tok\w*(?:/s)?\s*)?[（(\[]\s*(?:95 ?% ?)?"
+    r"(?:\bCI\b|confidence interval|置信区间)[:：,\s]*" + _ENDS
+)
+
+
+def _outside(line: int, label: str, m: re.Match[str]) -> Iterator[Violation]:
+    """Yield the violation of a value that is outside of the interval beside it."""
+    (value, *_), (low, *_), (high, *_) = numbers(m["v"]), numbers(m["a"]), numbers(m["b"])
+    room = value.slack + 1e-9
+    if low.value <= high.value and not low.value - room <= value.value <= high.value + room:
+        yield Violation(line, f"{value.value:g} is outside {low.value:g} … {high.value:g} ({label[:60]})")
 
 
 _OF_INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|置信", re.I)
@@ -547,9 +669,19 @@ def contradicting_tables(card: Card) -> Iterator[Violation]:
     for (first, conditions, a), (second, others, b) in combinations(found, 2):
         shared = [label for label in a if label in b]
         other = [s for s in shared if not a[s].agrees(b[s])]
-        if len(shared) >= _SHARED and 3 * len(other) >= 2 * len(shared) and not conditions.differ(others):
+        enough = len(shared) >= _SHARED or (len(shared) == len(a) == len(b) == len(other) == 2 and _repeats(second))
+        if enough and 3 * len(other) >= 2 * len(shared) and not conditions.differ(others):
             shown = ", ".join(f"{s} {a[s].value:g} and {b[s].value:g}" for s in other[:3])
             yield Violation(second.line, f"the table of line {first.line} has other acceptance lengths: {shown}")
+
+
+def _repeats(table: Table) -> bool:
+    """Return whether nothing but a heading stands before a table, so that no words can say of what else it is."""
+    return not table.before.rpartition("\n\n")[2].strip() or bool(
+        re.match(
+            r"\W*(?:in )?(?:summary|overall|results|总结|汇总)\b.{0,20}$", table.before.rpartition("\n\n")[2], re.I
+        )
+    )
 
 
 def _letters(label: str) -> str:
@@ -590,8 +722,20 @@ class _Conditions:
 _SAID_OF = (
     r"accept\w*[ -]len\w*(?: \(τ\))?(?: \w+){{0,3}}? (?:of |is |was |: ?|= ?)(?P<a>\d\.\d+)(?: \w+){{0,3}}"
     r" (?:on|for|in) {0}\b"
-    r"|\b{0}\b[^.|;\n\d]{{0,40}}accept\w*[ -]len\w*(?: \w+){{0,3}}? ?(?:of |is |was |: ?|= ?)(?P<b>\d\.\d+)"
+    r"|\b{0}\b[^.|;\n\d]{{0,40}}(?:accept\w*[ -]len\w*|τ|\btau\b)(?: \w+){{0,3}}?"
+    r" ?(?:of |is |was |: ?|= ?)(?P<b>\d\.\d+)"
+    r"|(?:accept\w*[ -]len\w*|τ|\btau\b)(?: \(τ\))? (?:on|for|in) {0}\b ?(?:of |is |was |: ?|= ?)(?P<c>\d\.\d+)"
+    r"|(?<![A-Za-z0-9]){0}(?![A-Za-z0-9])[^。，；|\n\d]{{0,20}}接[受收]长度"
+    r"(?:约|为|达到?|是|高达|[:： ])*(?P<d>\d\.\d+)"
 )
+
+
+def _sentence(m: re.Match[str]) -> str:
+    """Return the sentence of a match."""
+    before = re.split(r"[.!?。]\s", m.string[max(0, m.start() - 200) : m.start()])[-1]
+    return before + m[0] + re.split(r"[.!?。](?:\s|$)", m.string[m.end() : m.end() + 100])[0]
+
+
 _UP_TO = (
     r"up to (?:a |an )?\**(?P<a>\d+(?:\.\d+)?)\s?[x×]\**[^.|;\n]{0,40}\b(?:speed|faster|throughput|accelerat)"
     r"|\b(?:speed-?\s?up|faster|throughput|accelerat\w+)[^.|;\n\d]{0,40} up to (?:a |an )?\**(?P<b>\d+(?:\.\d+)?)"
@@ -615,7 +759,10 @@ def text_against_table(card: Card) -> Iterator[Violation]:
             rows.setdefault(length.label, []).append(length.number)
     for label, printed in rows.items() if len(rows) <= _MOST_ROWS else ():
         for hit in card.search(_SAID_OF.format(re.escape(label)), tables=False):
-            said = numbers(hit.match["a"] or hit.match["b"])[0]
+            said = numbers(next(hit.match[g] for g in "abcd" if hit.match[g]))[0]
+            sentence = _sentence(hit.match)
+            if claims.is_of_others(sentence) or claims.temperatures(sentence) or claims.names_k(sentence):
+                continue  # of another head, or under conditions of its own
             if not any(n.agrees(said) for n in printed):
                 shown = ", ".join(f"{n.value:g}" for n in printed[:4])
                 yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")

@@ -11,7 +11,7 @@ from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
 from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import HUB_FIELDS, Card, Hit, Violation, rule
+from eagle3hub.lint.model import HUB_FIELDS, Card, Hit, Prose, Section, Violation, rule
 from eagle3hub.system.documents import did_you_mean
 
 # C60x: the license, in metadata and in prose
@@ -85,7 +85,9 @@ def deduced_license(card: Card) -> Iterator[Violation]:
     )
     base = r"(?:the |its )?(?:base|target|original|underlying|verifier) model"
     chinese = r"(?:沿用|继承|遵循|同)[^。\n]{0,8}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)"
-    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{chinese}"):
+    named = r"(?:inherit\w*|follows|adopts) (?:the )?licen[cs]e (?:of|from) (?:the )?(?:base|target|\S*\d\S*)"
+    alike = r"与[^。\n]{0,6}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)[^。\n]{0,8}(?:一致|相同)"
+    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{named}|{chinese}|{alike}"):
         before = re.split(r"[.!?。]\s", hit.match.string[: hit.match.start()])[-1]
         # “under Apache 2.0, the same license as the base model” deduces nothing
         stated = hit.match[0].lower().startswith("same") and vocabulary.printed(before)
@@ -123,7 +125,34 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             others = any(_OF_OTHER_THINGS.search(h.match[0]) for h in lines)
             yield Violation(line, message, severity="warning" if others else None)
 
+    if any(section.path and re.search(_SECTION, section.path[-1].text, re.I) for section in card.sections):
+        return  # what the section says is decisive
+    for hit in card.search(_LICENSED, tables=False):
+        named = vocabulary.printed(hit.match["terms"])
+        if named and not named & stated:
+            said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
+            yield Violation(hit.line, said, severity="warning" if hit.match["work"] else None)
+    for _, table in card.tables:
+        for row in table.rows[:_MOST_ROWS]:
+            text = " ".join(cell.text for cell in row.cells[1:])
+            is_license = re.fullmatch(r"\W*licen[cs]e\W*", row.cells[0].text, re.I) and len(row.cells) == 2
+            if is_license and (named := vocabulary.printed(text)) and not named & stated:
+                said = f"the text says {text.strip()}, the metadata {', '.join(sorted(stated))}"
+                yield Violation(row.line, said, severity="warning")
+    for link in card.links:
+        badge = re.match(r"licen[cs]e\s*[:：-]\s*(.{2,40})", link.text, re.I) if link.image else None
+        if badge and (named := vocabulary.printed(f"{badge[1]} license")) and not named & stated:
+            said = f"the picture “{link.text}”, the metadata says {', '.join(sorted(stated))}"
+            yield Violation(link.line, said, severity="warning")
 
+
+_MOST_ROWS = 200
+_LICENSED = (
+    r"\bthis (?:(?:draft |eagle\S* )?(?:model|head|checkpoint|drafter|speculator)|(?P<work>repo\w*|project|work|code))"
+    r"(?:'s weights| weights)? (?:is|are) (?:released|licensed|distributed|available|provided|published) under "
+    r"(?:the |an? )?"
+    r"(?P<terms>[^.\n]{2,40}?\d?(?:\.\d)?)(?= licen[cs]e|[.,;\n]|$)"
+)
 _OF_OTHER_THINGS = re.compile(r"\b(?:base|target|verifier|original|data(?:sets?)?|code|framework|trained)\b", re.I)
 
 
@@ -340,8 +369,20 @@ def missing_training_data(card: Card) -> Iterator[Violation]:
 _DATA_NAMES = r"ultrachat|magpie|sharegpt|perfectblend|open-?hermes|nemotron[- ]post|slimpajama|dolly|tulu"
 _DATA_WORDS = (
     r"\b(?:prompts|responses|completions)\b|\bdata(?:[- ]?sets?)?\b|数据"
-    r"|语料|corpus|synthetic|\d[kKM] (?:samples|conversations|prompts)"
+    r"|语料|corpus|synthetic|\d[kKM]? (?:samples|conversations|prompts) (?:of|from|by|gener\w+)\b"
+    r"|\btrained (?:\w+ ){0,4}on (?:[^\s.;]+ ){0,6}?(?:logs|chats|conversations|documents|repositories|articles|pages"
+    r"|dialog\w*|transcripts|queries|instructions|traces|books)\b"
 )
+
+
+def _says_something(section: Section) -> bool:
+    """Return whether a section holds a table, code, or more than a few words."""
+    words = [word for b in section.blocks if isinstance(b, Prose) for word in re.findall(r"[^\W\d_]+", b.text[:400])]
+    chinese = sum(len(word) for word in words if not word.isascii())
+    return len(words) + chinese > _FEW_WORDS or any(not isinstance(b, Prose) for b in section.blocks)
+
+
+_FEW_WORDS = 5
 _ONLY_A_NUMBER = re.compile(r"^\W*training data\W{1,6}\d[\d.,]*\s?[kKM]? ?(?:\w+)?\W*$", re.I)
 
 
@@ -349,7 +390,10 @@ def _names_training_data(card: Card) -> bool:
     """Return whether a card says what the head was trained on. A heading over results is “Dataset” as well."""
     if card.says(_DATA_NAMES) or next(claims.code_matches(card, re.compile(_DATA_NAMES, re.I)), None):
         return True
+    bare = {s.path[-1].line for s in card.sections if s.path and not _says_something(s)}
     for hit in card.search(_DATA_WORDS):
+        if hit.line in bare:
+            continue  # a heading over nothing
         of_training = re.search(
             claims.TRAINING + r"|\bdata", hit.section.path[-1].text if hit.section.path else "", re.I
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?<!\w-)(?:(?P<times>(?<!\d)(?<!\d\s)(?:×\s?|x(?=\d+\.\d)))|(?P<sign>[-+−]?))"
-    r"(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w)(?!\s?\d))|(?![A-Za-z_\d]))"
+    r"(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w)(?!\s?\d)|倍)|(?![A-Za-z_\d]))"
 )
 _NUMBER_FIRST = re.compile(r"[\s~≈*(]*(?:about |approx\.? |约 ?)?(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d")
 _PAIR = re.compile(
@@ -35,7 +35,8 @@ _ARROWS = frozenset("→⇒➜⟶>")
 class Number:
     """One number as printed. ``value`` of ``31.4%`` is 31.4; ``ulp`` is one unit of its last printed digit.
 
-    ``unit`` is ``%``, ``x`` (for a factor: ``1.35x``, ``×1.35``) or empty; ``signed`` says whether a sign is printed.
+    ``unit`` is ``%``, ``x`` (for a factor: ``1.35x``, ``×1.35``, ``1.35 倍``) or empty; ``signed`` says whether a sign
+    is printed.
     """
 
     value: float
@@ -65,7 +66,7 @@ def numbers(text: str) -> list[Number]:
 
 def _number(m: re.Match[str]) -> Number:
     sign = -1 if m["sign"] in {"-", "−"} else 1
-    unit = "x" if m["times"] else (m["unit"] or "").replace("×", "x")
+    unit = "x" if m["times"] or m["unit"] in {"×", "倍"} else m["unit"] or ""
     value, ulp = _value(m["digits"])
     return Number(sign * value, unit, ulp, bool(m["sign"]))
 

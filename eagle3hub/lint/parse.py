@@ -29,6 +29,7 @@ from eagle3hub.system.documents import front_matter
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.rules_core import StateCore
     from markdown_it.token import Token
 
 # The text of a rendered page, turned back into Markdown: headings, tables and code
@@ -200,7 +201,9 @@ def _is_heading(lines: Sequence[Line], i: int) -> bool:
 # BibTeX entries, parsed by pybtex, each with its line
 
 
-_START = re.compile(r"^[ \t]*@(?P<kind>[A-Za-z]+)\s*\{\s*(?P<key>[^\s,{}]*)\s*,", re.MULTILINE)
+_START = re.compile(
+    r"^[ \t]*@(?P<kind>[A-Za-z]+)\s*\{\s*(?:(?P<key>[^\s,{}]*)\s*,|(?=(?:title|author|year)\s*=))", re.MULTILINE | re.I
+)
 _FIELD = re.compile(r"(?:^|,)\s*(?P<name>[A-Za-z][\w-]*)\s*=", re.MULTILINE)
 _KINDS_TEXT = (
     "article book booklet conference dataset electronic inbook incollection inproceedings manual mastersthesis misc "
@@ -360,7 +363,22 @@ def _without_repeats(lines: Sequence[Line]) -> tuple[list[Line], Repeats | None]
 def _markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    parser.core.ruler.at("inline", _short_inlines)
+    return parser
+
+
+_LONG_TEXT = 50_000
+"""A paragraph longer than this is read by patterns: markdown-it needs a tenth of a millisecond for each link."""
+
+
+def _short_inlines(state: StateCore) -> None:
+    """Parse the inline content of a text, except that of paragraphs as long as a book."""
+    for token in state.tokens:
+        if token.type == "inline":
+            token.children = []
+            if len(token.content) <= _LONG_TEXT:
+                state.md.inline.parse(token.content, state.md, state.env, token.children)
 
 
 _BETWEEN = "\n\n"
@@ -634,8 +652,11 @@ class _Walk:
     def _inline(self, token: Token, line: int | None = None) -> str:
         """Return the plain text of inline content, and collect its links, images and HTML."""
         line = line or self._line(token)
+        if len(token.content) > _LONG_TEXT:
+            return self._by_patterns(token.content, line)
         out = ""
         opened: list[tuple[str, int]] = []
+        html: tuple[int, int] | None = None
         for child in token.children or []:
             if child.type in {"text", "code_inline"}:
                 out += child.content
@@ -644,7 +665,14 @@ class _Walk:
                 line += 1
             elif child.type == "html_inline":
                 out += " " if child.content.lower().startswith("<br") else ""
+                known = len(self.links)
                 self._html(child.content, line)
+                if child.content.lower().startswith("<a ") and len(self.links) == known + 1:
+                    html = (known, len(out))
+                elif child.content.lower().startswith("</a") and html is not None:
+                    at, since = html
+                    self.links[at] = replace(self.links[at], text=out[since:])
+                    html = None
             elif child.type == "link_open":
                 opened.append((str(child.attrs.get("href", "")), len(out)))
             elif child.type == "link_close" and opened:
@@ -654,20 +682,34 @@ class _Walk:
                 self.links.append(Link(line, str(child.attrs.get("src", "")), child.content, image=True))
         return _shortened(out)
 
-    def _html(self, text: str, line: int) -> None:
+    def _by_patterns(self, text: str, line: int) -> str:
+        """Return the plain text of a very long paragraph, and collect its links, images and HTML."""
+        if "<" in text:
+            self._html(text, line, keep=False)
+        out, at, here = [], 0, line
+        for m in _LINK_IN_CELL.finditer(text):
+            here += text.count("\n", at, m.start())
+            self.links.append(Link(here, m["target"], m["text"], image=m[0].startswith("!")))
+            out += [text[at : m.start()], m["text"]]
+            at = m.end()
+        return _shortened(_MARKS.sub("", "".join([*out, text[at:]])))
+
+    def _html(self, text: str, line: int, *, keep: bool = True) -> None:
         text = _without_comments(text)
 
-        def seen(tag: Tag) -> None:
+        def seen(tag: Tag, text: str) -> None:
             self.tags.append(tag)
             for name, image in (("href", False), ("src", True)):
                 if name in tag.attributes:
                     is_image = image and tag.name == "img"
-                    self.links.append(Link(tag.line, tag.attributes[name], tag.attributes.get("alt", ""), is_image))
+                    words = tag.attributes.get("alt", "") or text
+                    self.links.append(Link(tag.line, tag.attributes[name], words, is_image))
 
         parser = _Tags(line, seen)
         parser.feed(text)
         parser.close()
-        self.found += parser.finished()
+        found = parser.finished()
+        self.found += found if keep else ()
 
 
 def _shortened(text: str) -> str:
@@ -701,7 +743,7 @@ def _without_comments(text: str) -> str:
 class _Tags(HTMLParser):
     """Collects the start tags of HTML, its words, and its tables. A table inside a table is part of its cell."""
 
-    def __init__(self, line: int, seen: Callable[[Tag], None]) -> None:
+    def __init__(self, line: int, seen: Callable[[Tag, str], None]) -> None:
         super().__init__()
         self.first, self.seen = line, seen
         self.words: list[str] = []
@@ -710,11 +752,40 @@ class _Tags(HTMLParser):
         self.depth = 0
         self.cell: tuple[int, bool, int, int] | None = None
         self.texts: list[str] = []
+        self.anchor: tuple[Tag, list[str]] | None = None
+
+    def feed(self, data: str) -> None:
+        """Read HTML. The rows of a table that have neither attributes nor markup are read by a pattern."""
+        at = 0
+        while at < len(data):
+            plain = self.grid is not None and self.depth == 1 and not self.rawdata and self.cdata_elem is None
+            row = _PLAIN_ROW.match(data, at) if plain else None
+            if row is not None:
+                self._row(row[0])
+                at = row.end()
+                continue
+            after = data.find("<tr>", at + 1)
+            after = len(data) if after < 0 else after
+            super().feed(data[at:after])
+            at = after
+
+    def _row(self, row: str) -> None:
+        assert self.grid is not None
+        self._end_cell()
+        line = self.first + self.getpos()[0] - 1
+        self.grid.start_row(line)
+        for kind, text in _PLAIN_CELL.findall(row):
+            self.grid.add(line, _shortened(" ".join(text.replace("**", "").split())), 1, 1, head=kind == "h")
+        self.lineno += row.count("\n")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         line = self.first + self.getpos()[0] - 1
         given = {name: value or "" for name, value in attrs}
-        self.seen(Tag(line, tag, given))
+        if tag == "a":
+            self._end_anchor()
+            self.anchor = (Tag(line, tag, given), [])
+        else:
+            self.seen(Tag(line, tag, given), "")
         if tag == "table":
             self.depth += 1
             if self.depth == 1:
@@ -730,7 +801,15 @@ class _Tags(HTMLParser):
             elif tag == "br":
                 self.texts.append(" ")
 
+    def _end_anchor(self) -> None:
+        if self.anchor is not None:
+            tag, texts = self.anchor
+            self.seen(tag, " ".join("".join(texts).split())[:400])
+        self.anchor = None
+
     def handle_endtag(self, tag: str) -> None:
+        if tag == "a":
+            self._end_anchor()
         if self.grid is None:
             return
         if self.depth == 1 and tag in {"td", "th", "tr", "table"}:
@@ -743,6 +822,8 @@ class _Tags(HTMLParser):
                 self._flush()
 
     def handle_data(self, data: str) -> None:
+        if self.anchor is not None:
+            self.anchor[1].append(data)
         (self.texts if self.cell else self.words).append(data)
 
     def _end_cell(self) -> None:
@@ -761,9 +842,14 @@ class _Tags(HTMLParser):
 
     def finished(self) -> list[Block]:
         """Return what was found, in order."""
+        self._end_anchor()
         self._end_cell()
         self._flush()
         return self.found
+
+
+_PLAIN_ROW = re.compile(r"<tr>\s*(?:<t[dh]>[^<&]*</t[dh]>\s*)+</tr>\s*")
+_PLAIN_CELL = re.compile(r"<t([dh])>([^<]*)<")
 
 
 def _span(value: str | None) -> int:

@@ -157,12 +157,14 @@ if find_spec(_CHECKS) is not None:
 
 
 _TREE = (
-    r"\btree[- ](?:based|attention|structured|style|decoding|verification)|\b(?:draft|token|dynamic|candidate) tree"
+    r"\btree[- ](?:based|attention|structured|style|decoding|drafting|verification)"
+    r"|\b(?:draft|token|dynamic|candidate) tree"
+    r"|树(?:状|形|型)(?:草稿|注意力|解码|验证|结构)"
 )
 _WIDE = re.compile(
     r"eagle[_-]topk\"?[ =:]+(?:[2-9]|\d\d)|eagle_choices|dynamic_tree|max_non_leaves|speculative_token_tree"
 )
-_CHAIN = re.compile(r"eagle[_-]topk\"?[ =:]+1\b|max_draft_len\s*[:=]")
+_CHAIN = re.compile(r"eagle[_-]topk\"?[ =:]+1\b|max_draft_len\s*[:=]|num_speculative_tokens[\"']?\s*[:=]\s*\d")
 _NO_TREE = r"\b(?:no|not|without|instead of|rather than|unlike|disabled?|unsupported|eagle-?2|medusa)\b"
 _LOCAL = re.compile(
     r"(?:--(?:speculative-draft-)?model(?:-path)?[ =]|\bserve |\bmodel(?:_path)?\"?\s*[=:]\s*[\"']"
@@ -318,9 +320,15 @@ def _broken_off(block: Code) -> Iterator[Violation]:
 _IDS = (
     r"(?:layers?|layer[_ ]ids?|to_capture"
     r"|indices)\b[^.\n\[{()\d]{0,40}(?:[\[{(]\s*(?P<a>\d{1,3}(?:\s*,\s*\d{1,3})+)\s*[\]})]"
-    r"|(?P<b>\d{1,3}(?:\s*/\s*\d{1,3})+))"
+    r"|(?P<b>\d{1,3}(?:\s*/\s*\d{1,3})+)|(?P<c>\d{1,3}(?:, ?\d{1,3})*,? (?:and|&) \d{1,3}\b"
+    r"|\d{1,3}(?:, ?\d{1,3}){2,}\b|\d{1,3}(?:、\d{1,3})+))"
 )
-_DEPTH = r"(?P<d>\d{1,3})[ -](?:decoder |transformer |hidden )?layers?\b|num_hidden_layers\W{1,4}(?P<e>\d{1,3})"
+_DEPTH = (
+    r"(?P<d>\d{1,3})[ -](?:decoder |transformer |hidden )?layers?\b|num_hidden_layers\W{1,4}(?P<e>\d{1,3})"
+    r"|\b(?:target|verifier|base)(?: model)?(?:'s)? (?:decoder |hidden )?layers?\W{1,4}(?P<f>\d{1,3})\b"
+    r"(?![,、/.]| and)"
+    r"|(?-i:\bL)\s*=\s*(?P<g>\d{1,3})\b"
+)
 _FORMULA = re.compile(
     r"[{\[(]\s*(\d+\s*,\s*(?:L\s*(?://|/)\s*2[^,]{0,6}|L[^,]{0,6}|\d+)(?:,\s*L[^,}\])]{0,6})*)\s*[}\])]"
 )
@@ -345,10 +353,11 @@ def aux_layers(card: Card) -> Iterator[Violation]:
     """
     depths: dict[int, set[int]] = {}
     for hit in card.search(_DEPTH):
-        depth = int(hit.match["d"] or hit.match["e"])
+        depth = int(next(hit.match[name] for name in "defg" if hit.match[name]))
         around = hit.match.string[max(0, hit.match.start() - 40) : hit.match.end() + 20]
         of_draft = re.search(r"draft|head|speculator|first|last", around, re.I)
-        if depth >= _SHALLOWEST and not of_draft and (hit.match["e"] or _OF_TARGET.search(hit.match.string)):
+        named = any(hit.match[name] for name in "efg")
+        if depth >= _SHALLOWEST and not of_draft and (named or _OF_TARGET.search(hit.match.string)):
             depths.setdefault(id(hit.section), set()).add(depth)
     everywhere = set().union(*depths.values())
     for hit in card.search(_IDS):
@@ -357,7 +366,11 @@ def aux_layers(card: Card) -> Iterator[Violation]:
         if len(known) != 1 or re.search(r"hidden size|heads|dims?\b", hit.match[0], re.I):
             continue
         (depth,) = known
-        ids = [int(n) for n in re.findall(r"\d+", hit.match["a"] or hit.match["b"])]
+        if hit.match["c"] and not _AUX_WORDS.search(
+            hit.match.string[max(0, hit.match.start() - 120) : hit.match.end()]
+        ):
+            continue
+        ids = [int(n) for n in re.findall(r"\d+", hit.match["a"] or hit.match["b"] or hit.match["c"])]
         text = hit.match.string[hit.match.end() : hit.match.end() + 200]
         right = _of_formula(text, depth)
         if max(ids) > depth:
@@ -374,6 +387,7 @@ def aux_layers(card: Card) -> Iterator[Violation]:
                 yield Violation(line, message, severity="warning")
 
 
+_AUX_WORDS = re.compile(r"\baux|hidden[- ]states?|feature|captur|fus(?:e|ion)|\btap|辅助|隐藏状态|特征", re.I)
 _OF_TARGET = re.compile(r"target|verifier|base|\bhas\b|\S*\d[BM]\b|目标|基座", re.I)
 _SHALLOWEST = 8
 """No target has fewer layers; drafts have."""
@@ -419,7 +433,8 @@ def other_target(card: Card) -> Iterator[Violation]:
     seen: set[str] = set()
     for command in found.commands if named or listed else ():
         given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
-        if not any(name.startswith("--spec") for name in given):
+        by_file = command.engine == "trtllm" and any("speculative_config" in y.text for y in found.yaml)
+        if not by_file and not any(name.startswith("--spec") for name in given):
             continue
         target = given.get("--model-path") or given.get("--model")
         if not target and command.words and not command.words[0].startswith("-"):
@@ -427,12 +442,27 @@ def other_target(card: Card) -> Iterator[Violation]:
         if not target or not _HUB_ID.fullmatch(target) or target in seen:
             continue
         seen.add(target)
-        line = command.where.line_of(target)
-        if named and not any(_same(target, name) for name in named):
-            yield Violation(line, f"{target} is served here; base_model is {', '.join(named)}")
-        elif listed and not any(_same(target, name) for name in listed):
-            shown = ", ".join(f"{name} (line {at})" for name, at in listed.items())
-            yield Violation(line, f"{target} is served here; the text lists {shown} as the target")
+        yield from _other_than(command.where.line_of(target), target, named, listed)
+    for snippet in found.python if named or listed else ():
+        for m in _PYTHON_TARGET.finditer(snippet.text):
+            target = m["id"]
+            if target not in seen and _HUB_ID.fullmatch(target):
+                seen.add(target)
+                yield from _other_than(snippet.line_of(target), target, named, listed)
+
+
+_PYTHON_TARGET = re.compile(
+    r"\b(?:LLM|Engine|EngineArgs|AsyncEngineArgs)\(\s*(?:model|model_path)?\s*=?\s*[\"'](?P<id>[\w.-]+/[\w.-]+)[\"'][^()]{0,400}?\bspeculative_"
+)
+
+
+def _other_than(line: int, target: str, named: list[str], listed: dict[str, int]) -> Iterator[Violation]:
+    """Yield the violation of a target that is served and that neither metadata nor text names."""
+    if named and not any(_same(target, name) for name in named):
+        yield Violation(line, f"{target} is served here; base_model is {', '.join(named)}")
+    elif listed and not any(_same(target, name) for name in listed):
+        shown = ", ".join(f"{name} (line {at})" for name, at in listed.items())
+        yield Violation(line, f"{target} is served here; the text lists {shown} as the target")
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
@@ -453,6 +483,7 @@ def _same(a: str, b: str) -> bool:
     return first <= second or second <= first
 
 
+_IMPORTED = re.compile(r"^\s*(?:from|import) (vllm|sglang|tensorrt_llm)\b", re.M)
 _SERVERS = {"vllm": r"\bvllm\b", "sglang": r"\bsglang\b", "trtllm": r"\b(?:trt|tensorrt)[- ]?llm\b"}
 
 
@@ -475,10 +506,13 @@ def other_engine(card: Card) -> Iterator[Violation]:
         if id(hit.section) in sections or re.search(r"measured|evaluated|benchmarked", hit.match.string, re.I)
     }
     commands = _snippets(card).commands
-    used = {command.engine: command for command in reversed(commands) if command.engine in _SERVERS}
+    used = {command.engine: command.where.start for command in reversed(commands) if command.engine in _SERVERS}
+    for snippet in _snippets(card).python:
+        if m := _IMPORTED.search(snippet.text):
+            engine = {"tensorrt_llm": "trtllm"}.get(m[1], m[1])
+            used[engine] = min(snippet.start, used.get(engine, snippet.start))
     if beside and used and not beside & set(used):
-        first = min(used.values(), key=lambda command: command.where.start)
         yield Violation(
-            first.where.start,
+            min(used.values()),
             f"measured with {', '.join(sorted(beside))}; the examples start {', '.join(sorted(map(str, used)))}",
         )

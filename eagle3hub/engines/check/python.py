@@ -78,7 +78,19 @@ def _imported(tree: ast.Module) -> dict[str, str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in _PACKAGES:
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    return names
+    return names or _unmistakable(tree)
+
+
+def _unmistakable(tree: ast.Module) -> dict[str, str]:
+    """Map the names of constructors that only one engine has, in a fragment that imports nothing of any engine."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="LLM"), keywords=given):
+                if any(k.arg == "speculative_config" and isinstance(k.value, ast.Dict) for k in given):
+                    return {"LLM": "vllm.LLM"}
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="sgl" | "sglang" as name), attr="Engine")):
+                return {name: "sglang"}
+    return {}
 
 
 def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:

@@ -282,4 +282,52 @@ CASES = [
         "# A head\n\nIt drafts.\n\n```bash\nhf download owner/sharegpt-regenerated\n```",
         name="in a command",
     ),
+    *(
+        Case(code, bad, at, good, severity="".join(severity), name=name)
+        for code, name, bad, at, good, *severity in (
+            (
+                "C604",
+                "inherits",
+                "It inherits the license of Qwen3-8B.",
+                "inherits",
+                "Users must obey the license of Qwen3-8B too.",
+            ),
+            (
+                "C604",
+                "Chinese, after the model",
+                "## 许可证\n\n与基座模型的许可证保持一致。",
+                "与基座",
+                "## 许可证\n\nApache-2.0；基座模型的许可证见其页面。",
+            ),
+            (
+                "C605",
+                "in a sentence",
+                "This model is released under the MIT License.",
+                "MIT",
+                "Its training data is under the MIT License.",
+            ),
+            (
+                "C605",
+                "in a row",
+                "| Base | License |\n|---|---|\n| a | b |\n\n| What | Value |\n|---|---|\n| License | CC-BY-NC-4.0 |",
+                "CC-BY",
+                "| What | Value |\n|---|---|\n| License | Apache 2.0 |",
+                "warning",
+            ),
+            (
+                "C617",
+                "only how many",
+                "# A head\n\nTrained on 200k samples.",
+                "Trained",
+                "# A head\n\nTrained on 150k chat logs of our customers.",
+            ),
+            (
+                "C617",
+                "a heading over nothing",
+                "# A head\n\n## Training data\n\nSee our blog.",
+                "## Training",
+                "# A head\n\n## Training data\n\nOld reviews of all the programs that our company ever wrote.",
+            ),
+        )
+    ),
 ]

@@ -35,6 +35,27 @@ def serve(flags: str, before: str = "") -> str:
     return f"{before}\n\n## Usage\n\n```bash\nvllm serve owner/target \\\n  {flags}\n```\n"
 
 
+def log(tau: str, rates: str) -> str:
+    return f"```\nMean acceptance length: {tau}, Per-position acceptance rate: {rates}\n```"
+
+
+def speedups(factor: str, name: str) -> str:
+    return (
+        f"| Set | Baseline (tok/s) | EAGLE-3 (tok/s) | {name} |\n|---|---|---|---|\n| GSM8K | 100 | 180 | {factor} |\n"
+    )
+
+
+def two_tables(first: str, second: str, between: str = "") -> str:
+    bar = "|---|---|\n"
+    one = f"## {first}\n\n| Set | τ |\n{bar}| A | 2.40 |\n| B | 2.80 |\n\n"
+    return f"{one}## {second}\n\n{between}| Set | Acceptance length |\n{bar}| A | 2.71 |\n| B | 3.05 |\n"
+
+
+def python(target: str, tokens: str = "num_speculative_tokens") -> str:
+    config = f'{{"method": "eagle3", "model": "owner/head", "{tokens}": 3}}'
+    return f'```python\nllm = LLM(model="{target}", speculative_config={config})\n```'
+
+
 THREE_SETS = "| Set | τ |\n|---|---|\n| GSM8K | 2.5 |\n| MT-Bench | 2.1 |\n| MATH500 | 3.1 |"
 TWO_PAIRS = (
     "## Speed\n\n| Run | Baseline TPOT | Head TPOT | Speedup | Baseline tok/s | Head tok/s |\n"
@@ -652,5 +673,178 @@ CASES = [
         "llama.cpp",
         "Measured with llama.cpp.\n\n```bash\ncurl -LO https://github.com/o/llama.cpp/archive/refs/tags/b10685.tar.gz\n```",
         name="a tag",
+    ),
+    *(
+        Case(code, bad, at, good, severity="".join(severity), name=name)
+        for code, name, bad, at, good, *severity in (
+            (
+                "C202",
+                "above one",
+                "Acceptance rates by position: 1.12, 0.63, 0.41.",
+                "1.12",
+                "Acceptance rates by position: 0.92, 0.63, 0.41.",
+            ),
+            ("C202", "a log", log("2.73", "0.702, 0.498, 0.530"), "Mean", log("2.53", "0.702, 0.498, 0.330")),
+            ("C203", "a log", log("2.91", "0.702, 0.498, 0.330"), "Mean", log("2.53", "0.702, 0.498, 0.330")),
+            (
+                "C203",
+                "conditional rates",
+                "Conditional rates 0.80, 0.70, 0.60 and τ = 3.1.",
+                "3.1",
+                "Conditional rates 0.80, 0.70, 0.60; acceptance length 2.70.",
+            ),
+            (
+                "C204",
+                "in a sentence",
+                "Throughput rises from 120 tok/s to 180 tok/s (1.8x).",
+                "1.8x",
+                "Throughput rises from 120 tok/s to 180 tok/s (1.5x), latency falls from 10 ms to 5 ms (-50%).",
+            ),
+            ("C204", "Chinese", speedups("2.3 倍", "加速比"), "| GSM8K", speedups("1.8 倍", "加速比")),
+            ("C204", "a bare factor", speedups("2.30", "Speedup"), "| GSM8K", speedups("1.80", "Speedup")),
+            (
+                "C204",
+                "of lengths",
+                speedups("2.3x", "Speedup vs baseline"),
+                "| GSM8K",
+                speedups("2.3x", "Speedup vs baseline")
+                .replace("Baseline (tok/s)", "τ (ours)")
+                .replace("EAGLE-3 (tok/s)", "τ (theirs)")
+                .replace("100", "2.9")
+                .replace("180", "2.6"),
+            ),
+            (
+                "C206",
+                "in a sentence",
+                "K = 3: τ = 2.5, draft acceptance rate (accepted / drafted) 65%.",
+                "65%",
+                "K = 3: τ = 2.5, draft acceptance rate (accepted / drafted) 50%.",
+            ),
+            (
+                "C207",
+                "a column",
+                "| Head | A τ | B τ | Mean τ |\n|---|---|---|---|\n| ours | 2.40 | 2.80 | 3.10 |",
+                "| ours",
+                "| Head | A τ | B τ | Mean τ |\n|---|---|---|---|\n| ours | 2.40 | 2.80 | 2.60 |",
+            ),
+            ("C208", "in a sentence", "τ = 2.61 (95 % CI 2.40–2.55).", "2.61", "τ = 2.61 (95 % CI 2.40–2.65)."),
+            (
+                "C208",
+                "in one cell",
+                lengths("| GSM8K | 2.90 [3.01, 3.12] |", header="| Set | τ [95 % CI] |"),
+                "| GSM8K",
+                lengths("| GSM8K | 2.90 [2.81, 3.02] |", header="| Set | τ [95 % CI] |"),
+            ),
+            (
+                "C201",
+                "with its interval",
+                lengths("| GSM8K | 4.90 [4.81, 5.02] |", header="| Set | τ [95 % CI] |", before="K = 3"),
+                "| GSM8K",
+                lengths("| GSM8K | 2.90 [2.81, 3.02] |", header="| Set | τ [95 % CI] |", before="K = 3"),
+            ),
+            (
+                "C201",
+                "a word for K",
+                tau("Two draft tokens per step.").replace("2.15", "3.4"),
+                "3.4",
+                tau("Three draft tokens per step.").replace("2.15", "3.4"),
+            ),
+            (
+                "C211",
+                "two sets",
+                two_tables("Results", "Summary"),
+                "| Set | Acceptance length",
+                two_tables("Results", "Summary", "The head of others:\n\n"),
+            ),
+            (
+                "C212",
+                "after the set",
+                lengths("| GSM8K | 2.80 |", after="On GSM8K, τ is 3.29."),
+                "3.29",
+                lengths(
+                    "| GSM8K | 2.80 |",
+                    after="On GSM8K, τ is 2.8; the previous head's acceptance length was 2.3 on GSM8K.",
+                ),
+            ),
+            (
+                "C212",
+                "Chinese",
+                lengths("| GSM8K | 2.80 |", after="在 GSM8K 上平均接受长度达到 3.20。"),
+                "3.20",
+                lengths("| GSM8K | 2.80 |", after="在 GSM8K 上平均接受长度达到 2.80。"),
+            ),
+            (
+                "C403",
+                "of the training",
+                speeds(rest=without("batch size 1, ") + "\nTraining batch size 64.\n"),
+                "| Set",
+                speeds(rest=without("batch size 1, ") + "\nBatch size 64.\n"),
+            ),
+            (
+                "C406",
+                "a length",
+                tau(without("temperature 0, ") + "Sequence length T=2048."),
+                "| Set",
+                tau(without("temperature 0, ") + "T = 0."),
+            ),
+            (
+                "C408",
+                "a commit of it",
+                tau("Measured with vLLM."),
+                "vLLM",
+                tau("Measured with vLLM at commit 3f1a2bc."),
+            ),
+            (
+                "C410",
+                "in a sentence",
+                "It improves acceptance length from 2.40 to 2.43.",
+                "2.40",
+                "It improves acceptance length from 2.40 to 2.83.",
+            ),
+            (
+                "C411",
+                "gamma",
+                tau(without("K = 3, ") + "Loss decay γ = 7."),
+                "| Set",
+                tau(without("K = 3, ") + "γ = 7."),
+            ),
+            ("C412", "Chinese", "结果为三次运行的平均值。", "三次", "训练三次，损失的平均值为 1.9。"),
+            (
+                "C503",
+                "vLLM's chain",
+                serve(EXAMPLE, "The head drafts with a dynamic draft tree."),
+                "tree",
+                serve(EXAMPLE, "The head drafts a chain, no draft tree."),
+            ),
+            (
+                "C507",
+                "in a sentence",
+                "Aux hidden states come from layers 2, 18 and 48 of the target (36 layers).",
+                "48",
+                "Aux hidden states come from layers 2, 18 and 33 of the target (36 layers).",
+            ),
+            (
+                "C507",
+                "in a table",
+                "| What | Value |\n|---|---|\n| Target layers | 36 |\n| Aux hidden state layers | 2, 18, 45 |",
+                "45",
+                "| What | Value |\n|---|---|\n| Target layers | 36 |\n| Aux hidden state layers | 2, 18, 33 |",
+            ),
+            ("C508", "Python", python("other/model"), "other/model", python("owner/target")),
+            (
+                "C510",
+                "a key in a fragment of Python",
+                python("owner/target", "num_draft_tokens"),
+                "LLM(",
+                python("owner/target"),
+            ),
+            (
+                "C512",
+                "Python",
+                tau(GIVEN.replace(f"vLLM {VLLM}", f"SGLang {SGLANG}")) + "\n\n```python\nfrom vllm import LLM\n```",
+                "from vllm",
+                tau(GIVEN) + "\n\n```python\nfrom vllm import LLM\n```",
+            ),
+        )
     ),
 ]
