@@ -558,11 +558,13 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
     if not _LENGTH.search(prose.text):
         return
     plain = prose.text.replace("\n", " ")
+    found = list(islice(_IN_SENTENCE.finditer(plain), _MOST_SENTENCES))
+    plain = plain[: found[-1].end() + 200] if found else ""
     line, seen = prose.line, 0
     named = [m.start() for m in _ANY_K.finditer(plain)]
     others = [m.start() for m in _OF_OTHERS.finditer(plain)]
     ends = [m.end() for m in _SENTENCE_END.finditer(plain)]
-    for m in islice(_IN_SENTENCE.finditer(plain), _MOST_SENTENCES):
+    for m in found:
         if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
             continue
         before = bisect_right(ends, m.start())

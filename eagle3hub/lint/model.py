@@ -435,7 +435,8 @@ class _Text:
 _NUMBER_ALONE = re.compile(r"(?<![\w.])[-+−]?\d[\d,.]*(?!\w)")
 _SEARCHED_ROWS = 200
 _SEARCHED_TEXTS = 500
-"""Whoever prints more texts than this repeats them, as a log does."""
+_SEARCHED_LETTERS = 60_000
+"""Whoever prints more texts than this, or longer ones, repeats them, as a log does."""
 _LONG_PROSE = 20_000
 _PART = 400
 
@@ -463,14 +464,14 @@ def _with_new_texts(found: list[tuple[Section, list[_Text]]]) -> list[tuple[Sect
     if count <= _SEARCHED_TEXTS:
         return found
     seen: set[str] = set()
-    out, kept = [], 0
+    out, kept, letters = [], 0, 0
     for section, texts in found:
         new = []
         for text in texts:
             words = _NUMBER_ALONE.sub("", text.text)
-            if words not in seen or kept < _SEARCHED_TEXTS:
+            if words not in seen or (kept < _SEARCHED_TEXTS and letters < _SEARCHED_LETTERS):
                 new.append(text)
-                kept += 1
+                kept, letters = kept + 1, letters + len(text.text)
             seen.add(words)
         if new:
             out.append((section, new))

@@ -198,3 +198,32 @@ def test_a_page_without_blank_lines_has_headings_and_tables_too():
     assert [s.path[-1].text for s in card.sections if s.path] == ["Overview", "Results"]
     ((section, table),) = card.tables
     assert len(table.rows) == 1 and section.path[-1].text == "Results"
+
+
+def test_a_paragraph_as_long_as_a_book_has_its_links_and_its_tags():
+    text = "A **word** of a book.\n" * 3_000
+    card = parse_card(f"# A\n\n{text}[a *b*](c.md) and ![d](e.png) <script>x</script>\n")
+    assert [(link.line, link.target, link.image) for link in card.links] == [
+        (3003, "c.md", False),
+        (3003, "e.png", True),
+    ]
+    assert [(tag.line, tag.name) for tag in card.tags] == [(3003, "script")]
+    (prose,) = (prose for _, prose in card.blocks_of(Prose))
+    assert prose.line == 3 and prose.text.startswith("A word of a book.\nA word")
+
+
+@pytest.mark.parametrize("row", ["<tr>", '<tr class="a">'])
+def test_the_rows_of_an_html_table_are_read_with_and_without_attributes(row: str):
+    rows = "".join(f"{row}<td>set {i}</td>\n<td>**2.{i}**</td></tr>\n\n" for i in range(3))
+    text = f"<table>\n<thead>{row}<th>Set</th><th>τ</th></tr></thead>\n{rows}</table>\n"
+    ((_, table),) = parse_card(f"# A\n\n{text}").tables
+    assert table.header == ("Set", "τ")
+    assert [(r.line, r.label, r.cells[1].text) for r in table.rows] == [
+        (5, "set 0", "2.0"), (8, "set 1", "2.1"), (11, "set 2", "2.2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", ["", "Target: "])
+def test_a_link_in_html_has_its_words(before: str):
+    card = parse_card(f'# A\n\n{before}<a href="https://a.b/c">Some <b>words</b></a> and <a name="x">more</a>\n')
+    assert [(link.target, link.text) for link in card.links] == [("https://a.b/c", "Some words")]
