@@ -147,7 +147,8 @@ def too_many_items(card: Card) -> Iterator[Violation]:
     for name, (size, what) in _SIZES.items():
         number = r"(?P<{0}>\d[\d,]*)"
         after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}"
-        of_set = rf"(?<![\d.])(?P<c>\d+(?:,\d{{3}})*) (?:[a-z]\w* )?{items} (?:of|from|in) (?:the )?{name}{_NO_OTHER_SET}{_ALONE}"
+        of_set = rf"(?<![\d.])(?P<c>\d+(?:,\d{{3}})*) (?:[a-z]\w* )?{items} (?:of|from|in) (?:the )?{name}"
+        of_set += _NO_OTHER_SET + _ALONE
         beside = rf"{after}|{number.format('b')} {name} {items}|{of_set}"
         for hit in card.search(beside, outside=claims.TRAINING):
             if re.search(r"repeat|times|samples per|runs", hit.match[0], re.I):
