@@ -11,6 +11,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight import (
+    TOLD_BY_RECIPES,
     ExaminedHead,
     PreflightVerdict,
     Probed,
@@ -22,13 +23,13 @@ from eagle3hub.engines.preflight import (
     target_embeddings,
     told_layers,
 )
-from eagle3hub.engines.specs import PARALLEL_DRAFTING, engine_title
+from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
-from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, aux_count
+from eagle3hub.layouts.torchspec import FOREIGN, NOT_FOREIGN, TO_COMPARE, UNSURE
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.text import listed, readable_count
@@ -115,8 +116,13 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
     head = open_head(checkpoint, layout=options.layout, target=facts, options=options.read)
     folder = None if isinstance(target, TargetFacts | None) else str(target)
-    subject = examine(checkpoint, head, target_embeddings(head, folder))
+    theirs = target_embeddings(head, folder)
+    subject = examine(checkpoint, head, theirs)
     engines = preflight_all(subject, facts, options.versions, options.probed)
+    if subject.truth.embedding == "foreign":
+        head.problems.append(Problem("warning", "tensor-embeddings-foreign", FOREIGN, NOT_FOREIGN))
+    elif head.copied_embeddings == "unsure" and theirs is None:
+        head.problems.append(Problem("info", "tensor-embeddings-unsure", UNSURE, TO_COMPARE))
     wrong = {v.title: v for v in _not_as_made(subject, head, facts)}
     head.problems += [_made_for(verdict) for verdict in wrong.values()]
     engines = [v if not wrong or v.title in wrong else _spared(v, list(wrong)) for v in engines]
@@ -151,13 +157,9 @@ def _spared(verdict: PreflightVerdict, wrong: Sequence[str]) -> PreflightVerdict
     return replace(verdict, reasons=(*verdict.reasons, reason))
 
 
-_BESIDE_THE_FILES = (PARALLEL_DRAFTING, AUX_CAPTURE)
-"""What a recipe tells an engine beside the files, so that these need not say it."""
-
-
 def _served_by_none(head: Head, target: TargetFacts | None, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
     """Say it if no engine serves the target, or none serves the files as they are; and what would help."""
-    told = [verdict.with_settings(_BESIDE_THE_FILES) for verdict in verdicts]
+    told = [verdict.with_settings(TOLD_BY_RECIPES) for verdict in verdicts]
     if target is not None and (message := _target_of_none(target, verdicts)) is not None:
         return [Problem("info", "target-no-engine", message, _way(head, target, told))]
     if any(verdict.kind not in ("silently_wrong", "refuses") for verdict in told):
@@ -205,7 +207,7 @@ def _way(head: Head, target: TargetFacts | None, verdicts: Sequence[PreflightVer
     from eagle3hub.conversion.plan import served_ways  # only for a head that needs it
 
     may = {verdict.engine for verdict in verdicts if verdict.kind == "unknown"}
-    ways = [way for way in served_ways(head, target, _BESIDE_THE_FILES) if way.right or not may.issuperset(way.may)]
+    ways = [way for way in served_ways(head, target) if way.right or not may.issuperset(way.may)]
     if not ways:
         alone = "eagle3hub validate computes the head without an engine"
         return alone if may else f"no conversion of this version would change that; {alone}"

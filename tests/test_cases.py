@@ -152,6 +152,62 @@ def d2t_of(tensor: torch.Tensor) -> Maker:
     return with_tensors(lambda t: {"d2t": tensor})
 
 
+def wide_heads(make: Maker, **config: Any) -> Maker:
+    """Attention heads wider than hidden_size / num_attention_heads: 8 instead of 4."""
+
+    def made(folder: Path) -> Path:
+        head = edit(make(folder), **config)
+        tensors = tensors_of(head)
+        at = next(n for n in tensors if n.endswith("q_proj.weight")).removesuffix("q_proj.weight")
+        twice = {f"{at}{x}_proj.weight": tensors[f"{at}{x}_proj.weight"].repeat(2, 1) for x in "qkv"}
+        return replace(head, PT, **twice, **{f"{at}o_proj.weight": tensors[f"{at}o_proj.weight"].repeat(1, 2)})
+
+    return made
+
+
+def bare(name: str, state: Mapping[str, torch.Tensor] | None = None) -> Maker:
+    """A folder with a config and one file that no weights can be read from as they are."""
+
+    def make(folder: Path) -> Path:
+        head = flat()(folder)
+        (head / "model.safetensors").unlink()
+        (head / name).parent.mkdir(exist_ok=True)
+        torch.save(dict(state or {}), head / name)
+        return head
+
+    return make
+
+
+def named(change: Callable[[str], str]) -> Maker:
+    """`flat` with other names."""
+    return lambda folder: renamed(flat()(folder), change, PT)
+
+
+def inside_a_part(part: str) -> Maker:
+    """`flat` with its config but for the class in a part of the config."""
+
+    def make(folder: Path) -> Path:
+        head = flat()(folder)
+        config = config_of(head)
+        outer = {"architectures": config.pop("architectures"), "model_type": "qwen2_5_vl", part: config}
+        (head / "config.json").write_text(json.dumps(outer))
+        return head
+
+    return make
+
+
+def without_lm_head(**config: Any) -> Maker:
+    """A head over the full vocabulary that takes its target's lm_head."""
+    d = heads.dims(draft=heads.DIMS["vocab"])
+    fields = {"draft_vocab_size": heads.DIMS["vocab"], "rope_theta": BASE, "max_position_embeddings": 8192, **config}
+
+    def make(folder: Path) -> Path:
+        head = edit(heads.specforge(folder / "head", d), eagle_config="DELETE", **fields)
+        return replace(head, PT, **dict.fromkeys(("lm_head.weight", "d2t", "t2d")))
+
+    return make
+
+
 def seen_only(count: int, *, padded: bool) -> Maker:
     """Maps of a run whose data held ``count`` distinct tokens: d2t padded with zeros, or as short as the mask."""
 
@@ -415,6 +471,106 @@ SITUATIONS: dict[str, Situation] = {
         flat(rope_scaling={"factor": 8.0}),
         "D D D X D X D",
         says=("names no rope_type", "remove the factor"),
+    ),
+    # Tencent/AngelSlim#5, SafeAILab/EAGLE#315: heads of Qwen3, wider than hidden_size / num_attention_heads
+    "wider attention heads, head_dim left out": Situation(
+        wide_heads(flat(head_dim="DELETE")),
+        "S S S X X X X",
+        universal="yes",
+        speculators="yes",
+        says=("states no head_dim", "are 8 wide", "write head_dim: 8"),
+    ),
+    "wider attention heads, head_dim null": Situation(
+        wide_heads(flat(head_dim=None)), "S S S X X X X", universal="yes", says=("states no head_dim",)
+    ),
+    "wider attention heads, head_dim left out by AngelSlim": Situation(
+        wide_heads(lambda folder: heads.angelslim(folder / "head"), head_dim="DELETE", max_position_embeddings=8192),
+        "S S X X X X X",
+        layout="angelslim",
+        says=("states no head_dim",),
+    ),
+    "wider attention heads, head_dim as in a narrower head": Situation(
+        wide_heads(flat(head_dim=4)),
+        refused="tensor-shape",
+        says=("with head_dim: 8 in config.json every tensor fits",),
+        never=("different heads",),
+    ),
+    "an MLP of another width": Situation(
+        flat(intermediate_size=20),
+        refused="tensor-shape",
+        says=("with intermediate_size: 12 in config.json every tensor fits",),
+    ),
+    "an MLP and a vocabulary of another size": Situation(
+        flat(intermediate_size=20, head_dim=8), refused="tensor-shape", says=("from different heads",)
+    ),
+    # SafeAILab/EAGLE#265, #182; sgl-project/SpecForge#494: what trainers leave in folders
+    "weights in DeepSpeed's parts": Situation(
+        bare("mp_rank_00_model_states.pt"), refused="layout-deepspeed", says=("zero_to_fp32.py",)
+    ),
+    "names with FSDP's wrapper": Situation(
+        named(lambda name: name.replace("midlayer.", "midlayer._fsdp_wrapped_module.")),
+        "X X S X S X X",
+        universal="yes",
+    ),
+    "names with torch.compile's wrapper": Situation(
+        named(lambda name: f"_orig_mod.{name}"), "X X S X S X X", universal="yes", speculators="yes"
+    ),
+    # verl-project/verl-SpeCo#66: the map that a trainer begins with
+    "a map of the first tokens": Situation(
+        with_tensors(lambda t: {"d2t": torch.zeros(10, dtype=torch.int64), "t2d": torch.arange(40) < 10}),
+        "R R R R R R R",
+        universal="yes",
+        says=("the first 10 of the target's 40 tokens",),
+    ),
+    # QwenLM's padded vocabularies
+    "a target whose vocabulary is padded": Situation(
+        flat(), "U U U U U U U", {"vocab_size": 48}, errors=("target-mismatch",), says=("write vocab_size: 48",)
+    ),
+    "a target with a smaller vocabulary": Situation(
+        flat(), "U U U U U U U", {"vocab_size": 32}, errors=("target-mismatch",), never=("padding",)
+    ),
+    "the sizes inside text_config": Situation(
+        inside_a_part("text_config"), refused="config-part", says=("move what text_config holds to the top level",)
+    ),
+    "the sizes inside model, as vLLM nests those of EAGLE": Situation(inside_a_part("model"), refused="config-part"),
+    # sgl-project/sglang#25894: another dtype than the target's
+    "float16, its target bfloat16": Situation(
+        flat(torch_dtype="float16"),
+        "R R X R R R R",
+        {"torch_dtype": "bfloat16"},
+        universal="yes",
+        says=("serves the head in float16 and its target in bfloat16", "serve both with --dtype bfloat16"),
+        never=("head-no-engine",),
+    ),
+    "no dtype stated, the target bfloat16": Situation(
+        flat(torch_dtype="DELETE"),
+        "R R X R R R R",
+        {"dtype": "bfloat16"},
+        says=("serves the head in float16 (its config states no dtype)",),
+    ),
+    "bfloat16, its target float32": Situation(flat(), "R R X R R R R", {"torch_dtype": "float32"}),
+    "float32, its target float16": Situation(flat(torch_dtype="float32"), "R R R R R R R", {"torch_dtype": "float16"}),
+    # vllm-project/vllm#30987: no architectures, one aux layer under a name of its own
+    "no architectures": Situation(
+        flat(architectures="DELETE"),
+        "X X X R R X X",
+        layout="specforge",
+        says=("has no draft class for a config without architectures",),
+    ),
+    # NVIDIA/Model-Optimizer#628: no lm_head, and the target's tie_word_embeddings
+    "tied, without an lm_head": Situation(
+        without_lm_head(tie_word_embeddings=True),
+        "D D S D D X D",
+        layout="modelopt",
+        says=("the head has no lm_head, so it takes the target's", "scores with the target's embeddings"),
+        never=("has its own lm_head", "scores with a random lm_head"),
+    ),
+    "tied, without an lm_head, as the target": Situation(
+        without_lm_head(tie_word_embeddings=True),
+        "D D D D D X D",
+        {"tie_word_embeddings": True},
+        layout="modelopt",
+        never=("scores with",),
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,7 +85,15 @@ def recipe(
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.engines import engine_name
     from eagle3hub.engines.options import read_engine_settings
-    from eagle3hub.engines.preflight import examine, preflight, runners_of, target_embeddings
+    from eagle3hub.engines.preflight import (
+        DTYPE_APART,
+        DTYPE_TOLD,
+        examine,
+        preflight,
+        runners_of,
+        served_dtype,
+        target_embeddings,
+    )
     from eagle3hub.engines.recipes import Serving, make_recipe, over_nodes
     from eagle3hub.engines.specs import PARALLEL_DRAFTING, known_version
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -118,14 +127,17 @@ def recipe(
         extra=tuple(shlex.split(extra or "")),
     ).with_settings(name, settings)
     made = make_recipe(name, serving, version)
-    commands = [made.argv] if nodes == 1 else over_nodes(made, nodes, tensor_parallel)
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
-    told = [
-        key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
-    ]
     devices = tensor_parallel or 1
     called = runners_of(name, made.version)
     foreseen = [preflight(subject, name, one, facts, tensor_parallel=devices) for one in called]
+    if dtype is None and any(reason.code == DTYPE_APART for verdict in foreseen for reason in verdict.reasons):
+        made = make_recipe(name, replace(serving, dtype=served_dtype(facts.fields, facts.dtype)), version)
+    commands = [made.argv] if nodes == 1 else over_nodes(made, nodes, tensor_parallel)
+    told = [
+        key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
+    ]
+    told += [DTYPE_TOLD] if "--dtype" in made.argv else []
     verdicts = [verdict.with_settings(told) for verdict in foreseen]
     warning = known_version(name, made.version).warning
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}

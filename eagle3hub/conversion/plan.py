@@ -15,10 +15,11 @@ from eagle3hub.address import HubAddress, is_hub_id, parse_address
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, INDEX, WEIGHTS, State, file_states
 from eagle3hub.checkpoint.writer import OutTensor, Shard, described, encode_index, split
-from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, leave_out_equal, overrides
+from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, leave_out_targets, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
 from eagle3hub.engines.preflight import (
+    TOLD_BY_RECIPES,
     PreflightVerdict,
     engines_apart,
     engines_serving,
@@ -41,6 +42,7 @@ from eagle3hub.layouts.base import (
     Layout,
     LayoutFiles,
     ReadOptions,
+    Tried,
     WriteOptions,
     alternatives,
     option_for,
@@ -239,9 +241,10 @@ def plan_conversion(source: str | Path | Checkpoint, to: str, options: ConvertOp
     head.made_for = engines.serving
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     head, changes = apply_transforms(head, transforms, folder)
-    if not _keeps_embeddings(to, head) and transforms.include_embeddings is None:
-        head, equal = leave_out_equal(head, folder, download=not options.dry_run) or (head, None)
-        changes += [] if equal is None else [equal]
+    copied = head.copied_embeddings != "no"
+    if (copied or not _keeps_embeddings(to, head)) and transforms.include_embeddings is None:
+        head, left_out = leave_out_targets(head, folder, download=not options.dry_run) or (head, None)
+        changes += [] if left_out is None else [left_out]
     head.raise_for_errors()
     return _for_engines(
         head, engines, lambda made, serving: _planned(named, checkpoint, made, to, options, changes, serving)
@@ -388,15 +391,17 @@ def _for_engines(head: Head, engines: _Engines, plan: Callable[[Head, _Engines],
             raise refusal from None
 
 
-def _try(head: Head, layout: Layout) -> None:
+def _try(head: Head, layout: Layout) -> Tried:
     """Plan the files of a head in a layout. Raises the InputError that a conversion would end with."""
-
-    def write(made: Head, _: _Engines) -> None:
-        written = layout.write(made, WriteOptions(speculative_tokens=made.speculative_tokens or 1))
-        if made.made_for:
-            _hold_to_engines(made, layout.name, written, [WEIGHTS])
-
-    _for_engines(head, _made_for(head, layout.name, made_for(layout.name, head.made_for), head.target), write)
+    engines = _made_for(head, layout.name, made_for(layout.name, head.made_for), head.target)
+    known = replace(head, speculative_tokens=head.speculative_tokens or 1)
+    try:
+        made, written, asks = _for_engines(known, engines, partial(_trial, layout))
+    except InputError as e:
+        if not (asked := option_for(e, layout)):
+            raise
+        return Tried((asked,))
+    return Tried(tuple(asks), any(_judged(made, layout.name, written, head.target).rank))
 
 
 try_by(_try)
@@ -422,14 +427,11 @@ class ServedWay:
         return len(self.right), len(self.may)
 
 
-def served_ways(head: Head, target: TargetFacts | None, told: Sequence[str]) -> list[ServedWay]:
-    """Try every layout, and return those whose folder some engine may serve, the best one first.
-
-    ``told``: the settings that recipes tell engines beside the files.
-    """
+def served_ways(head: Head, target: TargetFacts | None) -> list[ServedWay]:
+    """Try every layout, and return those whose folder some engine may serve, the best one first."""
     names = sorted(LAYOUTS, key=lambda name: not LAYOUTS[name].contract.held_for)  # of equal ways, the one for engines
     found = [
-        _judged(made, how, written, target, told)
+        _judged(made, how, written, target)
         for name in names
         for made, how, written in _written_for_engines(replace(head, made_for=()), name, target)
     ]
@@ -484,11 +486,11 @@ def _trial(layout: Layout, made: Head, _: _Engines) -> tuple[Head, LayoutFiles, 
         return made, written, asks
 
 
-def _judged(head: Head, how: str, written: LayoutFiles, target: TargetFacts | None, told: Sequence[str]) -> ServedWay:
+def _judged(head: Head, how: str, written: LayoutFiles, target: TargetFacts | None) -> ServedWay:
     subject = examine_written(head, written, [WEIGHTS])
     kinds: dict[str, set[str]] = {}
     for verdict in preflight_all(subject, target):
-        kinds.setdefault(verdict.engine, set()).add(verdict.with_settings(told).kind)
+        kinds.setdefault(verdict.engine, set()).add(verdict.with_settings(TOLD_BY_RECIPES).kind)
     right = tuple(engine for engine, found in kinds.items() if found & {"right", "depends"})
     return ServedWay(how, right, tuple(e for e, found in kinds.items() if e not in right and "unknown" in found))
 

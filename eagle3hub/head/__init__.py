@@ -320,6 +320,8 @@ class Head:
         speculative_tokens: K recommended by the source, or None.
         mask_token_id: token that stands for positions not drafted yet (P-EAGLE), or None.
         other_names: name on disk, by canonical name, of each tensor and buffer whose name is not today's.
+        copied_embeddings: whether embed_tokens.weight is no part of the head, because its trainer uses the target's
+            and keeps them as they are: the export copied them, or (``unsure``) may have written random numbers.
         side_files: small files that belong to the head besides config and weights, by name.
         carried: how earlier layouts stored it, from the provenance file.
         target: the target that the user named, if it fits.
@@ -351,6 +353,7 @@ class Head:
     fc_order: tuple[int, ...] | None = None
     one_list: tuple[int, ...] | None = None
     other_names: dict[str, str] = field(default_factory=dict)
+    copied_embeddings: Literal["no", "unsure", "yes"] = "no"
     side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
     made_for: tuple[str, ...] = ()

@@ -38,6 +38,7 @@ class TargetFacts:
         model_type, architectures: from the whole config, not its text part; engines pick the target's class by them.
         token_ids: bos/eos/pad ids it states.
         tokenizer_class: as the tokenizer's config in its folder names it; None if it names none, or of a Hub id.
+        dtype: of its weights, as its config says (``bfloat16``); None if it says nothing.
         fields: the config of its text part, as it stands.
     """
 
@@ -51,6 +52,7 @@ class TargetFacts:
     architectures: tuple[str, ...]
     token_ids: dict[str, int | list[int]]
     tokenizer_class: str | None = None
+    dtype: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -153,8 +155,15 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
         token_ids={k: v for k in TOKEN_IDS if (v := text.token_ids(k)) is not None},
         tokenizer_class=None if tokenizer is None else _tokenizer_class(tokenizer),
+        dtype=stated_dtype(text.data) or stated_dtype(config),
         fields=text.data,
     )
+
+
+def stated_dtype(config: Mapping[str, object]) -> str | None:
+    """The dtype that a model's config states for its weights, under the key of today or that of before."""
+    stated = config.get("dtype") or config.get("torch_dtype")
+    return stated.removeprefix("torch.") if isinstance(stated, str) and stated != "auto" else None
 
 
 def _tokenizer_class(path: Path) -> str | None:

@@ -138,7 +138,17 @@ def check_vocab_map(
         return None, found.code.removeprefix("vocab-"), [found]
     if found is None:
         return None, "full", []
-    return found, "ok", []
+    first = found.draft_vocab_size < vocab_size and all(t == i for i, t in enumerate(found.target_id))
+    return found, "ok", [_first_tokens(found)] if first else []
+
+
+def _first_tokens(vocab: VocabMap) -> Problem:
+    """The warning of a map that nobody chose, as far as one can tell; engines draft by it as it is."""
+    message = (
+        f"the draft vocabulary is the first {vocab.draft_vocab_size} of the target's {vocab.vocab_size} tokens: "
+        "trainers begin with this map, and replace it by the tokens that are frequent in the data"
+    )
+    return Problem("warning", "vocab-prefix", message, "check in the training run that the head was trained with it")
 
 
 def order_fault(vocab: VocabMap, *, sorted_rows: bool, trainer_sorts: bool) -> Problem | None:

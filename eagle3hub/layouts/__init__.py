@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.source import READ, refuse_contents
-from eagle3hub.errors import Hint, LayoutError, Problem, UsageError
+from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
@@ -32,7 +32,10 @@ from eagle3hub.system.documents import did_you_mean
 
 
 def refuse_recognised(checkpoint: Checkpoint) -> None:
-    """Raise LayoutError if the folder is a kind of draft model that no codec of this version reads."""
+    """Raise LayoutError if the folder is a kind of draft model that no codec of this version reads.
+
+    Raises ConfigError for a head whose sizes stand in a part of its config.
+    """
     refuse_contents(checkpoint.source, checkpoint.tensors, checkpoint.config, checkpoint.files)
     if "lm_head_layernorm.weight" in checkpoint.tensors and "speculators_model_type" not in checkpoint.config:
         raise LayoutError(
@@ -40,6 +43,15 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
             hint="put the config.json of its speculators release into the folder",
             code="layout-research",
         )
+    config = checkpoint.config
+    for part in ("text_config", "model"):
+        inner = config.get(part)
+        if "hidden_size" not in config and isinstance(inner, dict) and "hidden_size" in inner:
+            raise ConfigError(
+                f"config.json states the sizes of the head inside {part}; this version reads them at top level only",
+                hint=f"move what {part} holds to the top level of config.json",
+                code="config-part",
+            )
 
 
 # The registry, detection, and opening a head.

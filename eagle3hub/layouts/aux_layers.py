@@ -223,9 +223,10 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
         elif not head.carried:
             why = None
     if len(taps) != count:
+        listed = "" if other is None else f"; config.json lists {other[1]} under {other[0]}, which may be these layers"
         raise ConfigError(
             f"the default aux layers of a target of {num_target_layers} layers are {taps.after_layer}, but fc.weight "
-            f"takes {count} hidden states",
+            f"takes {count} hidden states{listed}",
             hint=Hint("give the layers with --aux-layers", "--aux-layers"),
             code="config-aux-count",
         )
@@ -314,7 +315,8 @@ def apply_target(head: Head, target: TargetFacts) -> None:
     ):
         if of_head != of_target:
             message = f"the head was made for a target with {what} {of_head}, but {target.name} has {of_target}"
-            head.problems.append(_mismatch(message))
+            padded = what == "vocabulary" and of_target > of_head
+            head.problems.append(_mismatch(message, of_target if padded else None))
             return
     head.target = target
     head.target_model_type = target.model_type or head.target_model_type
@@ -420,8 +422,12 @@ def _listed(layers: Sequence[int]) -> str:
     return ",".join(map(str, layers))
 
 
-def _mismatch(message: str) -> Problem:
-    return Problem("error", "target-mismatch", message, "name the target the head was trained for")
+def _mismatch(message: str, padded: int | None = None) -> Problem:
+    """The error of another target; ``padded``: the size of its vocabulary, which may be the head's and padding."""
+    hint = "name the target the head was trained for"
+    if padded is not None:
+        hint += f"; if it is this one, and the rest of its vocabulary is padding, write vocab_size: {padded}"
+    return Problem("error", "target-mismatch", message, hint)
 
 
 # Notes on a head beside its target: where its RoPE and its context are others than the target's.

@@ -421,9 +421,10 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
 def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str | None = None) -> str:
     """The hint of a refusal: remedies, and the layouts that can hold the head.
 
-    A layout is named only if it takes the head with everything it has; options that it needs are added. If there is
-    none, those are named that take it without embeddings of its own; if there is none of these either, the hint says
-    why each layout that has a place for the feature refuses the head.
+    A layout is named only if it takes the head with everything it has; options that it needs are added, and of a
+    folder that no engine serves it is said so. If there is none, those are named that take it without embeddings of
+    its own; if there is none of these either, the hint says why each layout that has a place for the feature refuses
+    the head.
 
     Args:
         asked: the layout that refused the head. feature: the reason, if it is one of `FEATURES`.
@@ -433,44 +434,69 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
         Hint.join([a.settle, "if the source says it wrongly"], " ") for a in head.assumptions if a.field == feature
     ]
     remedies += [remedy] if remedy else [f.remedy for f in FEATURES if f.name == feature and f.remedy]
-    able, nearly = _able(head, asked, feature)
-    if able:
-        return Hint.join([*remedies, Hint.join([_or(able), "can hold it"], " ")])
-    if without := _able_without_embeddings(head, feature):
+    ways = _ways(head, asked, feature)
+    if ways.served or ways.unserved:
+        return Hint.join([*remedies, *_said(ways)])
+    without = _ways_without_embeddings(head, feature)
+    if without.served or without.unserved:
         dropped = Hint("without its own embeddings (--drop-embeddings)", "--drop-embeddings")
-        return Hint.join([*remedies, Hint.join([dropped, _or(without), "can hold it"], " ")])
-    none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
-    return Hint.join([*remedies, none, *nearly])
+        first, *more = _said(without)
+        return Hint.join([*remedies, Hint.join([dropped, first], " "), *more])
+    none = "no layout of this version can hold it" + (" with all the head has" if ways.refused else "")
+    return Hint.join([*remedies, none, *ways.refused])
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """Layouts that take a head, ready to be typed, and why others do not.
+
+    ``served``: those whose folder some engine may serve. ``unserved``: the others. ``refused``: what each layout that
+    has a place for the reason of the refusal says instead.
+    """
+
+    served: list[str] = field(default_factory=list)
+    unserved: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def _said(ways: _Ways) -> list[str]:
+    said: list[str] = [Hint.join([_or(ways.served), "can hold it"], " ")] if ways.served else []
+    if ways.unserved:
+        too = " too" if said else ""
+        said.append(Hint.join([_or(ways.unserved), f"can hold it{too}, but no engine known here serves that"], " "))
+    return said
 
 
 def _or(ways: Sequence[str]) -> str:
     return Hint.join([Hint.join(ways[:-1], ", "), ways[-1]], " or ") if len(ways) > 1 else ways[0]
 
 
-def _able_without_embeddings(head: Head, feature: str | None) -> list[str]:
+def _ways_without_embeddings(head: Head, feature: str | None) -> _Ways:
     """The layouts that take the head without its own embeddings; none where it has none, or needs them."""
     name, d = "embed_tokens.weight", head.dims
     own = head.opened is not None and name in head.tensors and head.tensors[name] in head.opened.tensors.values()
     if not own or d.hidden_size != d.target_hidden_size:
-        return []
-    return _able(replace(head, tensors={k: ref for k, ref in head.tensors.items() if k != name}), "", feature)[0]
+        return _Ways()
+    return _ways(replace(head, tensors={k: ref for k, ref in head.tensors.items() if k != name}), "", feature)
 
 
-def _able(head: Head, asked: str, feature: str | None) -> tuple[list[str], list[str]]:
+def _ways(head: Head, asked: str, feature: str | None) -> _Ways:
     """The layouts that take the head, but for ``asked``, and why those with a place for the feature refuse it."""
-    able: list[str] = []
-    nearly: list[str] = []
+    ways = _Ways()
     for name, layout in LAYOUTS.items():
-        refusal = None if name == asked else _refusal_of(head, layout)
-        asks = "" if refusal is None else option_for(refusal, layout)
-        if refusal is not None and not asks:
-            nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
-        elif name != asked:
-            made = f" --engines {','.join(head.made_for)}" if layout.contract.held_for and head.made_for else ""
-            able.append(Hint(f"--to {name}{made} (with {asks})", asks) if asks else f"--to {name}{made}")
-        if (refusal is not None and not asks) or name == asked:
-            able += _for_some_engines(head, name, layout)
-    return able, nearly
+        if name != asked:
+            try:
+                tried = _trials[0](head, layout)
+            except InputError as refusal:
+                ways.refused.extend([f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses))
+            else:
+                made = f" --engines {','.join(head.made_for)}" if layout.contract.held_for and head.made_for else ""
+                asks = " and ".join(tried.asks)
+                way = Hint(f"--to {name}{made} (with {asks})", *tried.asks) if asks else f"--to {name}{made}"
+                (ways.served if tried.served else ways.unserved).append(way)
+                continue
+        ways.served.extend(_for_some_engines(head, name, layout))
+    return ways
 
 
 def _for_some_engines(head: Head, name: str, layout: Layout) -> list[str]:
@@ -478,8 +504,8 @@ def _for_some_engines(head: Head, name: str, layout: Layout) -> list[str]:
     engines = [e for e in layout.contract.engines if not head.made_for or e in head.made_for]
     if not layout.contract.held_for or len(engines) < 2:
         return []
-    able = [e for e in engines if _refusal_of(replace(head, made_for=(e,)), layout) is None]
-    if not able or len(able) == len(engines) or _refusal_of(replace(head, made_for=tuple(able)), layout) is not None:
+    able = [e for e in engines if _takes(replace(head, made_for=(e,)), layout)]
+    if not able or len(able) == len(engines) or not _takes(replace(head, made_for=tuple(able)), layout):
         return []
     return [Hint(f"--to {name} --engines {','.join(able)}", "--engines")]
 
@@ -489,12 +515,29 @@ def option_for(refusal: InputError, layout: Layout) -> str:
     return next((need.option for need in layout.contract.needs if need.code == refusal.code), "")
 
 
-Trial = Callable[[Head, Layout], None]
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A conversion that was tried, and that a layout takes.
+
+    ``asks``: the options that it needs besides. ``served``: whether some engine may serve the folder.
+    """
+
+    asks: tuple[str, ...] = ()
+    served: bool = True
+
+
+Trial = Callable[[Head, Layout], Tried]
 """Tries a conversion without writing a file. Raises the InputError that the conversion would end with."""
 
 
-def _by_codec(head: Head, layout: Layout) -> None:
-    layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+def _by_codec(head: Head, layout: Layout) -> Tried:
+    try:
+        layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+    except InputError as e:
+        if not (asked := option_for(e, layout)):
+            raise
+        return Tried((asked,))
+    return Tried()
 
 
 _trials: list[Trial] = [_by_codec]
@@ -505,9 +548,9 @@ def try_by(trial: Trial) -> None:
     _trials[:] = [trial]
 
 
-def _refusal_of(head: Head, layout: Layout) -> InputError | None:
+def _takes(head: Head, layout: Layout) -> bool:
+    """Whether the layout takes the head as it is, without further options."""
     try:
-        _trials[0](head, layout)
-    except InputError as e:
-        return e
-    return None
+        return not _trials[0](head, layout).asks
+    except InputError:
+        return False

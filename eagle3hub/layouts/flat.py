@@ -32,6 +32,7 @@ from eagle3hub.layouts.base import (
 )
 from eagle3hub.layouts.hf_config import MLA_TYPES, SLIDING, attention_fields, parse_llama, rope_fields
 from eagle3hub.layouts.interpret import (
+    TIED,
     Interpret,
     Interpretation,
     build_head,
@@ -515,7 +516,7 @@ def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:
         problems.append(
             Problem(
                 "warning",
-                "config-tied",
+                TIED,
                 "config.json says tie_word_embeddings: true although the head has its own lm_head: SGLang would take "
                 "the embeddings for it",
                 "eagle3hub convert writes false",

@@ -192,6 +192,7 @@ SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_la
 class LlamaConfig:
     """The Llama fields of a config, in whichever object a layout keeps them.
 
+    ``head_dim`` is None where the config states none; the width of a head is then that of the tensors.
     ``mla``: sizes of MLA attention if the config states any. Only the tensors tell whether the head has it: a config
     made from a DeepSeek target's may name the sizes for a head with Llama attention.
     """
@@ -202,7 +203,7 @@ class LlamaConfig:
     intermediate_size_mlp: int | None
     num_attention_heads: int
     num_key_value_heads: int
-    head_dim: int
+    head_dim: int | None
     vocab_size: int
     num_hidden_layers: int
     attention_bias: bool
@@ -216,6 +217,11 @@ class LlamaConfig:
     assumptions: list[Assumption]
     problems: list[Problem]
     mla: MlaDims | None = None
+
+    @property
+    def usual_head_dim(self) -> int:
+        """The width of a head that a Llama config without head_dim means."""
+        return self.hidden_size // self.num_attention_heads
 
 
 def parse_llama(
@@ -251,11 +257,6 @@ def parse_llama(
     heads = config.number("num_attention_heads")
     hidden = config.number("hidden_size")
     mla = _mla(config)
-    if mla is None and config.get("head_dim") is None and hidden % heads:
-        raise ConfigError(
-            f"{config.where}: hidden_size {hidden} is not a multiple of {heads} heads and head_dim is not given",
-            code="config-head-dim",
-        )
     act = config.text("hidden_act", default=config.text("hidden_activation", default=hidden_act))
     if act is None:
         act = assume(
@@ -291,7 +292,7 @@ def parse_llama(
         intermediate_size_mlp=config.number(LLAMA4_WIDTH, default=None) if llama4 else None,
         num_attention_heads=heads,
         num_key_value_heads=config.number("num_key_value_heads", default=heads),
-        head_dim=config.number("head_dim", default=hidden // heads),
+        head_dim=config.number("head_dim", default=None),
         vocab_size=config.number("vocab_size", most=_LARGEST_VOCAB),
         num_hidden_layers=layers,
         attention_bias=config.flag("attention_bias", default=False),

@@ -220,6 +220,7 @@ def build_head(
         problems=[*meaning.problems, *problems],
     )
     refuse_own(head, options.drop)
+    _note_head_dim(head, meaning.llama)
     _note_dtype(head)
     _check_aux_count(head)
     _check_embedding(head)
@@ -238,12 +239,24 @@ def torch_dtype(head: Head) -> str:
     return TORCH_NAME[most]
 
 
+def _note_head_dim(head: Head, stated: LlamaConfig) -> None:
+    """Warn of a head_dim that only the tensors tell, where a config that states none means another."""
+    own, usual = head.dims.head_dim, stated.usual_head_dim
+    if stated.head_dim is not None or head.dims.mla is not None or own == usual:
+        return
+    message = (
+        f"config.json states no head_dim, and the attention heads in the tensors are {own} wide, not hidden_size / "
+        f"num_attention_heads, which is {usual}"
+    )
+    head.problems.append(Problem("warning", "config-no-head-dim", message, "eagle3hub convert writes head_dim"))
+
+
 _DTYPES = ("torch_dtype", "dtype")
 """The keys of a config that state the dtype of the weights."""
 
 
 def _note_dtype(head: Head) -> None:
-    """Note a dtype in the config that is not the one of the weights; engines take the target's (vLLM, SGLang)."""
+    """Note a dtype in the config that is not the one of the weights."""
     right, nested = torch_dtype(head), head.config.get("transformer_layer_config")
     for place in (head.config, nested if isinstance(nested, dict) else {}):
         for key in _DTYPES:
@@ -292,9 +305,22 @@ def _check_embedding(head: Head) -> None:
         )
 
 
+TIED = "config-tied"
+
+
 def _check_lm_head(head: Head, stated: int | None) -> None:
-    """Warn of a size of an lm_head that the folder does not hold: SGLang then makes one of random numbers."""
-    if "lm_head.weight" in head.tensors or stated is None:
+    """Warn of what SGLang takes for an lm_head that the folder does not hold: embeddings, or random numbers."""
+    if "lm_head.weight" in head.tensors:
+        return
+    others = [p for p in head.problems if p.code != TIED]
+    if len(others) < len(head.problems):
+        message = (
+            "the head has no lm_head, so it takes the target's, but config.json says tie_word_embeddings: true: "
+            "SGLang would take the target's embeddings for it"
+        )
+        head.problems = [*others, Problem("warning", TIED, message, "eagle3hub convert writes false")]
+        return
+    if stated is None:
         return
     head.problems.append(
         Problem(
@@ -333,7 +359,10 @@ def same_meaning(meaning: Interpretation, head: Head) -> bool:
         d.draft_vocab_size,
     )
     if d.mla is None:
-        same_dims = same_dims and (c.num_key_value_heads, c.head_dim) == (d.num_key_value_heads, d.head_dim)
+        same_dims = same_dims and (c.num_key_value_heads, c.head_dim or c.usual_head_dim) == (
+            d.num_key_value_heads,
+            d.head_dim,
+        )
     else:
         same_dims = same_dims and c.mla == d.mla
     if meaning.aux is None:

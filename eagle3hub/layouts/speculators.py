@@ -50,6 +50,7 @@ SETTLE_RESIDUAL = Hint("give --norm-before-residual", "--norm-before-residual")
 """The hint for a doubtful norm_before_residual."""
 
 _KINDS = ("eagle3", "peagle")
+_OF_VLLM = ("dflash", "dflash2", "dspark")  # transformers_utils/configs/speculators/algos.py of its pinned version
 _MODEL_TYPES = ("llama", "qwen3")
 _MODELOPT_EXPORT = "0.1.0.dev14"
 
@@ -61,6 +62,7 @@ def interpret_config(config: Mapping[str, Any]) -> Interpretation:
     if kind not in _KINDS:
         raise ConfigError(
             f"config.json says speculators_model_type: {kind}; this version reads {' and '.join(_KINDS)}",
+            hint="name the folder of an EAGLE-3 or P-EAGLE head" + ("; vLLM serves this one" * (kind in _OF_VLLM)),
             code="config-kind",
         )
     if c.mapping("transformer_layer_config") is None:

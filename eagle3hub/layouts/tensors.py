@@ -245,7 +245,8 @@ def collect_tensors(
                 f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(shape)} "
                 f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads {_heads(d)}, "
                 f"intermediate_size {d.intermediate_size}, vocab_size {d.vocab_size})",
-                hint="config.json and weights are from different heads, or one of them was edited",
+                hint=_one_wrong(found, d, s, quantized)
+                or "config.json and weights are from different heads, or one of them was edited",
                 code="tensor-shape",
             )
     if quantized is None:
@@ -253,6 +254,28 @@ def collect_tensors(
         return everything, d, s
     check_weights(quantized, expected)
     return everything, d, replace(s, quantization=quantized.method, quantized_as=quantized.formats(expected))
+
+
+def _one_wrong(found: Mapping[str, TensorRef], d: Dims, s: Semantics, quantized: Weights | None) -> str | None:
+    """The hint of a config of which one size is wrong, so that with another number every tensor fits."""
+    if d.mla is not None or quantized is not None:
+        return None
+    at = "layers.0."
+    q, k = (_rows(found, f"{at}self_attn.{x}_proj.weight") for x in "qk")
+    for key, value, rest in (
+        ("head_dim", *divmod(q, d.num_attention_heads)),
+        ("num_attention_heads", *divmod(q, d.head_dim)),
+        ("num_key_value_heads", *divmod(k, d.head_dim)),
+        ("intermediate_size", _rows(found, f"{at}mlp.up_proj.weight"), 0),
+        ("vocab_size", _rows(found, "embed_tokens.weight"), 0),
+    ):
+        if not value or rest or value == getattr(d, key):
+            continue
+        other = replace(d, **{key: value})  # type: ignore[arg-type]
+        shapes = expected_shapes(other, s, num_aux_inputs(found, other))
+        if all(name not in found or same_shape(name, found[name].shape, shape) for name, shape in shapes.items()):
+            return f"with {key}: {value} in config.json every tensor fits: write that if the head was trained so"
+    return None
 
 
 def _quantized(checkpoint: Checkpoint, everything: Mapping[str, TensorRef], contract: Contract) -> Weights | None:
@@ -432,11 +455,35 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
         intermediate_size=_intermediate_size(found, config),
         num_attention_heads=heads,
         num_key_value_heads=config.num_key_value_heads if mla is None else heads,
-        head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
+        head_dim=_head_dim(found, config) if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
         vocab_size=config.vocab_size,
         draft_vocab_size=config.vocab_size if rows is None else rows,
         mla=mla,
     )
+
+
+def _head_dim(found: Mapping[str, TensorRef], config: LlamaConfig) -> int:
+    """The width of an attention head: stated, or told by the rows of q and k where they agree. Raises ConfigError."""
+    if config.head_dim is not None:
+        return config.head_dim
+    q, k = (_rows(found, f"layers.0.self_attn.{x}_proj.weight") for x in "qk")
+    width, rest = divmod(q, config.num_attention_heads)
+    if width and not rest and k == width * config.num_key_value_heads:
+        return width
+    if config.hidden_size % config.num_attention_heads:
+        raise ConfigError(
+            f"config.json: hidden_size {config.hidden_size} is not a multiple of {config.num_attention_heads} heads, "
+            "and head_dim is not given",
+            hint="write head_dim as in training",
+            code="config-head-dim",
+        )
+    return config.usual_head_dim
+
+
+def _rows(found: Mapping[str, TensorRef], name: str) -> int:
+    """Rows of a matrix of floats; 0 for anything else."""
+    ref = found.get(name)
+    return ref.shape[0] if ref is not None and ref.dtype in FLOATS and len(ref.shape) == 2 else 0
 
 
 def _intermediate_size(found: Mapping[str, TensorRef], config: LlamaConfig) -> int:
@@ -465,11 +512,30 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
             )
 
 
+_FUSED = ("qkv_proj.weight", "gate_up_proj.weight")
+
+
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
     biases = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
     optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
     optional |= set() if biases & set(found) else biases
     missing = sorted(set(expected) - set(found) - optional)
+    fused = sorted(n for n in found if n.endswith(_FUSED))
+    if missing and fused:
+        raise TensorError(
+            f"{checkpoint.source} holds {several([found[n].name for n in fused])}, several matrices in one, as "
+            "engines hold them in memory",
+            hint="split them by rows into q_proj, k_proj and v_proj, and into gate_proj and up_proj, or export the "
+            "head with its trainer",
+            code="tensor-fused",
+        )
+    if {"fc.weight", "layers.0.hidden_norm.weight"} <= set(missing):
+        raise TensorError(
+            f"{checkpoint.source} holds a decoder layer without fc and hidden_norm, by which an EAGLE-3 head reads "
+            "its target",
+            hint="if an export lost them, export the head again; else it is a model of one layer, and no draft head",
+            code="tensor-bare-layer",
+        )
     if missing:
         raise TensorError(
             f"{checkpoint.source} lacks {several([name_on_disk(n, contract.tensor_prefix) for n in missing])}",
@@ -543,6 +609,7 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
     if absent:
         raise UsageError(f"{checkpoint.source} holds no {several(absent)} to drop", code="usage-drop")
     tensors = {name: ref for name, ref in checkpoint.tensors.items() if name not in options.drop}
+    tensors = _unwrapped(checkpoint, tensors)
     leaked = sorted(name for name in tensors if _LEAKED.search(name))
     tensors = {name: ref for name, ref in tensors.items() if not _ROTATION.search(name)}
     if leaked:
@@ -553,6 +620,29 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             code="tensor-leaked",
         )
     return _without_prefix(replace(checkpoint, tensors=tensors))
+
+
+_WRAPPED = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+"""What FSDP, activation checkpointing and torch.compile put into the names of what they wrap."""
+_OUTER = re.compile(r"((model|module|draft_model)\.)*(module|draft_model)\.")
+"""What data parallelism and trainers put before every name."""
+
+
+def _unwrapped(checkpoint: Checkpoint, tensors: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
+    """The tensors by their names without those of wrappers. Raises TensorError where two names become one."""
+    names = {name: _WRAPPED.sub("", name) for name in tensors}
+    if all(_OUTER.match(bare) for bare in names.values()):
+        names = {name: _OUTER.sub("", bare, count=1) for name, bare in names.items()}
+    out: dict[str, TensorRef] = {}
+    for name, bare in names.items():
+        if bare in out:
+            raise TensorError(
+                f"{checkpoint.source}: {out[bare].name} and {name} are two names of the same tensor",
+                hint=Hint("keep the one the head was trained with, and leave the other out with --drop", "--drop"),
+                code="tensor-duplicate",
+            )
+        out[bare] = tensors[name]
+    return out
 
 
 def refuse_own(head: Head, dropped: Collection[str]) -> None:

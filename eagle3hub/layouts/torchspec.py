@@ -3,8 +3,10 @@
 ``midlayer.*`` names (``layers.0.*`` with ``--vllm``), the target's embeddings along; over the full vocabulary neither
 d2t nor t2d. The config is the draft config that training began with, with draft_vocab_size added; since April 2026
 ``_torchspec_version`` in it and ``torchspec_version`` in the header say where it comes from. The trainer taps the
-default layers unless a run names others (``aux_hidden_states_layers``), which the export does not record. Its
-checkpoints are FSDP's, so that nothing of it reads an export again: it is not written here.
+default layers unless a run names others (``aux_hidden_states_layers``), which the export does not record. It trains
+with the target's embeddings and never changes them (``training/eagle3_trainer.py``); exports without a version may
+hold random numbers in their place. Its checkpoints are FSDP's, so that nothing of it reads an export again:
+it is not written here.
 
 For a kimi_k2 head ``--vllm`` also makes boundary ids of those in ``eagle_config``. Its MLA drafts
 (``models/draft/deepseek_eagle.py``, since April 2026) hand their scaled RoPE no base, which is then 10000.
@@ -28,6 +30,23 @@ from eagle3hub.layouts.tensors import has_mla
 _CONFIG_MARK, _HEADER_MARK = "_torchspec_version", "torchspec_version"
 _ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["Eagle3DeepseekV2ForCausalLM"])
 _PROBED = 64
+FOREIGN = (
+    "embed_tokens.weight is not the target's, with which TorchSpec trains and which it never changes: some exports "
+    "of before April 2026 wrote random numbers in its place"
+)
+NOT_FOREIGN = Hint(
+    "--drop-embeddings leaves it out, so that engines use the target's; if another trainer made the head, say --from "
+    "flat",
+    "--drop-embeddings",
+    "--from",
+)
+"""What is said of embeddings that an export of TorchSpec should have copied from the target, and did not."""
+UNSURE = (
+    "embed_tokens.weight should be the target's, with which TorchSpec trains, but some exports of before April 2026 "
+    "wrote random numbers in its place, and vLLM and llama.cpp would use them"
+)
+TO_COMPARE = Hint("give --target a folder with the target's weights, and they are compared", "--target")
+"""What is said of them where they cannot be compared."""
 _BASE = 10000.0
 
 
@@ -58,7 +77,7 @@ class TorchSpec(FlatReader):
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Its version in config or header; else embeddings without a map, which no other trainer writes."""
         tensors, config, metadata = checkpoint.tensors, checkpoint.config, checkpoint.metadata
-        if _CONFIG_MARK in config or _HEADER_MARK in (metadata or {}):
+        if _is_marked(checkpoint):
             return Match(1.0, (f"{_CONFIG_MARK} or {_HEADER_MARK}",), certain=True)
         if config.get("architectures") not in _ARCHITECTURES or "embed_tokens.weight" not in tensors:
             return None
@@ -82,6 +101,8 @@ class TorchSpec(FlatReader):
             head.problems = [p for p in head.problems if p.code != "aux-ids-nested-only"]
             message = f"the aux layers {ids} are boundary ids: convert_to_hf --vllm numbers those of a kimi_k2 head so"
             head.problems.append(Problem("info", "aux-boundary", message))
+        if "embed_tokens.weight" in head.tensors:
+            head.copied_embeddings = "yes" if _is_marked(checkpoint) else "unsure"
         scaling = head.semantics.rope.scaling
         if head.dims.mla is not None and scaling and head.semantics.rope.theta != _BASE and options.rope_theta is None:
             head.assumptions.append(_base(head.semantics.rope.theta, str(scaling.get("rope_type"))))
@@ -100,10 +121,14 @@ class TorchSpec(FlatReader):
         return head
 
 
+def _is_marked(checkpoint: Checkpoint) -> bool:
+    """Whether config or header say which version exported the head, as all do since April 2026."""
+    return _CONFIG_MARK in checkpoint.config or _HEADER_MARK in (checkpoint.metadata or {})
+
+
 def _shifted_ids(checkpoint: Checkpoint) -> list[int] | None:
     """The ids in ``eagle_config`` where the export has made boundary ids of them, else None."""
-    marked = _CONFIG_MARK in checkpoint.config or _HEADER_MARK in (checkpoint.metadata or {})
-    if not marked or checkpoint.config.get("model_type") != "kimi_k2":
+    if not _is_marked(checkpoint) or checkpoint.config.get("model_type") != "kimi_k2":
         return None
     if not any(name.startswith("layers.") for name in checkpoint.tensors):
         return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support import heads
 from support.versions import SGLANG_JAX, TRTLLM_NEXT
 
 from eagle3hub.engines import ENGINES, get_engine
@@ -163,6 +164,28 @@ def test_the_command_prints_what_the_library_makes(cli: Callable[..., Any], exam
     assert "--speculative-num-draft-tokens 4" in out
     assert "refuses" in out, "these files crash SGLang, whatever the command"
     assert cli(*arguments, "--engine", "nothing")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("theirs", "given", "flag"),
+    [
+        ("bfloat16", (), "bfloat16"),
+        ("float16", (), None),
+        ("float32", (), None),
+        ("bfloat16", ("--dtype", "float16"), "float16"),
+    ],
+)
+def test_sglang_is_told_the_dtype_where_the_configs_of_head_and_target_differ(
+    cli: Callable[..., Any], tmp_path: Path, theirs: str, given: tuple[str, ...], flag: str | None
+) -> None:
+    head = heads.specforge(tmp_path / "head", torch_dtype="float16", max_position_embeddings=8192)
+    target = heads.target(tmp_path / "target", torch_dtype=theirs)
+    command = ("recipe", head, "--target", target, "--engine", "sglang", "--json", *given)
+    document = json.loads(cli(*command)[1])
+    words = shlex.split(document["server_command"])
+    assert dict(pairwise(words)).get("--dtype") == flag
+    (verdict,) = document["preflight"]
+    assert "dtype-apart" not in {reason["code"] for reason in verdict["reasons"]}, "the command says it"
 
 
 def test_tensorrt_llm_is_told_the_taps_only_where_it_has_to_be(cli: Callable[..., Any], example_head: Path) -> None:

@@ -19,7 +19,9 @@ from eagle3hub.layouts.base import ReadOptions
 
 EXPORTED = Path(__file__).parent.parent / "fixtures" / "exporters"
 TARGET = {"target": str(EXPORTED / "target"), "target_name": "owner/target"}
-NAMED = re.compile(r"--to (\w+)(?: --engines ([a-z_]+(?:,[a-z_]+)*))?(?: \(with (--[\w-]+)\))?(?!\w*:)")
+NAMED = re.compile(
+    r"--to (\w+)(?: --engines ([a-z_]+(?:,[a-z_]+)*))?(?: \(with (--[\w-]+(?: and --[\w-]+)*)\))?(?!\w*:)"
+)
 GIVEN: dict[str, dict[str, Any]] = {"--target": TARGET, "--mask-token-id": {"read": ReadOptions(mask_token_id=1)}}
 
 
@@ -33,8 +35,13 @@ def refusal(source: Path, to: str, engines: str = "", **options: Any) -> InputEr
 
 
 def named(hint: str | None) -> list[tuple[str, str, str]]:
-    """Every layout that a hint names, with the engines it is to be made for and the option that it needs."""
+    """Every layout that a hint names, with the engines it is to be made for and the options that it needs."""
     return NAMED.findall(hint or "")
+
+
+def given(options: str) -> dict[str, Any]:
+    """What options joined by ``and`` stand for."""
+    return {k: v for option in options.split(" and ") for k, v in GIVEN.get(option, {}).items()}
 
 
 @pytest.mark.parametrize("name", sorted(p.parent.name for p in EXPORTED.glob("*/head")))
@@ -46,8 +53,7 @@ def test_layouts_a_hint_names_take_the_head(name: str, told: bool):
         if error is not None and error.code.startswith("refused-"):
             assert error.hint, error
             for other, engines, option in named(error.hint):
-                options = {**(TARGET if told else {}), **GIVEN.get(option, {})}
-                further = refusal(source, other, engines, **options)
+                further = refusal(source, other, engines, **(TARGET if told else {}), **given(option))
                 asks = option and further is not None and further.hint == "give --mask-token-id"
                 assert further is None or asks, f"{error.hint}: {other}"
 
@@ -98,10 +104,59 @@ def test_where_no_layout_holds_all_it_is_said_what_stands_in_the_way():
         )
 
 
-@pytest.mark.parametrize("feature", [{"fc_norm": True}, {"mask_hidden": True, "layers": 2, "embeddings": True}])
-def test_what_a_layout_needs_besides_is_named_with_it(tmp_path: Path, feature: dict[str, Any]):
-    """speculators can hold both heads, and asks for its verifier before anything else."""
+@pytest.mark.parametrize(
+    ("feature", "asked"),
+    [
+        ({"fc_norm": True}, "--target"),
+        ({"mask_hidden": True, "layers": 2, "embeddings": True}, "--target and --mask-token-id"),
+    ],
+)
+def test_what_a_layout_needs_besides_is_named_with_it(tmp_path: Path, feature: dict[str, Any], asked: str):
+    """speculators can hold both heads, and asks for its verifier, and for the token of P-EAGLE."""
     source = variants.specforge(tmp_path / "head", has=Has(**feature))
     error = refusal(source, "specjax")
     assert error is not None
-    assert ("speculators", "", "--target") in named(error.hint)
+    assert ("speculators", "", asked) in named(error.hint)
+
+
+UNSERVED = "can hold it too, but no engine known here serves that"
+
+
+def peagle(folder: Path, **config: Any) -> Path:
+    source = variants.specforge(folder, has=Has(layers=2, mask_hidden=True), eagle_config="DELETE", **config)
+    return variants.edit(source, max_position_embeddings=8192)
+
+
+def gelu(folder: Path) -> Path:
+    return variants.edit(heads.specforge(folder / "x"), hidden_act="gelu_pytorch_tanh")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "hint"),
+    [
+        (lambda at: peagle(at, mask_token_id=5), "llama", f"--to speculators can hold it; --to specforge {UNSERVED}"),
+        (
+            lambda at: peagle(at, mask_token_id=5, architectures=["PEagleForCausalLM"]),
+            "llama",
+            f"--to speculators can hold it; --to specforge {UNSERVED}",
+        ),
+        (peagle, "llama", f"--to speculators (with --mask-token-id) can hold it; --to specforge {UNSERVED}"),
+        (
+            gelu,
+            "llama",
+            "--to specforge, --to modelopt, --to safeailab or --to angelslim can hold it; --to speculators "
+            f"{UNSERVED}",
+        ),
+        (
+            gelu,
+            "gemma4",
+            "--to specforge, --to modelopt, --to speculators, --to safeailab or --to angelslim can hold it, but no "
+            "engine known here serves that",
+        ),
+    ],
+)
+def test_a_way_to_a_folder_that_no_engine_serves_is_called_so(tmp_path: Path, make: Any, kind: str, hint: str):
+    """Of an activation that nobody checked on TensorRT-LLM, it may serve the folder."""
+    target = heads.target(tmp_path / "target", model_type=kind)
+    error = refusal(make(tmp_path / "head"), "universal", target=str(target), target_name="owner/target")
+    assert error is not None and error.hint == hint

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
+from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.errors import InputError, UsageError
+from eagle3hub.errors import InputError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import LAYOUTS, READERS, ReadOptions, open_head
@@ -132,6 +133,52 @@ def test_rows_that_were_picked_by_offset_are_an_error(tmp_path: Path):
         open_head(wrong).raise_for_errors()
     assert refused.value.code == "tensor-suspicious"
     open_head(wrong, options=ReadOptions(allow_suspicious=True)).raise_for_errors()
+
+
+def with_embeddings(folder: Path, table: torch.Tensor) -> Path:
+    """A target whose weights lie in the folder."""
+    target = heads.target(folder)
+    save_file({"model.embed_tokens.weight": table}, target / "model.safetensors")
+    return target
+
+
+def of_vllm_and_sglang(source: Path, target: Path | None) -> tuple[dict[str, set[str]], set[str]]:
+    """What is said of a head for vLLM and SGLang: kinds of verdict by engine; codes of reasons and of problems."""
+    found = inspect(str(source), InspectOptions(target=None if target is None else str(target)))
+    kinds = {e: {v.kind for v in found.engines if v.engine == e} for e in ("vllm", "sglang")}
+    return kinds, {r.code for v in found.engines for r in v.reasons} | {p.code for p in found.problems}
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["before April 2026", "since"])
+def test_embeddings_that_an_old_export_of_torchspec_made_up(tmp_path: Path, marked: bool):
+    """The trainer uses the target's, which is known to be copied since exports say their version."""
+    mark = {"_torchspec_version": "0.1.0"} if marked else {}
+    source = torchspec(tmp_path / "x", max_position_embeddings=8192, **mark)
+    other = with_embeddings(tmp_path / "other", torch.randn(40, 8).to(torch.bfloat16))
+    same = with_embeddings(tmp_path / "same", tensors_of(source)["embed_tokens.weight"])
+    options = {"speculative_tokens": 3, "target_name": "org/t"}
+
+    kinds, codes = of_vllm_and_sglang(source, same)
+    assert (kinds["vllm"], codes & {"embedding-foreign", "tensor-embeddings-unsure"}) == ({"depends"}, set())
+    kinds, codes = of_vllm_and_sglang(source, None)
+    assert (kinds, "tensor-embeddings-unsure" in codes) == ({"vllm": {"depends"}, "sglang": {"unknown"}}, not marked)
+    kinds, codes = of_vllm_and_sglang(source, other)
+    if marked:
+        assert codes & {"embedding-differs", "embedding-foreign"} == {"embedding-differs"}, "another target"
+    else:
+        assert (kinds["vllm"], kinds["sglang"]) == ({"silently_wrong"}, {"depends"})
+        assert {"embedding-foreign", "tensor-embeddings-foreign"} <= codes
+        with pytest.raises(Refusal, match="is not the target's, with which TorchSpec trains") as refused:
+            convert(source, tmp_path / "no", "universal", ConvertOptions(target=str(other), **options))
+        assert refused.value.code == "refused-embeddings-foreign"
+        dropped = ConvertOptions(target=str(other), transforms=Transforms(drop_embeddings=True), **options)
+        convert(source, tmp_path / "out", "speculators", dropped)
+        assert "embed_tokens.weight" not in tensors_of(tmp_path / "out")
+        as_flat = ConvertOptions(target=str(other), layout="flat", **options)
+        convert(source, tmp_path / "kept", "speculators", as_flat)
+        assert "embed_tokens.weight" in tensors_of(tmp_path / "kept"), "a head of another trainer keeps its own"
+    convert(source, tmp_path / "left", "universal", ConvertOptions(target=str(same), **options))
+    assert "embed_tokens.weight" not in tensors_of(tmp_path / "left")
 
 
 # NeMo Automodel

@@ -17,7 +17,7 @@ from eagle3hub.checkpoint import source as checkpoint_source
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.source import kinds
-from eagle3hub.errors import LayoutError
+from eagle3hub.errors import ConfigError, LayoutError, TensorError
 from eagle3hub.layouts import LAYOUTS, open_head
 
 H, INNER, VOCAB = 8, 12, 40
@@ -222,6 +222,9 @@ BY_FILES = {
     "GGUF": (["draft-q8_0.gguf"], "gguf", "a GGUF file; llama.cpp serves it"),
     "ONNX": (["model.onnx", "tokenizer.json"], "onnx", "an ONNX model"),
     "a LoRA adapter": (["adapter_config.json", "adapter_model.safetensors"], "lora", "a LoRA adapter"),
+    "DeepSpeed's parts": (["zero_to_fp32.py", "latest"], "deepspeed", r"a DeepSpeed checkpoint \(zero_to_fp32\.py\)"),
+    "a part of DeepSpeed's": (["mp_rank_00_model_states.pt"], "deepspeed", "a DeepSpeed checkpoint"),
+    "a distributed checkpoint": (["__0_0.distcp", ".metadata"], "distributed", "a distributed checkpoint of PyTorch"),
 }
 
 
@@ -258,6 +261,44 @@ def test_a_whole_model_is_called_one(tmp_path: Path, model: str):
     with pytest.raises(LayoutError, match="a whole language model, not a draft head") as refused:
         open_head(tmp_path)
     assert "--target" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_bare_decoder_layer_is_no_head(tmp_path: Path, prefix: str):
+    """What is left of an export that lost fc, or a model of one layer that somebody called a draft."""
+    shapes = layer(f"{prefix}layers.0.", "input_layernorm.weight") | {f"{prefix}norm.weight": (H,)}
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(TensorError, match="holds a decoder layer without fc and hidden_norm") as refused:
+        open_head(tmp_path)
+    assert refused.value.code == "tensor-bare-layer"
+
+
+def test_matrices_that_an_engine_joined_are_called_so(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    tensors = variants.tensors_of(source)
+    at = "midlayer.mlp."
+    joined = torch.cat([tensors[f"{at}gate_proj.weight"], tensors[f"{at}up_proj.weight"]])
+    parts: dict[str, Any] = {f"{at}{x}_proj.weight": None for x in ("gate", "up")}
+    variants.replace(source, **parts, **{f"{at}gate_up_proj.weight": joined})
+    with pytest.raises(
+        TensorError, match=r"holds midlayer\.mlp\.gate_up_proj\.weight, several matrices in one"
+    ) as refused:
+        open_head(source)
+    assert (refused.value.code, "split them by rows" in str(refused.value.hint)) == ("tensor-fused", True)
+
+
+@pytest.mark.parametrize("part", ["text_config", "model"])
+def test_sizes_in_a_part_of_the_config_are_looked_for_and_said(tmp_path: Path, part: str):
+    source = heads.specforge(tmp_path / "x")
+    config = variants.config_of(source)
+    inside = {"architectures": config.pop("architectures"), "model_type": "qwen2_5_vl", part: config}
+    (source / "config.json").write_text(json.dumps(inside))
+    for layout in (None, "specforge"):
+        with pytest.raises(ConfigError, match=rf"the sizes of the head inside {part}") as refused:
+            open_head(source, layout=layout)
+        assert (refused.value.code, "to the top level" in str(refused.value.hint)) == ("config-part", True)
+    assert open_head(variants.edit(source, **config)).layout == "specforge"
 
 
 def test_every_kind_is_tried_and_says_who_serves_it():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from support import heads, variants
-from support.variants import Has, config_of, edit, replace, tensors_of
+from support.variants import Has, config_of, edit, renamed, replace, tensors_of
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.comparison import compare
@@ -206,14 +206,47 @@ def test_tables_of_rope_that_engines_compute_anew_are_no_part_of_a_head(tmp_path
     assert not [name for name in tensors_of(tmp_path / "out") if table in name]
 
 
-@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "draft_model"])
-def test_names_of_a_wrapped_module_are_said(tmp_path: Path, wrapper: str):
+def test_names_of_an_unknown_wrapper_are_said(tmp_path: Path):
     source = heads.specforge(tmp_path / "x")
-    wrapped = {f"{wrapper}.{name}": tensor for name, tensor in tensors_of(source).items()}
-    save_file(wrapped, source / "model.safetensors")
-    with pytest.raises(LayoutError, match=rf"every name begins with {wrapper}\.") as refused:
+    renamed(source, lambda name: f"eagle_module.{name}")
+    with pytest.raises(LayoutError, match=r"every name begins with eagle_module\.") as refused:
         open_head(source)
     assert refused.value.code == "layout-wrapped"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"_fsdp_wrapped_module.{name}",
+        lambda name: f"draft_model.{name}",
+        lambda name: f"model.draft_model.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("midlayer.", "midlayer._fsdp_wrapped_module."),
+        lambda name: name.replace("midlayer.", "midlayer._checkpoint_wrapped_module."),
+        lambda name: name.replace("midlayer.self_attn.", "midlayer._orig_mod.self_attn._orig_mod."),
+        lambda name: f"_orig_mod.{name}" if name.startswith("midlayer.") else name,
+    ],
+)
+def test_names_of_a_wrapped_module_are_read_without_the_wrapper(tmp_path: Path, wrap: Callable[[str], str]):
+    plain, source = heads.specforge(tmp_path / "plain"), heads.specforge(tmp_path / "x")
+    renamed(source, wrap, {"format": "pt"})
+    head, same = open_head(source), open_head(plain)
+    assert (set(head.tensors), head.semantics, head.dims) == (set(same.tensors), same.semantics, same.dims)
+    found = preflight_all(examine(open_checkpoint(source), head))
+    assert not {v.kind for v in found} & {"right", "depends"}, "engines look for the names without"
+    convert(source, tmp_path / "out", "specforge")
+    assert set(tensors_of(tmp_path / "out")) == set(tensors_of(plain))
+
+
+def test_a_tensor_with_and_without_a_wrapper_is_two_of_a_kind(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    replace(source, **{"_orig_mod.fc.weight": tensors_of(source)["fc.weight"]})
+    with pytest.raises(TensorError, match="are two names of the same tensor") as refused:
+        open_head(source)
+    assert (refused.value.code, "--drop" in (refused.value.hint or "")) == ("tensor-duplicate", True)
+    assert open_head(source, options=ReadOptions(drop=("_orig_mod.fc.weight",))).layout == "specforge"
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,6 @@ def test_whoever_cannot_be_told_is_not_named() -> None:
 
 def test_only_what_is_no_whole_eagle_3_head_is_refused() -> None:
     assert {name: row["refused"] for name, row in EXPECTED.items() if "refused" in row} == {
-        "Tengyunw__qwen3_30b_moe_eagle3": "tensor-missing",  # SafeAILab/EAGLE #265: eleven tensors, no fc
+        "Tengyunw__qwen3_30b_moe_eagle3": "tensor-bare-layer",  # SafeAILab/EAGLE #265: eleven tensors, no fc
         "mistralai__Mistral-Large-3-675B-Instruct-2512-Eagle": "layout-mistral",
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
-from eagle3hub.conversion.edits.embeddings import drop_embeddings, include_embeddings, leave_out_equal
+from eagle3hub.conversion.edits.embeddings import drop_embeddings, include_embeddings, leave_out_targets
 from eagle3hub.conversion.edits.reorder import change_dtype, resort_vocab, sort_aux
 from eagle3hub.conversion.edits.repair import repair_vocab, supply_map
 from eagle3hub.errors import UsageError
@@ -90,4 +90,4 @@ def overrides(options: ReadOptions) -> list[Change]:
     return [Change(name, what, ON_COMMAND_LINE, list(o.drop) if name == "drop" else []) for name, what in given]
 
 
-__all__ = ["Change", "Transforms", "apply_transforms", "leave_out_equal", "overrides"]
+__all__ = ["Change", "Transforms", "apply_transforms", "leave_out_targets", "overrides"]

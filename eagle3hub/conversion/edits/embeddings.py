@@ -14,6 +14,7 @@ from eagle3hub.checkpoint.writer import OpenFiles, stream
 from eagle3hub.conversion.edits.change import Change
 from eagle3hub.errors import Hint, HubError, InputError, Refusal, SourceError, TensorError
 from eagle3hub.head import Assumption, Head
+from eagle3hub.layouts.torchspec import FOREIGN, NOT_FOREIGN
 
 EMBEDDINGS = "embed_tokens.weight"
 _NAMES = (
@@ -73,8 +74,9 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
 def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     """Remove embed_tokens.weight, so that engines use the target's.
 
-    If ``target`` is a folder with weights, its embeddings must equal the head's; otherwise this is recorded as an
-    assumption. Raises Refusal if the head needs its own embeddings, and TensorError if it has none.
+    If ``target`` is a folder with weights, its embeddings must equal the head's, unless the head was trained with the
+    target's; otherwise this is recorded as an assumption. Raises Refusal if the head needs its own embeddings, and
+    TensorError if it has none.
     """
     own = head.tensors.get(EMBEDDINGS)
     d = head.dims
@@ -94,14 +96,17 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
         theirs = find_embeddings(target)
         if head.opened is not None:
             fetch_weights(head.opened)
-        if not _equal(own, theirs):
+        if _equal(own, theirs):
+            evidence = f"they equal those of {Path(target).name}, byte for byte"
+        elif head.copied_embeddings != "no":
+            evidence = f"they are not those of {Path(target).name}, with which the trainer of this head trains"
+        else:
             raise Refusal(
                 f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "
                 "compute something else without them",
                 hint="keep them, or name the target the head was trained for",
                 code="refused-embeddings-differ",
             )
-        evidence = f"they equal those of {Path(target).name}, byte for byte"
     else:
         evidence = "they were not compared with the target's"
         why = "the head's own embeddings were dropped and engines use the target's, which were not compared with them"
@@ -110,27 +115,43 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     return _without(head, evidence, assumptions)
 
 
-def leave_out_equal(head: Head, target: str | None, *, download: bool) -> tuple[Head, Change] | None:
-    """Remove embed_tokens.weight if it equals, byte for byte, that of a target whose weights lie in a folder.
+def leave_out_targets(head: Head, target: str | None, *, download: bool) -> tuple[Head, Change] | None:
+    """Remove embed_tokens.weight if it is the target's.
 
-    ``download``: whether the weights of a head on the Hub may be downloaded to compare them. None if the head has no
-    embeddings, if they cannot be compared, or if they differ.
+    It is if it equals, byte for byte, that of a target whose weights lie in a folder; where they cannot be compared,
+    if the export copied it.
+
+    ``download``: whether the weights of a head on the Hub may be downloaded to compare them. None if the head has
+    no embeddings, if nothing says that they are the target's, or if they differ. Raises Refusal for embeddings that
+    differ though the trainer uses the target's, where the export may have written others.
     """
     own, d = head.tensors.get(EMBEDDINGS), head.dims
-    if own is None or d.hidden_size != d.target_hidden_size or target is None:
+    if own is None or d.hidden_size != d.target_hidden_size:
+        return None
+    theirs = _of_target(own, target, download)
+    if theirs is None:
+        copied = "the trainer of this head uses the target's and never changes them"
+        return _without(head, copied, head.assumptions) if head.copied_embeddings == "yes" else None
+    if head.opened is not None:
+        fetch_weights(head.opened)
+    if not _equal(own, theirs):
+        if head.copied_embeddings == "unsure":
+            raise Refusal(FOREIGN, hint=NOT_FOREIGN, code="refused-embeddings-foreign")
+        return None
+    return _without(head, f"they equal those of {Path(target or '').name}, byte for byte", head.assumptions)
+
+
+def _of_target(own: TensorRef, target: str | None, download: bool) -> TensorRef | None:
+    """The embeddings of a target whose weights lie in a folder, if the head's can be compared with them."""
+    if target is None:
         return None
     folder = Path(target).expanduser()
     if not folder.is_dir() or not _has_weights(folder) or (own.remote is not None and not download):
         return None
     try:
-        theirs = find_embeddings(target)
+        return find_embeddings(target)
     except InputError:
         return None
-    if head.opened is not None:
-        fetch_weights(head.opened)
-    if not _equal(own, theirs):
-        return None
-    return _without(head, f"they equal those of {folder.name}, byte for byte", head.assumptions)
 
 
 def _without(head: Head, evidence: str, assumptions: list[Assumption]) -> tuple[Head, Change]:

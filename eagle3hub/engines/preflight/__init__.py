@@ -14,6 +14,7 @@ from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
 from eagle3hub.engines.preflight.contracts import (
     CONTRACT,
+    DTYPE_APART,
     EFFECTS,
     Effect,
     EngineContract,
@@ -41,18 +42,29 @@ from eagle3hub.engines.preflight.files import (
 from eagle3hub.engines.preflight.probed import Probed, read_probed
 from eagle3hub.engines.preflight.rules import (
     configuration_findings,
+    served_dtype,
     tensor_findings,
     unserved_findings,
     wiring_findings,
 )
-from eagle3hub.engines.specs import engine_data, engine_title, known_version, version_data, versions_with
+from eagle3hub.engines.specs import (
+    PARALLEL_DRAFTING,
+    engine_data,
+    engine_title,
+    known_version,
+    version_data,
+    versions_with,
+)
 from eagle3hub.errors import Problem, UsageError
 from eagle3hub.head import Head
-from eagle3hub.head.aux_defaults import FINAL_STATE
+from eagle3hub.head.aux_defaults import AUX_CAPTURE, FINAL_STATE
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
+    "DTYPE_APART",
+    "DTYPE_TOLD",
     "EFFECTS",
+    "TOLD_BY_RECIPES",
     "Effect",
     "EngineContract",
     "ExaminedHead",
@@ -82,10 +94,17 @@ __all__ = [
     "preflight_findings",
     "read_probed",
     "runners_of",
+    "served_dtype",
     "target_embeddings",
     "told_layers",
     "weigh",
 ]
+
+
+DTYPE_TOLD = "serve both with --dtype"
+"""What the hint says where an engine must be told one dtype for head and target."""
+TOLD_BY_RECIPES = (PARALLEL_DRAFTING, AUX_CAPTURE, DTYPE_TOLD)
+"""What a recipe tells an engine beside the files, so that these need not say it."""
 
 
 def preflight(

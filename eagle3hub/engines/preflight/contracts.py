@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from string import Formatter
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
@@ -93,8 +94,9 @@ def shown_by(assumption: Assumption, code: str) -> bool:
 # Verdicts of a preflight and their reasons
 
 
-_OF_THE_TARGET = frozenset({"target-rope", "target-rope-scaling", "target-tokenizer"})
-"""Findings about the target's own files, which no file of a head can mend."""
+DTYPE_APART = "dtype-apart"
+_OF_THE_TARGET = frozenset({"target-rope", "target-rope-scaling", "target-tokenizer", DTYPE_APART})
+"""Findings about the target's own files, or about both models together, which the form of a folder cannot mend."""
 
 Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
 EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
@@ -260,8 +262,10 @@ class ContractRule:
         return EXECUTED.match(self.source) is not None
 
     def reason(self, code: str, facts: Mapping[str, object]) -> Reason:
-        """Return the reason for a finding of this kind."""
-        hint = None if self.hint is None else self.hint.format_map(facts)
+        """Return the reason for a finding of this kind; without the hint where a fact that it names is None."""
+        named = [field for _, field, _, _ in Formatter().parse(self.hint or "") if field is not None]
+        unknown = any(facts.get(field, "") is None for field in named)
+        hint = None if self.hint is None or unknown else self.hint.format_map(facts)
         return Reason(code, self.effect, self.says.format_map(facts), self.source, hint)
 
 
@@ -398,6 +402,7 @@ class ContractTerms:
         unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
         mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses;
             mtp_of_mla: of a draft with MLA attention, too.
+        sets_dtype: architectures of targets whose dtype it sets itself, and the draft's with it.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -429,6 +434,7 @@ class ContractTerms:
     unconcerned: Mapping[str, str] = field(default_factory=dict)
     mtp_types: frozenset[str] = frozenset()
     mtp_of_mla: bool = True
+    sets_dtype: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ from eagle3hub.system.reading import opened
 # Compare embeddings: several engines always use the target's embed_tokens, even if the head has its own
 
 
-Embedding = Literal["none", "own", "differs", "same"]
+Embedding = Literal["none", "own", "differs", "same", "foreign"]
 
 _OF_HEAD = ("embed_tokens.weight", "model.embed_tokens.weight")
 _OF_TARGET = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight", "embed_tokens.weight")
@@ -174,7 +174,7 @@ class Truth:
             None.
         map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not checked.
         embedding: ``none`` (not in the files), ``own`` (in the files, not compared), ``differs`` from the target's, or
-            the ``same``.
+            the ``same``; ``foreign`` if they differ and the head was trained with the target's.
     """
 
     hidden_size: int
@@ -307,6 +307,14 @@ def _layers_held(names: Iterable[str]) -> int:
     return max((int(found[1]) for name in names if (found := _NUMBERED.match(name))), default=0) + 1
 
 
+_COPIED: Mapping[tuple[str, Embedding], Embedding] = {
+    ("yes", "own"): "same",
+    ("unsure", "own"): "same",
+    ("unsure", "differs"): "foreign",
+}
+"""What embeddings in the files are, by whether the export copied the target's and what comparing them found."""
+
+
 def _with_head(truth: Truth, head: Head) -> Truth:
     """Correct the truth with what a codec, the user or the target knows better than the files."""
     s = head.semantics
@@ -322,6 +330,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
         hidden_act=s.hidden_act,
         sliding_window=s.sliding_window is not None,
         draft_vocab_size=head.dims.draft_vocab_size,
+        embedding=_COPIED.get((head.copied_embeddings, truth.embedding), truth.embedding),
     )
     if not s.uses_aux:
         return replace(known, boundaries=None)

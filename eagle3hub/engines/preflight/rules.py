@@ -23,7 +23,7 @@ from eagle3hub.engines.preflight.quantization import quantization_findings
 from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import ROPE_THETA, read_rope, scaling_in_words
-from eagle3hub.head.target import TargetFacts
+from eagle3hub.head.target import TargetFacts, stated_dtype
 from eagle3hub.head.vocab import FAULTS
 from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
 
@@ -57,6 +57,7 @@ def configuration_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _norms(case)
     yield from _rope(case)
     yield from _context(case)
+    yield from _dtypes(case)
     yield from _kinds(case)
     yield from _sharding(case)
 
@@ -143,6 +144,10 @@ def _proposes_nothing(config: Mapping[str, object]) -> bool:
     return not isinstance(first, dict) or not first.get("speculative_tokens")
 
 
+_CLASSES = ("LlamaForCausalLMEagle3", "Eagle3Qwen3ForCausalLM", MLA_CLASS)
+"""The names of a draft's class to advise, of which at most one is of a kind."""
+
+
 def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, terms, built = case.truth, case.contract, case.draft_class
     if built is None:
@@ -152,8 +157,8 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         if not name.startswith(prefix) and not name.endswith(prefix):
             name = prefix + name
         called = f"for {name}" if case.architecture is None else f"called {name}"
-        own = MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"
-        facts = {"name": name, "called": called, "class": own}
+        known = terms.architectures.get(truth.kind, frozenset())
+        facts = {"name": name, "called": called, "class": next((own for own in _CLASSES if own in known), None)}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
     concerned = terms.mtp_of_mla or truth.kind != "mla"
@@ -269,6 +274,25 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("context", facts)
         if (case.truth.rope_scaling or {}).get("rope_type") == "yarn":
             yield PreflightFinding("context-lowered", facts)
+
+
+def _dtypes(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check an engine that gives each model the dtype of its own config that both have the same."""
+    target = None if case.files.nested else case.target
+    if target is None or target.dtype is None or case.contract.sets_dtype & set(target.architectures):
+        return
+    own = stated_dtype(case.fields)
+    served, theirs = served_dtype(case.fields, own), served_dtype(target.fields, target.dtype)
+    if served != theirs:
+        why = "" if served == own else f" (its config states {own or 'no dtype'})"
+        yield PreflightFinding("dtype-apart", {"own": served, "why": why, "target": theirs})
+
+
+def served_dtype(config: Mapping[str, object], stated: str | None) -> str:
+    """The dtype of a model that is told none: as stated, but half precision for float32, which is the default."""
+    if stated is not None and stated != "float32":
+        return stated
+    return "bfloat16" if str(config.get("model_type", "")).startswith("gemma") else "float16"
 
 
 def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -543,8 +567,12 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
     if packed_weights(case.files, of="lm_head.weight"):  # its rows are not those of the packed values
         return
+    tied = case.fields.get("tie_word_embeddings") is True and "no-lm-head-tied" in case.contract.rules
     if rows is None and truth.reduced:
         yield PreflightFinding("no-lm-head-reduced", facts)
+    elif rows is None and tied:
+        if case.target is None or not case.target.ties_embeddings:
+            yield PreflightFinding("no-lm-head-tied")
     elif rows is None:
         yield PreflightFinding("no-lm-head" if type(stated) is int else "no-lm-head-unsized", facts)
 
@@ -562,6 +590,8 @@ def _embedding(case: PreflightCase) -> Iterator[PreflightFinding]:
             yield PreflightFinding("embedding-differs")
         elif truth.embedding == "own":
             yield PreflightFinding("embedding-own")
+        elif truth.embedding == "foreign":
+            yield PreflightFinding("embedding-foreign")
 
 
 def _several(names: set[str]) -> str:

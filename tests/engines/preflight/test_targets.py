@@ -55,6 +55,48 @@ def test_sglang_gpt_oss_reads_a_list_that_reaches_the_last_layer_as_boundaries()
     assert sglang(nested([1, 17, 35], (2, 18, 36)), "llama", layers=36).kind == "refuses"
 
 
+@pytest.mark.parametrize(
+    ("head", "theirs", "said"),
+    [
+        ("bfloat16", "bfloat16", None),
+        ("float16", "bfloat16", "serves the head in float16 and its target in bfloat16, and stops at fc"),
+        ("torch.bfloat16", "float16", "serves the head in bfloat16 and its target in float16"),
+        ("float32", "bfloat16", r"in float16 (its config states float32) and its target in bfloat16"),
+        ("DELETE", "bfloat16", r"in float16 (its config states no dtype) and its target in bfloat16"),
+        ("float32", "float16", None),
+        ("float16", "float32", None),
+        ("float16", None, None),
+        ("auto", "float16", None),
+    ],
+)
+def test_sglang_gives_each_model_the_dtype_of_its_own_config(head: str, theirs: str | None, said: str | None):
+    subject, target = f.universal(torch_dtype=head), replace(f.target(), dtype=theirs)
+    for verdict in preflight_all(subject, target):
+        found = next((r for r in verdict.reasons if r.code == "dtype-apart"), None)
+        if said is None or verdict.engine != "sglang":
+            assert found is None, verdict
+        else:
+            assert found is not None and said in found.sentence, verdict
+            assert found.hint == f"serve both with --dtype {theirs}, as eagle3hub recipe prints it"
+            assert (verdict.kind, verdict.with_settings([found.hint]).kind, verdict.on_files.kind) == (
+                "refuses",
+                "right",
+                "right",
+            )
+
+
+def test_sglang_sets_the_dtype_of_some_targets_and_of_their_drafts():
+    subject, target = f.universal(torch_dtype="float16"), replace(f.target(), dtype="bfloat16")
+    for name, kind in (("GptOssForCausalLM", "right"), ("Qwen3ForCausalLM", "refuses")):
+        assert preflight(subject, *SG, replace(target, architectures=(name,))).kind == kind
+
+
+def test_sglang_serves_gemmas_of_float32_in_bfloat16():
+    target = replace(f.target("gemma3_text", fields={"model_type": "gemma3_text"}), dtype="float32")
+    codes_of = {name: codes(preflight(f.universal(torch_dtype=name), *SG, target)) for name in ("bfloat16", "float16")}
+    assert [name for name, found in codes_of.items() if "dtype-apart" in found] == ["float16"]
+
+
 def test_sglang_minimax_m3_vl_has_another_default():
     assert sglang(f.specforge(), "minimax_m3_vl").kind == "right", "nothing names the layers it was trained on"
     named = f.universal(eagle_config="DELETE")
