@@ -240,6 +240,7 @@ def test_a_command_imports_only_what_it_needs(command: list[str], also: set[str]
     assert not loaded & {"torch", "yaml", "jsonschema", "jinja2", "huggingface_hub"}
 
 
+@pytest.mark.slow
 def test_without_numpy_the_same_is_written_and_found(tmp_path: Path):
     """`pip install .` alone brings no numpy: the commands run without it, and their results are the same."""
     code = (

@@ -200,6 +200,7 @@ def on_a_terminal(columns: int, *words: object) -> list[str]:
     return printed.replace("\r\n", "\n").splitlines()
 
 
+@pytest.mark.slow
 def test_a_text_that_is_too_long_goes_on_indented():
     card = Path(__file__).parents[2] / "examples" / "cards" / "qwen3-8b-specjax" / "README.md"
     lines = on_a_terminal(80, "card", "--check", card)

@@ -53,7 +53,7 @@ def test_a_held_contract_is_what_its_answers_say(held: Probed):
     assert differences(again, RUNNERS) == []
 
 
-@pytest.mark.parametrize("version", [VLLM, VLLM_NEXT])
+@pytest.mark.parametrize("version", [pytest.param(VLLM, marks=pytest.mark.slow), VLLM_NEXT])
 def test_a_held_contract_leads_to_every_answer(version: str):
     held = probed("vllm", version)
     assert held is not None

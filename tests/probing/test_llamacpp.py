@@ -56,6 +56,7 @@ def test_most_rules_of_llamacpp_were_executed():
     assert rules - len(left) >= 0.85 * rules, left
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_no_longer_so_is_told_of(held: Probed):
     before = replace(held.answers[LAST], outcome="right", matched="trained", taps=(2, 6, LAYERS))
     again = probed_contract(probe_of(held, **{LAST: before}), held.date, ALONE)

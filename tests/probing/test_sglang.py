@@ -49,6 +49,7 @@ def test_most_rules_of_sglang_were_executed():
     assert rules - len(left) >= 0.85 * rules, left
 
 
+@pytest.mark.slow
 def test_another_numbering_of_a_family_is_told_of(held: Probed):
     two = "deepseek-v2-with-ids-that-begin-with-2"
     shifted = replace(held.answers[two], taps=(3, 6, 10))

@@ -57,6 +57,7 @@ def test_a_right_head_is_right_where_the_server_places_drafts_wrongly(held: Prob
     assert (plain.outcome, plain.taps, plain.ignored) == ("right", (2, 6, 9), ("t2d",))
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_no_longer_so_is_told_of(held: Probed):
     fills = replace(held.answers["names-layers-i"], outcome="right", matched="trained", message=None)
     again = probed_contract(probe_of(held, names_layers_i=fills), held.date, ALONE)

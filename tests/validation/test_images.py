@@ -217,6 +217,7 @@ def test_room_is_made_for_images(target: Path, prompts: Path) -> None:
     assert with_room(job, identify_target(target)).max_model_len == 512, "the target's whole context"
 
 
+@pytest.mark.slow
 def test_a_head_is_measured_on_what_the_target_says_to_images(head: Path, target: Path, prompts: Path) -> None:
     report = measured(head, target, prompts, engine="reference")
     assert report.verdict == "pass", report.reason
