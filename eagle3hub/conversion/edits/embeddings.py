@@ -130,7 +130,7 @@ def leave_out_targets(head: Head, target: str | None, *, download: bool) -> tupl
         return None
     theirs = _of_target(own, target, download)
     if theirs is None:
-        copied = "the trainer of this head uses the target's and never changes them"
+        copied = "its trainer uses the target's and never changes them; the two were not compared"
         return _without(head, copied, head.assumptions) if head.copied_embeddings == "yes" else None
     if head.opened is not None:
         fetch_weights(head.opened)
