@@ -393,6 +393,7 @@ def said_rates(card: Card) -> list[int]:
 
 
 _SAID_RATE = (
+    r"(?:(?<![\d.])[1-9]\d?(?:\.\d+)?\s?%|\b0\.\d+) (?:draft|token|mean|average) acceptance\b|"
     r"accept(?:ance)?(?:[ _-]rate)?\b[^.\n%]{0,40}?"
     r"(?:(?<![\d.])[1-9]\d{0,2}(?:\.\d+)?\s?%|\b0\.\d+)"
 )
@@ -672,7 +673,7 @@ SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*
 def measured_ks(card: Card) -> dict[int, int]:
     """Return every K in the card's text, outside code, with the first line that names it."""
     out: dict[int, int] = {}
-    for hit in card.search(_ANY_K.pattern, outside=SERVING):
+    for hit in card.search(_ANY_K.pattern, outside=rf"{SERVING}|\bquanti[sz]"):
         if _RECOMMENDED.search(hit.match.string[max(0, hit.match.start() - 60) : hit.match.start()]):
             continue
         around = hit.match.string[max(0, hit.match.start() - 120) : hit.match.end() + 120]

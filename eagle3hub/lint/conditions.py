@@ -27,6 +27,7 @@ _COUNT = (
     r"|instances)\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
+    r"|\b(?:generation|measured|benchmark\w*|workload)\b[^.\n]{0,40}\bprompt(?: is|:)? ?[\"“]\w"
     r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|个)(?:样本|题|提示|问题|请求|对话)"
 )
 _COUNT_HEADER = re.compile(
@@ -384,7 +385,8 @@ def missing_version(card: Card) -> Iterator[Violation]:
         rf"{_ENGINE}{_RELEASE}"
         rf"|{_ENGINE}\W{{1,3}}(?:(?:(?:at|on|from) )?(?:the )?(?:nightly|main|commit|branch|PR)\b|>=|≥)"
         rf"|\bbuild of {_ENGINE}[^.\n]{{0,100}}(?:PR|pull|commit)\b"
-        rf"|\b(?:vllm|sglang)#\d{{4,}}|{_ENGINE}\W{{1,4}}[0-9a-f]{{7,40}}\b|@ \W?[0-9a-f]{{7,40}}\b"
+        rf"|\b(?:vllm|sglang|llama\.cpp)#\d{{4,}}|{_SERVERS}\b[^\n]{{0,240}}?\b(?:in|from|since) v\d+\.\d+\.\d+\b"
+        rf"|{_ENGINE}\W{{1,4}}[0-9a-f]{{7,40}}\b|@ \W?[0-9a-f]{{7,40}}\b"
         rf"|{_ENGINE}\b[^.\n]{{0,80}}\bv\d+\.\d+(?:\.\d+)*\b"
     )
     if named and not pinned and not card.says(released):
@@ -566,7 +568,11 @@ def runs_without_spread(card: Card) -> Iterator[Violation]:
 def pre_release(card: Card) -> Iterator[Violation]:
     """Report engine versions that are release candidates or development builds."""
     seen = set()
-    for hit in card.search(rf"(?P<engine>{_ENGINE}){_RELEASE}"):
+    built = r"(?P<version>\d+\.\d+\.\d+(?:rc\d+)?\.dev\d+\+g[0-9a-f]{7,})"
+    for hit in card.search(rf"(?P<engine>{_ENGINE})[^\n]{{0,120}}?{built}"):
+        yield Violation(hit.line, f"{hit.match['engine']} {hit.match['version']} is a development build")
+        return
+    for hit in card.search(rf"(?P<engine>{_ENGINE})[:=]?{_RELEASE}"):
         name = f"{hit.match['engine']} {hit.match['version']}"
         if re.search(r"\d(?:\.?-?)(?:rc|a|b|alpha|beta|dev)\d*", hit.match["version"]) and name not in seen:
             seen.add(name)

@@ -264,6 +264,7 @@ def undefined_rate(card: Card) -> Iterator[Violation]:
     number = r"(?:0?\.\d+|(?<![\d.])[1-9]\d*(?:\.\d+)?\s?%)"
     chinese = rf"接[受收]率(?:\s|约|平均|达到?|高达|为){{0,4}}{number}"
     wanted = rf"{_RATE}s?(?: [\w@/-]+){{0,6}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
+    wanted += rf"|{number} (?:draft|token) acceptance\b"
     for hit in card.search(wanted, tables=False):
         if hit.line not in of_positions:
             yield Violation(hit.line, f"“{hit.match[0].strip()}”: of what, among what?")
@@ -294,6 +295,12 @@ def training_accuracy(card: Card) -> Iterator[Violation]:
         as_acceptance = re.search(_ACCEPT, table.heading, re.I) and not _CALLED_TRAINING.search(words)
         if table.line not in seen and len(logged) > 1 and as_acceptance:
             yield Violation(table.line, f"{logged[0]} … {logged[-1]} under “{table.heading}”")
+    validated = {
+        x.line: x for x in claims.acceptance_lengths(card)
+        if x.section.path and re.search(_AT_TRAINING, x.section.path[-1].text, re.I)
+    }  # fmt: skip
+    for line, length in list(validated.items())[:1]:
+        yield Violation(line, f"τ = {length.number.value:g} under “{length.section.path[-1].text}” is of no engine")
     for section, prose in card.blocks_of(Prose):
         heading = section.path[-1].text if section.path else ""
         found = list(_LOGGED_VALUE.finditer(prose.text))
@@ -304,6 +311,7 @@ def training_accuracy(card: Card) -> Iterator[Violation]:
 
 
 _ACCEPT = r"accept|接[受收]"
+_AT_TRAINING = r"\bat training time\b|\btraining[- ]time accept"
 _LOGGED = re.compile(r"(?<![A-Za-z])acc_\d", re.I)
 _LOGGED_VALUE = re.compile(r"(?<![A-Za-z])acc_\d\W{1,3}(?:为 ?)?(?:0?\.\d+|\d\d(?:\.\d+)?\s?%)", re.I)
 _CALLED_TRAINING = re.compile(
@@ -644,11 +652,27 @@ def raw_markup(card: Card) -> Iterator[Violation]:
                 found.append((prose.line + i, line.strip()[:40]))
             elif m := _PRINTED_MARKS.match(line):
                 found.append((prose.line + i, m[0].strip()))
+    found = [(line, shown) for line, shown in found if line != card.cut]
+    found += _swallowed(card)
     if found:
         more = f" (and {len(found) - 1} lines more)" if len(found) > 1 else ""
         yield Violation(found[0][0], f"“{found[0][1][-40:]}” is printed with its markup{more}")
 
 
+def _swallowed(card: Card) -> Iterator[tuple[int, str]]:
+    """Yield the fences after a sentence inside a block of code: a fence above opens nothing, or was not closed.
+
+    A model's answer that is shown as code has fences of its own.
+    """
+    lines = card.text.split("\n")
+    for block in card.code:
+        opened = re.match(r"\s*(`{3,})", lines[block.line - 2]) if 1 < block.line <= len(lines) else None
+        inner = _INNER_FENCE.search(block.text) if opened and "```" in block.text else None
+        if inner and opened and len(inner[1]) >= len(opened[1]):
+            yield block.line + block.text.count("\n", 0, inner.start(1)), inner[0].strip()
+
+
+_INNER_FENCE = re.compile(r"(?<=[:：]\n) {0,3}(`{3,})[a-z]\w*[ \t]*$", re.M)
 _PRINTED_MARKS = re.compile(
     r"\s*#{2,6}(?=[A-Za-z\u4e00-\u9fff])\w*|\s*#(?=[A-Z\u4e00-\u9fff])[\w ]+$|\s*\*\*(?=\s)|(?:|.*?\s)\*\*(?=[A-Z])\w+"
     r"|.*?(?:[\u4e00-\u9fff：，。）”]\*\*|\*\*(?=[\u4e00-\u9fff“（]))"
@@ -734,6 +758,9 @@ def left_over(card: Card) -> Iterator[Violation]:
     for pattern, what in _LEFT_OVER:
         for hit in card.search(pattern):
             found = hit.match[0].strip()
+            around = hit.match.string[max(0, hit.match.start() - 40) : hit.match.end()]
+            if what == "is a blank" and re.search(r"\b(?:replace|edit|fill|set|change|every|each)\b", around, re.I):
+                continue  # the reader is told to fill it
             if (found, hit.line) not in seen and len(seen) < _MOST_LEFT:
                 seen.add((found, hit.line))
                 yield Violation(hit.line, f"“{found[:60]}” {what}")
@@ -767,8 +794,8 @@ def _comments(card: Card) -> Iterator[tuple[int, str]]:
 
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d+)?)B(?![A-Za-z])")
 _SAID_SIZE = re.compile(
-    r"(?P<n>\d+(?:\.\d+)?)[ -]?(?P<unit>B|T|billion|trillion)\b[ -]?(?:total[ -])?(?:param|total)"
-    r"|(?P<n2>\d+(?:\.\d+)?)[ -]?(?P<unit2>billion|trillion) (?:total )?param",
+    r"(?P<n>\d+(?:\.\d+)?)[ -]?(?P<unit>B|T|billion|trillion)\b[ -]?(?:total[ -])?(?:param\w*|total)"
+    r"|(?P<n2>\d+(?:\.\d+)?)[ -]?(?P<unit2>billion|trillion) (?:total )?param\w*",
     re.I,
 )
 
@@ -788,6 +815,10 @@ def other_size(card: Card) -> Iterator[Violation]:
         for m in _SAID_SIZE.finditer(prose.text) if "param" in prose.text or "total" in prose.text else ():
             line = prose.line + prose.text.count("\n", 0, m.start())
             names = {name for at in (line - 1, line) for name in addresses.get(at, ())}
+            if not names:
+                sentence = re.split(r"[.!?]\s", prose.text[max(0, m.start() - 400) : m.start()])[-1]
+                names = {n for n in _MODEL_NAME.findall(sentence) if not _MANY_EXPERTS.search(n)}
+                names = {max(names, key=len)} if len({tuple(_SIZE_IN_NAME.findall(n)) for n in names}) == 1 else set()
             sizes = {float(n) for name in names for n in _SIZE_IN_NAME.findall(name)}
             unit = (m["unit"] or m["unit2"]).lower()
             said = float(m["n"] or m["n2"]) * (1000 if unit.startswith("t") else 1)
@@ -819,8 +850,9 @@ _NAMED_SIZE = (
 )
 _SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b", re.I)
 _OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)
-_MANY_EXPERTS = re.compile(r"\d+x\d|-\d+E\b|[AE]\d+(?:\.\d+)?B", re.I)
+_MANY_EXPERTS = re.compile(r"\d+x\d|-\d+E\b", re.I)
 """Names that give the size of one expert, or of what is active."""
+_MODEL_NAME = re.compile(r"(?<![\w./-])[A-Z][\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*")
 
 
 def _is_other_size(name: str, said: float) -> bool:

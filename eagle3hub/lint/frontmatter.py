@@ -527,6 +527,8 @@ def _own_repo(card: Card) -> str:
         r"[\"']?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     )
     found = {m[1] for _, m in claims.code_matches(card, named)} - set(card.listed("base_model"))
+    if not found:  # as NVIDIA's cards say where they were released
+        found = {h.match["id"] for h in card.search(r"\bvia \[?https://huggingface\.co/(?P<id>[\w.-]+/[\w.-]*\w)")}
     return found.pop() if len(found) == 1 else ""
 
 

@@ -659,7 +659,7 @@ _OWN_WORDS = re.compile(
     rf"|\bthis is an?\b[^.\n]{{0,60}}\b{_DRAFT}"
     rf"|(?<!train )(?<!training )\ban? [^.\n]{{0,60}}{_DRAFT}[^.\n]{{0,20}} (?:for|of) \S*\d"
     rf"|^(?![^.\n]{{0,60}}\btrain)[^.\n]{{0,60}}{_DRAFT} (?:for|of) "
-    r"(?:(?-i:[A-Z])[\w.-]* ){0,2}\S*\d|\S{4,}-eagle-?3?$",
+    r"(?:(?-i:[A-Z])[\w.-]* ){0,2}\S*\d|\S{4,}-eagle-?3?$|\bis the (?:[\w.]+ )?eagle\S* (?:head|module|draft) of\b",
     re.I | re.M,
 )
 _OTHER_WORDS = re.compile(
@@ -672,7 +672,8 @@ _OTHER_WORDS = re.compile(
 _OWN_TITLE = re.compile(
     rf"\b(?:eagle[ -]?3?|dflash\d?|dspark|mtp|medusa)\b.{{0,20}}\b{_DRAFT}\b.{{0,6}}(?:for|of|-|—|–)? *\S*\d"
     rf"|\S*\d\S* .{{0,20}}\b(?:eagle[ -]?3?|dflash\d?|dspark)\b.{{0,20}}\b{_DRAFT}|\beagle[ -]?3 for \S*\d"
-    rf"|\S+-(?:dflash|dspark)\S* .{{0,24}}{_DRAFT}",
+    rf"|\S+-(?:dflash|dspark)\S* .{{0,24}}{_DRAFT}"
+    r"|^\S*\d\S*[-._](?:speculators?|eagle-?3)\b\S*(?: \(\S+\))?$",
     re.I,
 )
 """The title of a head's card: the method, that it is a draft, and the model."""

@@ -167,7 +167,7 @@ _WIDE = re.compile(
 _CHAIN = re.compile(r"eagle[_-]topk\"?[ =:]+1\b|max_draft_len\s*[:=]|num_speculative_tokens[\"']?\s*[:=]\s*\d")
 _NO_TREE = r"\b(?:no|not|without|instead of|rather than|unlike|disabled?|unsupported|eagle-?2|medusa)\b"
 _LOCAL = re.compile(
-    r"(?:--(?:speculative-draft-)?model(?:-path)?[ =]|\bserve |\bmodel(?:_path)?\"?\s*[=:]\s*[\"']"
+    r"(?:--(?:speculative-draft-)?model(?:-path)?[ =]|\bserve |\bmodel(?:_path)?\"?\s*[=:]\s*[\"']?"
     r"|speculative_model(?:_dir)?:\s*)(?P<path>/[\w./-]+|<[^>\n]+>)"
 )
 
@@ -181,8 +181,12 @@ _LOCAL = re.compile(
 )
 def other_k(card: Card) -> Iterator[Violation]:
     """Report an example's K that no measurement on the card has."""
-    measured = claims.measured_ks(card) if claims.acceptance_lengths(card) or claims.rate_series(card) else {}
+    series = claims.rate_series(card)
+    measured = claims.measured_ks(card) if claims.acceptance_lengths(card) or series else {}
+    longest = max((len(s.rates) for s in series), default=0)
     for k, line in claims.example_ks(card):
+        if longest and not measured and k > longest:
+            yield Violation(line, f"the example drafts K = {k}; rates are given for {longest} positions")
         if measured and k not in measured:
             shown = ", ".join(f"{known} (line {at})" for known, at in sorted(measured.items()))
             yield Violation(line, f"the example drafts K = {k}; measured was K = {shown}")

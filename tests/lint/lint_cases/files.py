@@ -114,6 +114,15 @@ CASES = [
         front("license:", "new_version: other/head\nlicense:"),
         front("license:", "new_version: owner/head-2\nlicense:"),
     ),
+    Case(
+        "C624",
+        "Hugging Face, 2026, via [https://huggingface.co/owner/head]",
+        "new_version",
+        "Hugging Face, 2026, via [https://huggingface.co/other/head-2]",
+        "this repository is owner/head",
+        front("license:", "new_version: other/head\nlicense:"),
+        name="where it was released",
+    ),
     Case("C619", "", "library_name", "", "no library", front("license:", "library_name: reference\nlicense:"), FRONT),
     Case(
         "C619",

@@ -45,6 +45,11 @@ def speedups(factor: str, name: str) -> str:
     )
 
 
+def rates_for(drafted: int) -> str:
+    table = "| Position | Marginal rate |\n|---|---|\n| 1 | 60% |\n| 2 | 40% |\n| 3 | 20% |\n"
+    return f"## Results\n\n{table}" + serve(EXAMPLE.replace(": 3", f": {drafted}"))
+
+
 def two_tables(first: str, second: str, between: str = "") -> str:
     bar = "|---|---|\n"
     one = f"## {first}\n\n| Set | τ |\n{bar}| A | 2.40 |\n| B | 2.80 |\n\n"
@@ -844,6 +849,44 @@ CASES = [
                 tau(GIVEN.replace(f"vLLM {VLLM}", f"SGLang {SGLANG}")) + "\n\n```python\nfrom vllm import LLM\n```",
                 "from vllm",
                 tau(GIVEN) + "\n\n```python\nfrom vllm import LLM\n```",
+            ),
+            (
+                "C413",
+                "a development build",
+                "It was run with vLLM: 0.17.1rc1.dev531+g89f572dbc.d20260324.",
+                "dev531",
+                "It was run with vLLM: 0.17.1.",
+            ),
+            (
+                "C408",
+                "a pull request of llama.cpp",
+                tau("Measured with llama.cpp."),
+                "llama.cpp",
+                tau("Measured with llama.cpp (PR ggml-org/llama.cpp#23398)."),
+            ),
+            (
+                "C405",
+                "the one prompt",
+                tau(without(", 80 prompts")),
+                "| Set",
+                tau(without(", 80 prompts") + 'Generation: prompt "What is 2 + 2?"'),
+            ),
+            ("C501", "positions", rates_for(4), "num_speculative", rates_for(3)),
+            (
+                "C501",
+                "a block of a format",
+                lengths("| A | 2.1 |", before="K = 5") + "\n## Quantization\n\nBlock size: 16\n" + serve(EXAMPLE),
+                "num_speculative",
+                lengths("| A | 2.1 |", before="K = 5")
+                + "\n## Quantization\n\nBlock size: 3\n"
+                + serve(EXAMPLE.replace(": 3", ": 5")),
+            ),
+            (
+                "C506",
+                "a blank without quotes",
+                serve("--speculative-config '{\"model\": <head>}'"),
+                "<head>",
+                serve('--speculative-config \'{"model": "owner/head"}\''),
             ),
         )
     ),

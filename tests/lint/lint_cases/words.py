@@ -528,6 +528,36 @@ CASES = [
                 "Qwen3-32B",
                 '<p>Target: <a href="https://huggingface.co/Qwen/Qwen3-8B">Qwen/Qwen3-8B</a></p>',
             ),
+            (
+                "C304",
+                "a validation",
+                "## Performance (acceptance at training time)\n\nMean accepted length ≈ 2.3 tokens/step.",
+                "2.3",
+                "## Performance\n\nMean accepted length ≈ 2.3 tokens/step, after training.",
+            ),
+            (
+                "C303",
+                "draft acceptance",
+                "163 tok/s, and 0.82 draft acceptance.",
+                "0.82",
+                "163 tok/s, and 0.82 of all users accept drafts.",
+            ),
+            (
+                "C806",
+                "the name before",
+                "The head of Qwen3-235B-A22B, with 32 billion activated parameters and 1 trillion total parameters.",
+                "1 trillion",
+                "The head of Llama-4-Scout-17B-16E, with 109 billion total parameters.",
+            ),
+            ("C708", "explained", "Speed-up: CHANGEME", "CHANGEME", "Replace every `CHANGEME` value."),
+            (
+                "C705",
+                "a fence too many",
+                "Text.\n\n```\nAnd add:\n```json\n{}\n```",
+                "```json",
+                "Text.\n\n```\nThe answer\n```json\n{}\n```",
+            ),
+            ("C705", "a text that goes on", "**Supported by vLLM", "**Supported", "**Supported by v..."),
         )
     ),
 ]
