@@ -11,8 +11,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # the many small folders of tests lie in memory where there is plenty, so that none waits for a disk
 ROOMY := $(shell [ -w /dev/shm ] && awk '/MemAvailable/ {exit $$2 < 8000000}' /proc/meminfo && echo /dev/shm)
 TEMPORARY := $(if $(ROOMY),PYTEST_DEBUG_TEMPROOT=$(ROOMY))
-# as many at a time as there are cores, up to four; who has nothing left to do takes over from another
-SPREAD := --numprocesses logical --maxprocesses 4 --dist worksteal
+# one more at a time than there are cores, because some tests wait, up to five; who has nothing left to do takes over
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN || echo 2) + 1)
+SPREAD := --numprocesses $(PROCESSES) --maxprocesses 5 --dist worksteal
 LIGHT := $(TEMPORARY) $(PYTEST) $(SPREAD)
 # two at a time, a file's tests together: a process of each may hold an engine
 ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
