@@ -1,9 +1,11 @@
-"""Prompts with images: what a target that takes them says to them, by the reference and by vLLM."""
+"""Prompts with images: what a target that takes them says to them, by the reference, by vLLM and by its server."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,19 @@ import pytest
 import torch
 from readers.engine_logits import soften
 from support import heads, targets
+from support.engine_servers import free_port, served
 from support.overfit import overfit
 from support.validation import validate
 
 from eagle3hub.benchmarking.plan import BenchOptions, bench_plan
+from eagle3hub.benchmarking.serving.load import load_generator, send
+from eagle3hub.benchmarking.serving.measure import measured_rows
+from eagle3hub.benchmarking.serving.plan import Contender, ServingPlan
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import RunSpec
+from eagle3hub.engines.endpoints import attach
+from eagle3hub.engines.vllm import VLLM
 from eagle3hub.errors import InputError, SourceError, UnavailableError, UsageError
 from eagle3hub.head import AuxTaps
 from eagle3hub.prompts import Image, Prompt, load_prompts
@@ -246,3 +254,44 @@ def test_vllm_counts_the_references_rounds_with_images(
         [row[key] for key in SAME] for row in theirs["per_prompt"]
     ]
     assert theirs["acceptance"]["mean_acceptance_length"] > 2
+
+
+@pytest.fixture(scope="module")
+def vllm_server(
+    head: Path, target: Path, prompts: Path, vllm_images_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, RunSpec]]:
+    """The server that a benchmark would start, and what it serves."""
+    job = RunSpec(target=str(target), head=head, prompts=load_prompts(prompts), draft_tokens=3, max_new_tokens=TOKENS)
+    job = replace(with_room(job, identify_target(target)), serves=True, concurrency=2)
+    command, variables = VLLM().server(job, vllm_images_python, port := free_port())
+    with served(command, port, variables, tmp_path_factory.mktemp("server") / "log") as url:
+        yield url, job
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_a_running_server_counts_the_references_rounds_with_images(
+    head: Path, target: Path, prompts: Path, vllm_server: tuple[str, RunSpec]
+) -> None:
+    url, job = vllm_server
+    report = measured(head, target, prompts, endpoints={"vllm": url}, timeout=600)
+    assert report.verdict == "pass", report.reason
+    ours, theirs = report.document["engines"]
+    assert theirs["lossless"]["identical"] == PROMPTS
+    assert [[row[key] for key in SAME] for row in ours["per_prompt"]] == [
+        [row[key] for key in SAME] for row in theirs["per_prompt"]
+    ]
+    assert theirs["acceptance"]["mean_acceptance_length"] > 2
+
+    contender = Contender("head", "eagle3", None, 3, is_baseline=False, url=url)
+    plan = ServingPlan(
+        identify_target(target), (contender,), (job.prompts,), (2,), 1, 2, ("vllm",), BenchOptions(), 0.0
+    )
+    (cell,) = next(plan.groups())[2]
+    python = load_generator().python
+    loaded = measured_rows(cell, attach("vllm", url), job, 600, lambda load: send(load, python))
+    counted = [one.counts for one in loaded if one.counts is not None]
+    assert [(one.rounds, list(one.accepted_per_position)) for one in counted] == [
+        (row["rounds"], row["accepted_per_position"]) for row in ours["per_prompt"]
+    ]
+    assert [row.tokens_sha256 for row in loaded] == [row["tokens_sha256"] for row in ours["per_prompt"]]
