@@ -500,6 +500,14 @@ SITUATIONS: dict[str, Situation] = {
         refused="tensor-shape",
         says=("with intermediate_size: 12 in config.json every tensor fits",),
     ),
+    "a draft vocabulary of another size": Situation(
+        flat(draft_vocab_size=20), refused="tensor-shape", says=("with draft_vocab_size: 10 in config.json all fits",)
+    ),
+    "a draft vocabulary and a map of other sizes": Situation(
+        lambda folder: edit(with_tensors(lambda t: {"d2t": t["d2t"][:6]})(folder), draft_vocab_size=20),
+        refused="tensor-shape",
+        says=("from different heads",),
+    ),
     "an MLP and a vocabulary of another size": Situation(
         flat(intermediate_size=20, head_dim=8), refused="tensor-shape", says=("from different heads",)
     ),

@@ -155,6 +155,7 @@ class Checkpoint:
             ``source`` is on the Hub.
         problems: of stray weights files; see `check_stray_weights`.
         files: names of the files directly in it.
+        part: see `Header`, of the first weights file.
     """
 
     source: str
@@ -170,6 +171,7 @@ class Checkpoint:
     on_hub: bool = False
     problems: tuple[Problem, ...] = ()
     files: frozenset[str] = field(default=frozenset(), compare=False)
+    part: str | None = None
 
 
 def open_checkpoint(
@@ -232,6 +234,7 @@ def open_checkpoint(
         on_hub=on_hub,
         problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
         files=frozenset(files.names()),
+        part=headers[0].part,
     )
 
 

@@ -526,11 +526,12 @@ def parse_pickle(reader: ByteReader, *, views: bool = False) -> Header:
     """
     zipped = reader.read(0, min(reader.size, len(ZIP))) == ZIP
     root, place = _zipped(reader) if zipped else _legacy(reader)
-    refs = {name: _ref(reader, name, tensor, place, views) for name, tensor in _flatten(reader, _model_part(root))}
+    part, model = _model_part(root)
+    refs = {name: _ref(reader, name, tensor, place, views) for name, tensor in _flatten(reader, model)}
     if not refs:
         raise _bad(reader, "is a torch pickle without a single tensor", "pickle")
     described = [[r.name, r.dtype, list(r.shape), r.offset, r.nbytes] for r in refs.values()]
-    return Header(refs, None, sha256(json.dumps([reader.size, described]).encode()).hexdigest())
+    return Header(refs, None, sha256(json.dumps([reader.size, described]).encode()).hexdigest(), part)
 
 
 _Place = Callable[[_Storage], tuple[int, int]]
@@ -678,10 +679,12 @@ _KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
-def _model_part(root: Any) -> Any:
+def _model_part(root: Any) -> tuple[str | None, Any]:
+    """The table of a pickle that holds the model's tensors, and its key in the outermost one if it is another."""
     if not isinstance(root, dict) or any(isinstance(v, _Tensor) for v in root.values()):
-        return root
-    return next((root[key] for key in STATE_DICTS if isinstance(root.get(key), dict)), root)
+        return None, root
+    key = next((key for key in STATE_DICTS if isinstance(root.get(key), dict)), None)
+    return key, root if key is None else root[key]
 
 
 def _flatten(reader: ByteReader, root: Any) -> Iterator[tuple[str, _Tensor]]:

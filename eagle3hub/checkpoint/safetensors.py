@@ -230,11 +230,13 @@ class Header:
         tensors: by name, with absolute byte offsets.
         metadata: the ``__metadata__`` object, or None where there is none.
         digest: SHA-256 of the length field and the JSON, in hex.
+        part: of a torch pickle, the key of the table in it that holds the tensors; None where they are at its top.
     """
 
     tensors: dict[str, TensorRef]
     metadata: dict[str, str] | None
     digest: str
+    part: str | None = None
 
 
 def read_header(path: Path) -> Header:

@@ -451,9 +451,10 @@ def _other_rope(head: Head, target: TargetFacts) -> Iterator[Problem]:
         return
     both = beside_in_words(own.theta, own.scaling, base, theirs.scaling)
     message = (
-        f"the head's RoPE has {both}: engines rotate a draft by its own, which is right if the head was trained so "
-        "(some trainers always take base 10000)"
+        f"the head's RoPE has {both}: engines rotate a draft by its own, which is right if the head was trained so"
     )
+    if own.theta == ROPE_THETA != base:
+        message += f" (some trainers always take base {ROPE_THETA:.15g})"
     yield Problem("info", "target-rope", message)
 
 

@@ -276,7 +276,7 @@ def parse_llama(
             break
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
-        settle = Hint("give --rope-theta", "--rope-theta")
+        settle = Hint("give --rope-theta if the head was trained with another base", "--rope-theta")
         theta = rope_theta or assume("rope_theta", ROPE_THETA, why, settle, doubtful=not theta_by_library)
     context = config.number("max_position_embeddings", default=None)
     if context is None and needs_context(scaling):

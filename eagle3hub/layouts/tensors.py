@@ -142,13 +142,17 @@ def read_vocab_map(
             hint="export the head again",
             code="tensor-missing",
         )
+    d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
     if stated is not None and stated != d.draft_vocab_size:
+        rows = d.draft_vocab_size
+        fits = d2t is not None and d2t.shape == (rows,)
         raise TensorError(
-            f"lm_head.weight has {d.draft_vocab_size} rows but the config says draft_vocab_size {stated}",
-            hint="config.json and weights are from different heads, or one of them was edited",
+            f"lm_head.weight has {rows} rows but the config says draft_vocab_size {stated}",
+            hint=f"d2t has {rows} entries, too: with draft_vocab_size: {rows} in config.json all fits"
+            if fits
+            else "config.json and weights are from different heads, or one of them was edited",
             code="tensor-shape",
         )
-    d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
     stored = None if given is not None or d2t is None else read_integers(d2t)
     if given is None and d2t is not None and stored is None:
         return None, "dtype", [_no_vector(d2t, "d2t", "I32 or I64")]
@@ -545,8 +549,8 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
     unknown = sorted(set(found) - set(expected))
     if unknown:
         raise TensorError(
-            f"{checkpoint.source} holds {several([found[n].name for n in unknown])}, which a {contract.title} head "
-            "with this config does not have",
+            f"{checkpoint.source} holds {several([found[n].name for n in unknown])}, for which a head with this "
+            f"config has no place (layout: {contract.title})",
             hint=Hint(
                 "an engine would ignore it or crash on it; name another layout with --from, or leave the tensor out "
                 "with --drop if it is no part of the head",

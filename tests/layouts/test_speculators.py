@@ -92,8 +92,10 @@ def test_fields_left_out_have_the_defaults_of_their_class(tmp_path: Path):
 
 
 def test_other_kinds_and_layers_are_named(tmp_path: Path):
-    with pytest.raises(ConfigError, match="speculators_model_type: dflash"):
-        open_head(variants.speculators(tmp_path / "a", speculators_model_type="dflash"))
+    for other, serves in (("dflash", True), ("eagle", False)):
+        with pytest.raises(ConfigError, match=f"speculators_model_type: {other}") as refused:
+            open_head(variants.speculators(tmp_path / other, speculators_model_type=other))
+        assert ("vLLM serves this one" in str(refused.value.hint)) == serves
     with pytest.raises(ConfigError, match="model_type is gemma3"):
         open_head(variants.speculators(tmp_path / "b", layer={"model_type": "gemma3"}))
     with pytest.raises(ConfigError, match="exclude each other"):

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TensorRef, is_pickle
+from eagle3hub.checkpoint.source import INDEX, PICKLE_INDEX
 from eagle3hub.engines.preflight.contracts import doubts
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, Head
@@ -116,6 +117,7 @@ class HeadFiles:
         config: the parsed config.json, including nulls. tensors: dtype and shape by name on disk.
         weights: names of the weights files. mislabelled: torch pickles among them that are named ``.safetensors``.
         quant_file: what ModelOpt's hf_quant_config.json holds; None where there is no such file.
+        indexed: whether an index beside them names them. part: the key in a torch pickle under which they stand.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
         nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
             one mapping, as readers of a nested config merge them.
@@ -127,6 +129,8 @@ class HeadFiles:
     mislabelled: tuple[str, ...] = ()
     quant_file: Mapping[str, object] | None = None
     overlaid: bool = False
+    indexed: bool = False
+    part: str | None = None
     nested: bool = field(init=False)
     fields: Mapping[str, object] = field(init=False)
 
@@ -234,6 +238,8 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
         quant_file=stated_beside(checkpoint) if (checkpoint.folder / QUANT_CONFIG).is_file() else None,
         overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
+        indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
+        part=checkpoint.part,
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:

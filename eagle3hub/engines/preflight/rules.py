@@ -119,10 +119,19 @@ def _needs_no_aux(case: PreflightCase) -> bool:
     return not case.truth.uses_aux and rule is not None and rule.effect == "right"
 
 
+_USUAL_NAME = re.compile(r"model.*\.safetensors|pytorch_model.*\.bin")
+
+
 def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
     files = case.files
     if not any(name.endswith(".safetensors") for name in files.weights):
         yield PreflightFinding("pickle-weights", {"file": files.weights[0] if files.weights else "no file at all"})
+    if files.weights and not files.indexed and not any(map(_USUAL_NAME.fullmatch, files.weights)):
+        yield PreflightFinding("weights-name", {"file": files.weights[0]})
+    if files.weights and all(name.endswith(".pt") for name in files.weights):
+        yield PreflightFinding("weights-pt", {"file": files.weights[0]})
+    if files.part is not None:
+        yield PreflightFinding("weights-part", {"file": files.weights[0], "part": files.part})
     if files.overlaid:
         yield PreflightFinding("weights-overlaid")
     if files.mislabelled:

@@ -49,6 +49,42 @@ def test_what_we_convert_vllm_reads_right_with_both_runners(tmp_path: Path, targ
         assert preflight(subject, *engine, facts).kind == "right"
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "kinds", "code"),
+    [
+        ("model.safetensors", None, "R R R R R", None),
+        ("model-00001-of-00001.safetensors", None, "R R R R R", None),
+        ("eagle3.safetensors", None, "R R R R X", "weights-name"),
+        ("pytorch_model.bin", None, "R R R X R", None),
+        ("pytorch_model.bin", "state_dict", "X S X X X", "weights-part"),
+        ("model.pt", None, "R R X X X", "weights-pt"),
+        ("training_state.pt", "draft_state_dict", "X S X X X", "weights-part"),
+    ],
+)
+def test_the_name_and_form_of_the_weights(
+    tmp_path: Path, target: Path, name: str, part: str | None, kinds: str, code: str | None
+):
+    """vLLM, SGLang, TensorRT-LLM, sglang-jax, llama.cpp: each looks for other names, and none into tables."""
+    folder = heads.specforge(tmp_path / "head", eagle_config={}, max_position_embeddings=8192)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if name.endswith(".safetensors"):
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    else:
+        torch.save(tensors if part is None else {part: tensors, "global_step": 3}, folder / name)
+    found = [preflight(look(folder, target), *engine, read_target(str(target))) for engine in (V1, SG, T2, JAX, CPP)]
+    assert " ".join({"right": "R", "silently_wrong": "S", "refuses": "X"}[v.kind] for v in found) == kinds
+    assert code is None or code in {r.code for v in found for r in v.reasons}
+
+
+def test_an_index_tells_llamacpp_the_names_of_the_weights(tmp_path: Path, target: Path):
+    folder = heads.specforge(tmp_path / "head", eagle_config={}, max_position_embeddings=8192)
+    (folder / "model.safetensors").rename(folder / "eagle3.safetensors")
+    index = {"weight_map": dict.fromkeys(load_file(folder / "eagle3.safetensors"), "eagle3.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert preflight(look(folder, target), *CPP, read_target(str(target))).kind == "right"
+
+
 @pytest.mark.parametrize("source", ["specjax", "specforge", "modelopt", "speculators"])
 def test_the_universal_layout_is_right_on_every_engine(tmp_path: Path, target: Path, source: str):
     convert(heads.MAKERS[source](tmp_path / "head"), tmp_path / "out", "universal", ConvertOptions(target=str(target)))

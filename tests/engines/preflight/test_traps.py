@@ -521,3 +521,17 @@ def test_a_config_without_architectures_is_called_so():
         "vllm": ["has no draft class for a config without architectures"],
         "llamacpp": ["has no converter for a config without architectures"],
     }
+
+
+def test_a_class_is_advised_that_the_engine_knows_and_that_fits() -> None:
+    """With q/k norms vLLM's Qwen3 draft, with MLA its own class; where an engine has none, none is named."""
+    qwen3 = f.universal(
+        architectures=["Qwen3Eagle3Model"], weights={f"{PREFIX}self_attn.{x}_norm.weight": (f.DIM,) for x in "qk"}
+    )
+    mla = f.mla(architectures=["SomeMlaDraft"])
+    for subject, advised in ((qwen3, {V1: "Eagle3Qwen3ForCausalLM"}), (mla, {V1: "Eagle3DeepseekV2ForCausalLM"})):
+        found = {(v.engine, v.version): v for v in preflight_all(subject, f.target())}
+        for engine in (V1, CPP):
+            (reason,) = (r for r in found[engine].reasons if r.code == "architecture")
+            name = advised.get(engine)
+            assert reason.hint == (None if name is None else f'architectures: ["{name}"]')
