@@ -605,6 +605,7 @@ def active_content(card: Card) -> Iterator[Violation]:
 )
 def invisible_characters(card: Card) -> Iterator[Violation]:
     """Report direction marks and control characters; other format characters are a warning."""
+    others: list[tuple[int, str]] = []
     for number, line in enumerate(card.text.split("\n"), 1):
         if line.isprintable():  # then none of its characters is a control or format character
             continue
@@ -613,7 +614,13 @@ def invisible_characters(card: Card) -> Iterator[Violation]:
             written_so = any(unicodedata.bidirectional(c) in {"R", "AL"} for c in line)
             bad = any((c in _BIDI and not written_so) or c in _ERASING for c in odd)
             names = ", ".join(dict.fromkeys(f"U+{ord(c):04X}" for c in odd))
-            yield Violation(number, f"this line holds {names}", severity=None if bad else "warning")
+            if bad:
+                yield Violation(number, f"this line holds {names}")
+            else:
+                others.append((number, names))
+    if others:
+        more = f" (and {len(others) - 1} lines more)" if len(others) > 1 else ""
+        yield Violation(others[0][0], f"this line holds {others[0][1]}{more}", severity="warning")
 
 
 @rule(
@@ -728,7 +735,8 @@ _LEFT_OVER = (
         r"(?<![\w.])/(?:home|Users)/(?!user|you|ubuntu|root|me/|name)[a-z][\w.-]+/[\w./-]+",
         "is a path of the author's machine",
     ),
-    (r"(?<![\w{$])\{\{? ?[a-z]+(?:_[a-z]+)+ ?\}?\}", "is a blank of a template"),
+    (r"(?<![\w{$])\{\{ ?[a-z]+(?:_[a-z]+)+ ?\}\}", "is a blank of a template"),
+    (r"(?:^|(?<=[\s|]))\{[a-z]+(?:_[a-z]+)+\}(?=[\s.,;|)]|$)", "is a blank of a template"),
     (
         r"\b(?:set|fill|add|replace|remove|update)\b[^.;\n]{0,60}\b(?:field|placeholder|section|front-?matter|license"
         r"|link|values?)\b[^.;\n]{0,40}\bbefore (?:you )?(?:publish|upload|releas)\w*",
@@ -761,6 +769,8 @@ def left_over(card: Card) -> Iterator[Violation]:
             around = hit.match.string[max(0, hit.match.start() - 40) : hit.match.end()]
             if what == "is a blank" and re.search(r"\b(?:replace|edit|fill|set|change|every|each)\b", around, re.I):
                 continue  # the reader is told to fill it
+            if found.startswith("{") and re.search(rf"`[^`]*{re.escape(found)}[^`]*`", _line(card, hit.line)):
+                continue  # a name in code
             if (found, hit.line) not in seen and len(seen) < _MOST_LEFT:
                 seen.add((found, hit.line))
                 yield Violation(hit.line, f"“{found[:60]}” {what}")
@@ -770,6 +780,13 @@ def left_over(card: Card) -> Iterator[Violation]:
     for line, comment in _comments(card):
         if m := _INTERNAL.search(comment):
             yield Violation(line, f"the comment “{' '.join(comment.split())[:60]}” holds “{m[0][:40]}”")
+
+
+def _line(card: Card, number: int) -> str:
+    if "lines" not in card.cache:
+        card.cache["lines"] = card.text.split("\n")
+    lines: list[str] = card.cache["lines"]
+    return lines[number - 1][:2000] if 0 < number <= len(lines) else ""
 
 
 _MOST_LEFT = 50

@@ -271,7 +271,8 @@ def _of_table(table: Table) -> Iterator[_Difference]:
     values = [i for i in range(1, len(kinds)) if kinds[i] not in _NOT_VALUES]
     for row in table.rows:
         arrows = sum(c.pair is not None for c in row.cells)
-        pair = next(((i, p) for i, c in enumerate(row.cells) if (p := c.pair) and p[0].value > 0 < p[1].value), None)
+        pairs_of = ((i, c.pair) for i, c in enumerate(row.cells) if c.number)  # “Parallelism 1 → 10” is a condition
+        pair = next(((i, p) for i, p in pairs_of if p and p[0].value > 0 < p[1].value), None)
         # a factor or a percentage in the cell of its value: of that value and the row's other one
         for i in values:
             if _A_SHARE.search(row.cells[i].text):

@@ -34,8 +34,13 @@ def missing_license(card: Card) -> Iterator[Violation]:
             yield Violation(
                 1, "the text names no license; the page's header, which was not copied, may", severity="info"
             )
-    elif card.front is not None and not card.listed("license") and (card.is_of_a_head or card.is_of_the_hub):
+    elif card.front is not None and not card.listed("license") and (_is_of_a_card(card) or card.is_of_the_hub):
         yield Violation(card.metadata_line(), "the metadata has no license")
+
+
+def _is_of_a_card(card: Card) -> bool:
+    """Return whether the metadata, which has no field of the Hub's alone, is that of a head's card."""
+    return card.is_of_a_head and (not card.metadata or not {"tags", "language", "metrics"}.isdisjoint(card.metadata))
 
 
 @rule(

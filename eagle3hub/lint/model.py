@@ -644,7 +644,8 @@ def _cut(text: str) -> int | None:
 
 _HEAD_TAGS = {"eagle3", "eagle-3", "draft-model", "speculator", "speculators"}
 _DRAFT = (
-    r"(?:draft(?:er|ing)?(?:[ -](?:head|model|module|weights))?|speculator(?: model)?"
+    r"(?:draft(?:er|ing)?(?:[ -](?:head|model|module|weights))?"
+    r"|speculator(?!s? (?:project|library|format|repo|team))(?: model)?"
     r"|eagle[ -]?3?(?:\.\d)?[ -](?:head|draft|model|module)|草稿模型)"
 )
 _HEAD_WORDS = re.compile(
@@ -678,7 +679,8 @@ _OWN_TITLE = re.compile(
 )
 """The title of a head's card: the method, that it is a draft, and the model."""
 _OTHER_TITLE = re.compile(
-    r"\b(?:train(?:ing)?|guide|recipes?|tutorial|toolkit|benchmarks?|how|study|report|patch|inference|serving)\b", re.I
+    r"\b(?:train(?:ing)?|offline|online|examples?|guide|recipes?|tutorial|toolkit|benchmarks?|how|study|report|patch|inference|serving)\b",
+    re.I,
 )
 _RECIPE = re.compile(r"^\W*(?:\w+ ){0,2}(?:recipes?|guide|runbook) for\b", re.I | re.M)
 _TITLE = re.compile(r"eagle|draft|speculator|dflash|mtp|head|草稿", re.I)

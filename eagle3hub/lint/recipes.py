@@ -72,9 +72,24 @@ def _is_sure(card: Card, found: RecipeFinding) -> bool:
     A name that resembles none may be of a fork or of a build that the card does not mention, and a page that was
     copied, or that breaks off, has lost line breaks and backslashes.
     """
-    if _SYNTAX.search(found.code):
-        return not card.is_page_text and card.cut is None
+    if _SYNTAX.search(found.code) and found.code not in _GUESSED:
+        return not card.is_page_text and card.cut is None and not _is_listed(card, found.line)
+    if found.code == "yaml-unknown" and found.engine == "sglang" and not _SGLANG_CONFIG.search(card.body):
+        return False  # a file of another program has keys of its own
+    if found.engine == "sglang_jax" and found.code in _GUESSED:
+        return False  # its documentation is of later builds
     return found.code not in _GUESSED or found.instead is not None
+
+
+_SGLANG_CONFIG = re.compile(r"\bsglang\b[^`]{0,400}?--config\b")
+
+
+def _is_listed(card: Card, at: int) -> bool:
+    """Return whether a line is one of a list of flags, which nobody types as it stands."""
+    lines = card.text.split("\n")[max(0, at - 2) : at + 1]
+    return len(lines) == 3 and all(
+        line.lstrip().startswith("--") and not line.rstrip().endswith("\\") for line in lines
+    )
 
 
 _ORIGINS = {"vllm": {"vllm-project"}, "sglang": {"sgl-project"}}

@@ -45,6 +45,9 @@ def speedups(factor: str, name: str) -> str:
     )
 
 
+SERVED = "```yaml\nmodel_path: owner/target\nchunked_prefill_size: 4\ntp_size: 2\n```"
+
+
 def rates_for(drafted: int) -> str:
     table = "| Position | Marginal rate |\n|---|---|\n| 1 | 60% |\n| 2 | 40% |\n| 3 | 20% |\n"
     return f"## Results\n\n{table}" + serve(EXAMPLE.replace(": 3", f": {drafted}"))
@@ -887,6 +890,21 @@ CASES = [
                 serve("--speculative-config '{\"model\": <head>}'"),
                 "<head>",
                 serve('--speculative-config \'{"model": "owner/head"}\''),
+            ),
+            (
+                "C204",
+                "a condition with an arrow",
+                "| Run | TPOT | Speedup |\n|---|---|---|\n| A | 100 → 50 | 3.4x |",
+                "| A",
+                "| Run | Devices | Speedup |\n|---|---|---|\n| A | Parallelism 1 → 10 | 3.4x |",
+            ),
+            (
+                "C510",
+                "the file of another program",
+                SERVED.replace("tp_size", "name: a\ntp_size"),
+                "name: a",
+                SERVED,
+                "warning",
             ),
         )
     ),

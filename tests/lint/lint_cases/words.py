@@ -286,7 +286,13 @@ CASES = [
         "<!-- table made by a script -->\n\n```html\n<!-- internal -->\n```",
         name="comment",
     ),
-    Case("C708", "Trained for {num_epochs} epochs.", "num_epochs", "The layers {1, 13, 24} and {L//2}.", name="blank"),
+    Case(
+        "C708",
+        "Trained for {num_epochs} epochs.",
+        "num_epochs",
+        "The layers {1, 13, 24}; `--port {server_port}`, {server_ip}:1.",
+        name="blank",
+    ),
     Case(
         "C708", "Licensed by <your-organization>.", "your-org", "Licensed by <https://a.example>.", name="placeholder"
     ),
