@@ -143,6 +143,22 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         },
         r"an EAGLE-1 head \(enorm / hnorm\), not an EAGLE-3 head; vLLM",
     ),
+    "ModelOpt's training": (
+        LLAMA,
+        {
+            "model.embed_tokens.weight": (VOCAB, H),
+            "lm_head.weight": (VOCAB, H),
+            **layer("model.layers.0.", "input_layernorm.weight"),
+            "eagle_module.fc.weight": (H, 3 * H),
+            **layer("eagle_module.layers.0.", "hidden_norm.weight", "input_layernorm.weight"),
+        },
+        r"a checkpoint of ModelOpt's training \(eagle_module\), in which the head stands inside its target",
+    ),
+    "ModelOpt's training, the head alone": (
+        LLAMA,
+        {"eagle_module.fc.weight": (H, 3 * H), **layer("eagle_module.layers.0.", "hidden_norm.weight")},
+        "a checkpoint of ModelOpt's training",
+    ),
     "a LoRA adapter": (
         LLAMA,
         {"base_model.model.layers.0.self_attn.q_proj.lora_A.weight": (2, H)},

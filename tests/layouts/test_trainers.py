@@ -208,8 +208,8 @@ def test_tables_of_rope_that_engines_compute_anew_are_no_part_of_a_head(tmp_path
 
 def test_names_of_an_unknown_wrapper_are_said(tmp_path: Path):
     source = heads.specforge(tmp_path / "x")
-    renamed(source, lambda name: f"eagle_module.{name}")
-    with pytest.raises(LayoutError, match=r"every name begins with eagle_module\.") as refused:
+    renamed(source, lambda name: f"speculator.{name}")
+    with pytest.raises(LayoutError, match=r"every name begins with speculator\.") as refused:
         open_head(source)
     assert refused.value.code == "layout-wrapped"
 
