@@ -28,7 +28,7 @@ _TAU = r"(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)"
 """τ-bench is a set of tasks."""
 _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward|draft\b)"
 _LENGTH = re.compile(
-    rf"acc(?:ept\w*)?[ _-](?:draft )?len|{_TAU}|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
+    rf"acc(?:ept\w*|\.)?[ _-](?:draft )?len|{_TAU}|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
     rf"|average accepted|tok(?:en)?s? ?(?:per|/) ?{_STEP}"
     r"|tok(?:en)?s? (?:is |are |was |were )?accepted (?:per|in each|each|every)"
     rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,10}}(?:token|词元)"
@@ -673,8 +673,16 @@ SERVING = TRAINING + r"|\b(?:usage|serve|serving|quick start|inference|deploy\w*
 def measured_ks(card: Card) -> dict[int, int]:
     """Return every K in the card's text, outside code, with the first line that names it."""
     out: dict[int, int] = {}
+    configs = {
+        line
+        for block in card.code
+        if block.is_data and re.search(r"\"(?:method|speculative_config)\"\s*:", block.text)
+        for line in range(block.line, block.line + block.text.count("\n") + 1)
+    }  # an engine's settings are an example
     for hit in card.search(_ANY_K.pattern, outside=rf"{SERVING}|\bquanti[sz]"):
-        if _RECOMMENDED.search(hit.match.string[max(0, hit.match.start() - 60) : hit.match.start()]):
+        if hit.line in configs or _RECOMMENDED.search(
+            hit.match.string[max(0, hit.match.start() - 60) : hit.match.start()]
+        ):
             continue
         around = hit.match.string[max(0, hit.match.start() - 120) : hit.match.end() + 120]
         for k in _ks_of(around):

@@ -23,7 +23,7 @@ _BATCH = (
     r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发)|\bbatch[- ]?1\b"
 )
 _COUNT = (
-    r"\b\d[\d,]* (?:\w+ ){0,2}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
+    r"\b\d[\d,]* (?:[\w-]+ ){0,2}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
     r"|instances)\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
@@ -67,7 +67,8 @@ _LENGTH_SAID = (
     rf"|\d\.\d+ tokens (?:on average )?(?:in|with|for|at) (?:each|every) {_STEP}"
 )
 _RUNS = (
-    r"\b(?:averaged?|means?) (?:\w+ )?(?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|repetitions|seeds)"
+    r"\b(?:averaged?|means?|medians?) (?:\w+ )?(?:over|of|across) "
+    r"(?:\w+ ){0,2}(?:runs|trials|repeats|repetitions|seeds)"
     r"|(?:[2-9]|两|三|五|十|多) ?次(?:独立)?(?:运行|实验|测试|重复|测量)[^。\n]{0,10}(?:平均|均值)"
     r"|(?:运行|测试|重复|测量) ?(?:[2-9]|两|三|五|十) ?次[^。\n]{0,8}(?:平均|均值)"
     r"|\bbest[- ]of[- ](?:N\b|\d+ runs\b)"
@@ -382,7 +383,7 @@ def missing_version(card: Card) -> Iterator[Violation]:
         for c in card.code
     )
     released = (
-        rf"{_ENGINE}{_RELEASE}"
+        rf"{_ENGINE}{_RELEASE}|{_ENGINE} \| v?\d+\.\d+"
         rf"|{_ENGINE}\W{{1,3}}(?:(?:(?:at|on|from) )?(?:the )?(?:nightly|main|commit|branch|PR)\b|>=|≥)"
         rf"|\bbuild of {_ENGINE}[^.\n]{{0,100}}(?:PR|pull|commit)\b"
         rf"|\b(?:vllm|sglang|llama\.cpp)#\d{{4,}}|{_SERVERS}\b[^\n]{{0,240}}?\b(?:in|from|since) v\d+\.\d+\.\d+\b"

@@ -22,6 +22,7 @@ _SPEED = (
     rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|,;]|\.\d){{0,50}}?{_FACTOR.format('b')}"
     r"|(?:加速|提速|速度|吞吐|推理|解码)[^。，；|\n]{0,12}?(?P<c>\d+(?:\.\d+)?(?:\s*[-–~到至]\s*\d+(?:\.\d+)?)? ?倍)"
     r"|(?P<d>\d+(?:\.\d+)?\s?%) (?:faster|speed-?\s?up|higher (?:decod\w+ )?throughput|lower (?:decod\w+ )?latency)\b"
+    r"|(?:速度|吞吐|推理|解码)[^。，；|\n]{0,12}?(?:提升|提高|加快)[^。，；|\n]{0,4}?(?P<e>\d+(?:\.\d+)? ?%)"
 )
 _OF_HARDWARE = re.compile(
     rf"\s*(?:(?:AMD|NVIDIA|Nvidia|Google|Intel|Huawei|Instinct|Cloud|Tesla|GeForce|SXM|PCIe) ?)*"
@@ -31,6 +32,7 @@ _OF_HARDWARE = re.compile(
     re.I,
 )
 """What follows a factor that counts devices, or is not of a speed."""
+_TRAINING_RAN = re.compile(r"\btraining (?:was|is|ran|runs?|took|became)\b", re.I)
 _BASELINE = (
     r"基线|baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle|dspark|dflash|mtp\b)"
     r"|no[- ]spec|\bAR\b|w/o|target alone"
@@ -78,12 +80,14 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         return
     compared: dict[int, bool] = {}
     for hit in card.search(_SPEED, tables=False):
-        group = next(name for name in "abcd" if hit.match[name])
+        group = next(name for name in "abcde" if hit.match[name])
         factor = hit.match[group]
         after = hit.match.string[hit.match.end(group) :]
         if group == "d" and re.search(
             r"\btrain", hit.match.string[max(0, hit.match.start() - 40) : hit.match.start()]
         ):
+            continue
+        if _TRAINING_RAN.search(hit.match.string[max(0, hit.match.start() - 40) : hit.match.start(group)]):
             continue
         if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
             continue
@@ -214,6 +218,8 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
     said += r"|接[受收]率(?:为|达到?|是|约|[:：\s])+[1-8]\.\d+ ?个? ?token"
     for hit in card.search(said, tables=False):
         yield Violation(hit.line, f"“{hit.match[0]}”: tokens are called acceptance rate here")
+    for hit in card.search(rf"{_RATE}(?: (?:on|for) [\w-]+)?[:=] ?[1-8]\.\d+(?![\d.]*\s?[%x×\d])", tables=False):
+        yield Violation(hit.line, f"“{hit.match[0]}”: no rate is above 1", severity="warning")
 
 
 @rule(
@@ -743,6 +749,7 @@ _LEFT_OVER = (
         "is a note to the author",
     ),
     (r"(?-i:\b(?:XXX+|FILL (?:ME|IN)|CHANGE ?ME|REPLACE ?ME)\b)", "is a blank"),
+    (r"(?-i:\[(?:INSERT|ADD|FILL)\b[^\]\n]{0,40}\])|\|\s*\?{2,3}\s*(?:\||$)", "is a blank"),
     (r"(?-i:(?<![\w.])X+\.X+x?(?!\w)|(?:[:=|]|\bof|\bis) ?XX+(?![\w-]))", "is a blank"),
 )
 _INTERNAL = re.compile(

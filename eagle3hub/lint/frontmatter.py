@@ -96,7 +96,7 @@ def deduced_license(card: Card) -> Iterator[Violation]:
         before = re.split(r"[.!?。]\s", hit.match.string[: hit.match.start()])[-1]
         # “under Apache 2.0, the same license as the base model” deduces nothing
         stated = hit.match[0].lower().startswith("same") and vocabulary.printed(before)
-        if re.search("licen|许可|协议", hit.match[0] + hit.section.title, re.I) and not stated:
+        if re.search("licen|许可|协议", before + hit.match[0] + hit.section.title, re.I) and not stated:
             yield Violation(hit.line, f"“{hit.match[0]}”")
 
 
@@ -144,6 +144,10 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             if is_license and (named := vocabulary.printed(text)) and not named & stated:
                 said = f"the text says {text.strip()}, the metadata {', '.join(sorted(stated))}"
                 yield Violation(row.line, said, severity="warning")
+    for hit in card.search(r"^\W*licen[cs]e\s*[:：]\s*(?P<terms>[^.\n]{2,40}(?:\.\d)?)", tables=False):
+        if (named := vocabulary.printed(f"{hit.match['terms']} license")) and not named & stated:
+            said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
+            yield Violation(hit.line, said, severity="warning")
     for link in card.links:
         badge = re.match(r"licen[cs]e\s*[:：-]\s*(.{2,40})", link.text, re.I) if link.image else None
         if badge and (named := vocabulary.printed(f"{badge[1]} license")) and not named & stated:

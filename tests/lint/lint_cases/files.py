@@ -337,6 +337,14 @@ CASES = [
                 "## Training",
                 "# A head\n\n## Training data\n\nOld reviews of all the programs that our company ever wrote.",
             ),
+            (
+                "C604",
+                "the license before",
+                "The license follows that of the base model.",
+                "follows",
+                "The tokenizer follows that of the base model.",
+            ),
+            ("C605", "a name and a value", "**License:** MIT", "MIT", "**License:** Apache-2.0", "warning"),
         )
     ),
 ]

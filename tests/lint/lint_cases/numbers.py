@@ -906,6 +906,41 @@ CASES = [
                 SERVED,
                 "warning",
             ),
+            (
+                "C201",
+                "a name with a dot",
+                lengths("| A | **4.71** |", header="| Set | **Acc. length** |", before="K = 3"),
+                "| A",
+                lengths("| A | **3.71** |", header="| Set | **Acc. length** |", before="K = 3"),
+            ),
+            (
+                "C405",
+                "a name with a hyphen",
+                tau(without("80 prompts", "MT-Bench")),
+                "| Set",
+                tau(without("80 prompts", "all 80 MT-Bench questions")),
+            ),
+            (
+                "C408",
+                "a row of versions",
+                tau("Measured with vLLM."),
+                "vLLM",
+                tau("Measured with vLLM.") + "\n\n| Software | Version |\n|---|---|\n| vLLM | 0.20.0 |",
+            ),
+            (
+                "C412",
+                "a median",
+                "Each value is the median of 5 runs.",
+                "median",
+                "Each value is the median of 5 runs, in brackets the standard deviation.",
+            ),
+            (
+                "C501",
+                "settings as JSON",
+                tau(GIVEN) + '\n\n```json\n{"method": "eagle3", "num_speculative_tokens": 7}\n```',
+                "tokens",
+                tau(GIVEN) + '\n\n```json\n{"method": "eagle3", "num_speculative_tokens": 3}\n```',
+            ),
         )
     ),
 ]

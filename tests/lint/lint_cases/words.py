@@ -564,6 +564,23 @@ CASES = [
                 "Text.\n\n```\nThe answer\n```json\n{}\n```",
             ),
             ("C705", "a text that goes on", "**Supported by vLLM", "**Supported", "**Supported by v..."),
+            (
+                "C301",
+                "a set before the colon",
+                "- Acceptance rate on MT-Bench: 2.61",
+                "2.61",
+                "- Acceptance rate on MT-Bench: 2.61%",
+                "warning",
+            ),
+            (
+                "C708",
+                "a value to insert",
+                "Acceptance length: [INSERT VALUE]",
+                "INSERT",
+                "Acceptance length: [see below]. Why? Because.",
+            ),
+            ("C801", "Chinese percent", "推理吞吐提升 80%。", "80%", "训练显存占用提升 80%。"),
+            ("C801", "the training", "Decoding is 3x faster.", "3x", "Training was 3x faster with packing."),
         )
     ),
 ]
