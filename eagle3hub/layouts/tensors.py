@@ -516,6 +516,7 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
             )
 
 
+_MAP_OF_VLLM = "draft_id_to_target_id"
 _FUSED = ("qkv_proj.weight", "gate_up_proj.weight")
 
 
@@ -547,6 +548,13 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
             code="tensor-missing",
         )
     unknown = sorted(set(found) - set(expected))
+    if _MAP_OF_VLLM in unknown:
+        raise TensorError(
+            f"{checkpoint.source} holds {found[_MAP_OF_VLLM].name}: vLLM calls d2t so in memory, and no other engine "
+            "looks for that name",
+            hint="call it d2t: it holds the same offsets",
+            code="tensor-map-name",
+        )
     if unknown:
         raise TensorError(
             f"{checkpoint.source} holds {several([found[n].name for n in unknown])}, for which a head with this "

@@ -304,6 +304,17 @@ def test_matrices_that_an_engine_joined_are_called_so(tmp_path: Path):
     assert (refused.value.code, "split them by rows" in str(refused.value.hint)) == ("tensor-fused", True)
 
 
+def test_a_map_under_vllms_name_is_called_one(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    d2t = variants.tensors_of(source)["d2t"]
+    variants.replace(source, {"format": "pt"}, d2t=None, t2d=None, draft_id_to_target_id=d2t)
+    with pytest.raises(TensorError, match="vLLM calls d2t so in memory") as refused:
+        open_head(source)
+    assert (refused.value.code, "call it d2t" in str(refused.value.hint)) == ("tensor-map-name", True)
+    variants.replace(source, {"format": "pt"}, d2t=d2t, draft_id_to_target_id=None)
+    assert open_head(source).vocab_status == "ok"
+
+
 @pytest.mark.parametrize("part", ["text_config", "model"])
 def test_sizes_in_a_part_of_the_config_are_looked_for_and_said(tmp_path: Path, part: str):
     source = heads.specforge(tmp_path / "x")
