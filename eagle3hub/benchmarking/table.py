@@ -112,7 +112,8 @@ def conditions(results: Results) -> list[str]:
 def _made_long(prompts: CellPrompts) -> str:
     if prompts.context is None:
         return ""
-    left_out = f"; {prompts.context.left_out} prompts are longer and left out" if prompts.context.left_out else ""
+    longer = prompts.context.left_out
+    left_out = f"; {longer} {'prompt is' if longer == 1 else 'prompts are'} longer and left out" if longer else ""
     return (
         f"; each {prompts.context.tokens:,} tokens long: the text of the prompts of {prompts.context.of} that follow "
         f"it, cut, and then its own{left_out}"

@@ -214,6 +214,9 @@ def test_a_benchmark_over_lengths_says_what_becomes_of_the_head(fading: Results)
     said = "\n".join(conditions(fading))
     assert "each 4,096 tokens long: the text of the prompts of sum" in said
     assert "3 prompts are longer and left out" in said
+    one = replace(fading.cells[0].prompts, context=Context(1024, "sum", 1))
+    short = replace(fading, cells=(replace(fading.cells[0], prompts=one),))
+    assert "; 1 prompt is longer and left out" in "\n".join(conditions(short))
     assert "Head as-trained states a context of 2,048 tokens, and prompts go up to 16,384." in said
     assert "Fail: as-trained over the length of prompts" in said
     drawn = charts(fading)["tau-by-context-reference-T0"]
