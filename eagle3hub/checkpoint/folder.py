@@ -41,6 +41,8 @@ from eagle3hub.system.progress import Progress, silent
 # takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model.py``).
 
 
+STRAY = "checkpoint-stray"
+"""The code of a safetensors file beside the head's that holds no part of it."""
 DUPLICATE = "checkpoint-duplicate"
 """Code of the problem of a stray file that engines would load over the weights that count."""
 _PROBED = 4096
@@ -92,7 +94,7 @@ def check_stray_weights(
             f"{', '.join(apart)} beside {names[0]} is left out, with tensors that are not in {names[0]}: without an "
             "index vLLM and SGLang would load them too"
         )
-        found.append(Problem("warning", "checkpoint-beside", message, "move it out of the folder before serving that"))
+        found.append(Problem("warning", STRAY, message, "move it out of the folder before serving that"))
     for name in pickles:
         differs = _first_difference(tensors, _tensors(read, name), fetch=False)
         if differs is not None:

@@ -264,6 +264,13 @@ def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     torch.save({"state": {"norm.weight": torch.ones(8)}}, source / "optimizer.pt")
     (said,) = (p for p in open_head(source).problems if p.code.startswith("checkpoint-"))
     assert said.message.startswith("ema.safetensors beside model.safetensors is left out")
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    stopped = {v.engine: v.kind for v in judged if "weights-stray" in {r.code for r in v.reasons}}
+    assert stopped == {"vllm": "refuses"}, "SGLang skips names that it does not know"
+    index = {"weight_map": dict.fromkeys(load_file(source / "model.safetensors"), "model.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    assert "weights-stray" not in {r.code for v in judged for r in v.reasons}
 
 
 @pytest.mark.parametrize("indexed", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from eagle3hub.address import HubAddress, parse_address
-from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
+from eagle3hub.checkpoint.folder import DUPLICATE, STRAY, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TensorRef, is_pickle
 from eagle3hub.checkpoint.source import INDEX, PICKLE_INDEX
 from eagle3hub.engines.preflight.contracts import doubts
@@ -118,6 +118,7 @@ class HeadFiles:
         weights: names of the weights files. mislabelled: torch pickles among them that are named ``.safetensors``.
         quant_file: what ModelOpt's hf_quant_config.json holds; None where there is no such file.
         indexed: whether an index beside them names them. part: the key in a torch pickle under which they stand.
+        stray: names of safetensors files beside the weights, without an index, that hold no part of the head.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
         nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
             one mapping, as readers of a nested config merge them.
@@ -131,6 +132,7 @@ class HeadFiles:
     overlaid: bool = False
     indexed: bool = False
     part: str | None = None
+    stray: tuple[str, ...] = ()
     nested: bool = field(init=False)
     fields: Mapping[str, object] = field(init=False)
 
@@ -240,6 +242,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
         indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
         part=checkpoint.part,
+        stray=_stray(checkpoint),
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
@@ -259,6 +262,13 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     beside = json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None
     files = HeadFiles(written.config, tensors, tuple(weights), quant_file=beside)
     return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
+
+
+def _stray(checkpoint: Checkpoint) -> tuple[str, ...]:
+    if not any(p.code == STRAY for p in checkpoint.problems):
+        return ()
+    weights = {path.name for path in checkpoint.weights}
+    return tuple(sorted(n for n in checkpoint.files - weights if n.endswith(".safetensors")))
 
 
 def _is_mislabelled(path: Path) -> bool:

@@ -132,6 +132,8 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("weights-pt", {"file": files.weights[0]})
     if files.part is not None:
         yield PreflightFinding("weights-part", {"file": files.weights[0], "part": files.part})
+    if files.stray:
+        yield PreflightFinding("weights-stray", {"file": files.stray[0]})
     if files.overlaid:
         yield PreflightFinding("weights-overlaid")
     if files.mislabelled:
