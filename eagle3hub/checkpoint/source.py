@@ -337,11 +337,16 @@ def _any(patterns: Iterable[str], names: Iterable[str]) -> bool:
 
 def _is_eagle1(tensors: Mapping[str, TensorRef]) -> bool:
     """Whether fc joins a token's embedding with one hidden state, and attention reads one state as wide as fc's."""
-    fc, query = tensors.get("fc.weight"), tensors.get("layers.0.self_attn.q_proj.weight")
+    by_name = {_BEFORE_PARTS.sub("", name): ref for name, ref in tensors.items()}
+    fc = by_name.get("fc.weight")
+    query = by_name.get("layers.0.self_attn.q_proj.weight") or by_name.get("midlayer.self_attn.q_proj.weight")
     if fc is None or query is None or any("hidden_norm" in name for name in tensors):
         return False
     return len(fc.shape) == 2 and fc.shape[1] == 2 * fc.shape[0] and query.shape[1:] == fc.shape[:1]
 
+
+_BEFORE_PARTS = re.compile(r"^(?:\w+\.)*?(?=(?:fc|layers|midlayer)\.)")
+"""What wrappers put before the names of a head's parts."""
 
 _EXPERTS = (".mlp.experts.", ".mlp.gate.weight", ".mlp.shared_experts.")
 

@@ -53,6 +53,11 @@ EAGLE1 = {"embed_tokens.weight": (VOCAB, H), "fc.weight": (H, 2 * H), **layer("l
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
     "EAGLE-1": (LLAMA, EAGLE1, "an EAGLE-1 or EAGLE-2 head, not an EAGLE-3 head"),
     "EAGLE-2 with a bias": (LLAMA | {"bias": True}, EAGLE1 | {"fc.bias": (H,)}, "an EAGLE-1 or EAGLE-2 head"),
+    "EAGLE-2 under midlayer": (
+        LLAMA,
+        {n.replace("layers.0.", "draft_model.midlayer."): s for n, s in EAGLE1.items()},
+        "an EAGLE-1 or EAGLE-2 head",
+    ),
     "EAGLE-1 with model.": (LLAMA, {f"model.{n}": s for n, s in EAGLE1.items()}, "an EAGLE-1 or EAGLE-2 head"),
     "Medusa": (
         {"medusa_num_heads": 2, "base_model_name_or_path": "lmsys/vicuna-7b-v1.3"},
