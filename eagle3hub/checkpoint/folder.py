@@ -33,6 +33,7 @@ from eagle3hub.checkpoint.source import (
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.text import listed
 
 # Stray weights: files beside those that count. Do they hold the same head?
 #
@@ -139,6 +140,10 @@ def _start(ref: TensorRef) -> bytes:
 
 
 _PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
+_BESIDE_WEIGHTS = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|random_states|rng_state|eagle3?_meta)\b|rng_state"
+)
+"""Pickles that trainers leave beside weights; the first of them vLLM passes over, too (``weight_utils.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +188,9 @@ def open_checkpoint(
 
     Where there are several weights, the first of these counts: the files of model.safetensors.index.json;
     model.safetensors; every other ``*.safetensors``; the files of pytorch_model.bin.index.json; pytorch_model.bin;
-    its shards without an index; training_state.pt; model.pt. A file's first bytes tell its format, not its name. Of
-    the files that count, none may be missing (`eagle3hub.checkpoint.source.check_files`).
+    its shards without an index; training_state.pt; model.pt; the only other ``*.bin`` or ``*.pt``, which vLLM and
+    SGLang load as well. A file's first bytes tell its format, not its name. Of the files that count, none may be
+    missing (`eagle3hub.checkpoint.source.check_files`).
 
     Args:
         headers_only: do not download the weights of a Hub source; their tensors can be described, and small ones
@@ -297,6 +303,15 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
         if name in present:
             return [name], None
     refuse_files(files.name, present)
+    others = sorted(n for n in present if n.endswith((".bin", ".pt")) and not _BESIDE_WEIGHTS.match(n))
+    if len(others) == 1:
+        return others, None
+    if others:
+        raise SourceError(
+            f"{files.name} has several torch pickles, {listed(others)}, and nothing says which has the weights",
+            hint=f"call the one with the weights {PICKLE_WEIGHTS}, or leave the others out of the folder",
+            code="source-several-pickles",
+        )
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
         hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",

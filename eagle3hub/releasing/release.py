@@ -21,7 +21,7 @@ from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.conversion.plan import plan_conversion
@@ -73,14 +73,14 @@ def as_typed(source: str) -> str:
 def original_files(source: str) -> list[str] | None:
     """List exactly those files of a head's folder that converting and measuring read.
 
-    The result is None if the weights are in a training state, which also holds data that nobody else should get, and
-    empty for a head on the Hub. Raises SourceError, ConfigError or CheckpointError.
+    The result is None if the weights are in a ``.pt`` file, which may be a training state with data that nobody else
+    should get, and empty for a head on the Hub. Raises SourceError, ConfigError or CheckpointError.
     """
     if isinstance(parse_address(source), HubAddress):
         return []
     checkpoint = open_checkpoint(source)
     weights = [path.name for path in checkpoint.weights]
-    if any(name in TRAINING_STATES for name in weights):
+    if any(name.endswith(".pt") for name in weights):
         return None
     return sorted([name for name in _READ if (checkpoint.folder / name).is_file()] + weights)
 

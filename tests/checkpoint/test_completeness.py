@@ -255,6 +255,38 @@ def test_other_weights_in_a_pickle_are_said_and_left_out(tmp_path: Path, cli: Cl
     assert torch.equal(load_file(tmp_path / "out/model.safetensors")["norm.weight"], ours)
 
 
+def pickled(folder: Path, name: str, *others: str) -> Path:
+    """A SpecForge head whose weights are in a torch pickle, with other files beside it."""
+    heads.specforge(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / name)
+    (folder / "model.safetensors").unlink()
+    for other in others:
+        torch.save({"step": torch.tensor(7)}, folder / other)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["draft.bin", "eagle3.pt"])
+def test_the_only_pickle_of_another_name_has_the_weights(tmp_path: Path, name: str):
+    beside = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state.pt")
+    source = pickled(tmp_path / "head", name, *beside)
+    assert [path.name for path in open_checkpoint(source).weights] == [name]
+    convert(source, tmp_path / "out", "specforge")
+    ours = load_file(heads.specforge(tmp_path / "same") / "model.safetensors")
+    theirs = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+    kinds = {verdict.title: verdict.kind for verdict in preflight_all(examine(open_checkpoint(source)))}
+    refuse = {title for title, kind in kinds.items() if kind == "refuses" and not title.startswith("sglang-jax")}
+    of_trtllm = {title for title in kinds if title.startswith("TensorRT-LLM")} if name.endswith(".pt") else set()
+    assert refuse == {title for title in kinds if title.startswith("llama.cpp")} | of_trtllm
+
+
+def test_of_several_pickles_none_is_taken(tmp_path: Path):
+    source = pickled(tmp_path / "head", "draft.bin", "ema.pt")
+    with pytest.raises(SourceError, match=r"several torch pickles, draft\.bin and ema\.pt, and nothing says") as e:
+        open_checkpoint(source)
+    assert (e.value.code, e.value.exit_code) == ("source-several-pickles", 3)
+
+
 def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     source = heads.specforge(tmp_path / "head")
     save_file({"x": torch.ones(2)}, source / "ema.safetensors")
