@@ -72,7 +72,7 @@ def _is_training(table: Table) -> bool:
 def unsupported_speedup(card: Card) -> Iterator[Violation]:
     """Report speed-up factors if the card has no throughput table, or none with a baseline."""
     kinds = ("throughput", "speedup", "latency")
-    tables = [t for wanted in kinds for _, t, _ in claims.columns_of_kind(card, wanted)]
+    tables = list({id(t): t for wanted in kinds for _, t, _ in claims.columns_of_kind(card, wanted)}.values())
     printed = tables or claims.printed_throughput(card) or card.says(r"\d\W{0,4}tok(?:en)?s?\s?/\s?s")
     if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (printed and card.says(_BASELINE)):
         return
