@@ -115,6 +115,8 @@ SPEAKS = [
     ("flag-stray", block(f"{VLLM} curl")),
     ("flag-stray", block(f"{VLLM} --enforce-eager true")),
     ("flag-stray", block(f"{SGLANG} {NUMBERS} --disable-radix-cache true --port 1 2")),
+    ("flag-twice", block(f"{VLLM} --max-model-len 4096 --max_model_len 8192")),
+    ("flag-twice", block(f"{SGLANG} {NUMBERS} --speculative-num-steps 5")),
     ("vllm-config-value", block(VLLM.replace('"eagle3"', '"eagle4"'))),
     ("vllm-config-value", block(VLLM.replace('"method"', '"rejection_sample_method": "exact", "method"'))),
     ("vllm-config-json", block('vllm serve org/t --speculative-config {"method":"eagle3","model":"d"}')),
@@ -202,6 +204,8 @@ SILENT = [
     VLLM.replace("org/d", "org/t-P-EAGLE").replace('"method"', '"parallel_drafting": true, "method"'),
     f"{VLLM} --omni --made-up",
     "pip install sglang && git clone https://example.org/sglang.git",
+    f"{VLLM} --max-model-len 4096 --max_model_len 4096",
+    f"{VLLM} --middleware a.b --middleware c.d",
 ]
 
 

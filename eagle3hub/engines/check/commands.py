@@ -155,6 +155,7 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
         line = command.where.line_of("sgl_jax")
         out.findings.append(RecipeFinding("sglang-jax-version", "warning", line, engine, minimum.says, instead))
     _names(engine, uses, command, against, out)
+    out.findings += _twice(engine, uses)
     if own is not None:
         plugged = any(use.name.endswith("-plugin") for use in uses)
         for use in uses:
@@ -174,6 +175,25 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
     )
     out.findings += check_settings(engine, settings, against)
     return out
+
+
+_LAST_COUNTS = ("vllm", "sglang", "sglang_jax")
+"""Engines whose parser is argparse: of a flag that is given twice it keeps the last value, without a word."""
+_COLLECTED = ("--middleware",)
+"""Flags of theirs that may be given several times (vLLM, ``entrypoints/openai/cli_args.py``)."""
+
+
+def _twice(engine: str, uses: Sequence[_Use]) -> list[RecipeFinding]:
+    """Report flags that are given twice, with other values."""
+    found: list[RecipeFinding] = []
+    first: dict[str, _Use] = {}
+    for use in uses if engine in _LAST_COUNTS else ():
+        earlier = first.setdefault(use.flag or use.written, use)
+        if earlier.values != use.values and use.flag is not None and use.name not in _COLLECTED:
+            values = [" ".join(one.values) or "no value" for one in (earlier, use)]
+            what = f"{use.written} is given twice, with {values[0]} and {values[1]}, and only the last one counts"
+            found.append(RecipeFinding("flag-twice", "warning", use.line, engine, what))
+    return found
 
 
 def _setting(flag: str) -> str:
