@@ -109,6 +109,8 @@ def narrowed(head: Head, contract: Contract) -> Contract:
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming an engine that would not."""
     refuse_inexpressible(head, name, narrowed(head, contract))
+    if head.dims.mla is not None:
+        _refuse_mla(head, head.dims.mla)
     aux = head.aux
     if aux is None:
         raise _refusal(
@@ -123,8 +125,6 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
             "give --target: its context length is then written",
             "context-unknown",
         )
-    if head.dims.mla is not None:
-        _refuse_mla(head, head.dims.mla)
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
     if not head.semantics.joins_embedding:

@@ -16,6 +16,7 @@ from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.environments import environment_python
 from eagle3hub.engines.preflight import (
+    DTYPE_TOLD,
     EngineContract,
     ExaminedHead,
     contracts,
@@ -81,6 +82,7 @@ class Examined:
         told = [key for key, value in question.settings.items() if value is True]
         told += [] if "own_kernels" in question.settings else ["custom_ops"]
         told += [f"--dtype {question.settings['dtype']}"] if "dtype" in question.settings else []
+        told.append(DTYPE_TOLD)  # a probe has head and target computed in one dtype
         kind = verdict.with_settings(told).kind
         return "right" if kind == "depends" else kind
 

@@ -120,7 +120,7 @@ EXPECTED: dict[str, Expected] = {
     "modelopt-fp8": _modelopt("quantization", golden="none"),
     "modelopt-nvfp4": _modelopt("quantization", golden="none"),
     "torchspec-mla": _torchspec(taps=None),
-    "torchspec-mla-no-latent": _torchspec(taps=None),
+    "torchspec-mla-no-latent": _torchspec(taps=None, lacks={"universal": "refused-mla-query"}),
     "torchspec-mla-kimi": _torchspec("rope-scaling", golden="base 10000"),
     "torchspec-mla-kimi-vllm": _torchspec("rope-scaling", golden="base 10000"),
     "speculators-default": _speculators(

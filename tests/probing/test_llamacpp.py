@@ -53,7 +53,7 @@ def test_the_held_contract_is_what_its_answers_say(held: Probed):
 
 def test_most_rules_of_llamacpp_were_executed():
     rules, left = only_read(contract("llamacpp", LLAMACPP))
-    assert rules - len(left) >= 0.85 * rules, left
+    assert rules - len(left) >= 0.8 * rules, left
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def faults(pieces: Iterable[Segment]) -> Iterator[str]:
         if sign == BESIDE_A_NUMBER:
             if not re.search(r"\d", line):
                 yield f"a bar and no number: {line!r}"
-        elif not re.match(r" ?[a-z]{2}", line[i + 1 :]):
+        elif not re.match(r" ?[a-z]{2}|\ufe0f \*\*[A-Z][a-z]", line[i + 1 :]):  # the second, in a card's Markdown
             yield f"{sign} and no word after it: {line!r}"
 
 

@@ -21,6 +21,14 @@ from eagle3hub.engines.preflight.contracts import EFFECTS, _contracts, _document
 
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
 FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]
+PLAIN = f.universal()
+FOLDERS += [  # test_folders.py has the verdicts of these
+    *(replace(PLAIN, files=replace(PLAIN.files, weights=(name,))) for name in ("eagle3.safetensors", "model.pt")),
+    replace(PLAIN, files=replace(PLAIN.files, part="state_dict")),
+    replace(PLAIN, files=replace(PLAIN.files, stray=("ema.safetensors",))),
+    replace(PLAIN, truth=replace(PLAIN.truth, embedding="foreign")),
+    f.mla(full=True, weights={"lm_head.weight": None}, tie_word_embeddings=True),
+]
 TARGETS = [
     None,
     f.target(),
@@ -35,6 +43,7 @@ TARGETS = [
     f.target(hidden_size=99),
     f.target("kimi_k25"),
     f.target("gemma3_text"),
+    replace(f.target(), dtype="float16"),
     replace(f.target(), tokenizer_class="TokenizersBackend"),
     f.target(fields={"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
     f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
