@@ -54,6 +54,7 @@ def test_what_is_no_name_of_the_package_is_said():
         eagle3hub.opne  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_everything_leaves_open_alone_and_torch_out():
     code = (
         "import builtins, sys\n"

@@ -265,6 +265,7 @@ def test_a_pipe_is_named_as_one(file: str, place: Path, capsys: pytest.CaptureFi
     assert "it is a pipe, not a file: write its content to a file first" in err, err
 
 
+@pytest.mark.slow
 def test_process_substitution_is_refused_with_a_way_out(place: Path):
     """`--prompts <(…)` is a pipe, and prompts are read more than once."""
     argv = f"{sys.executable} -m eagle3hub validate head --target target --prompts <(echo '{{}}')"
@@ -326,6 +327,7 @@ def test_hostile_paths_of_a_manifest(field: str, value: str, place: Path, capsys
     assert time.monotonic() - begun < PATIENCE / 2
 
 
+@pytest.mark.slow
 def test_a_pattern_does_not_search_the_disk(tmp_path: Path):
     (tmp_path / "reports" / "deep").mkdir(parents=True)
     for name in ("a.json", "b.json", ".hidden.json", "deep/c.json"):
@@ -400,6 +402,7 @@ def test_a_document_that_fitted_is_held_to_another_schema_and_again_when_it_chan
         assert list(schema_faults(document, number)), other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [200, 260, 320])
 def test_low_memory_is_said(limit: int, place: Path):
     """Under a limit on its memory a command ends with a sentence, wherever the limit strikes."""

@@ -242,6 +242,7 @@ def test_nothing_hidden_is_printed(
     assert "31mv" in shown or silent or name in ("engines list", "demo"), "the hostile name is printed somewhere"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["html", "markdown", "csv", "preview"])
 def test_nothing_hidden_is_in_pages(name: str, place: Path, tmp_path: Path):
     from card import card_samples
@@ -264,6 +265,7 @@ def test_nothing_hidden_is_in_pages(name: str, place: Path, tmp_path: Path):
         assert hidden(path.read_text(encoding="utf-8")) == [], path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["inspect", EVIL], ["--version"], ["card"], ["inspect", "--help"], [EVIL]])
 def test_the_streams_of_a_process_are_clean(tmp_path: Path, argv: list[str]):
     """Below every console there is a net: whatever writes to the streams of the process."""

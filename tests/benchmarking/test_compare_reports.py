@@ -177,6 +177,7 @@ def test_files_that_hold_nothing_to_compare(report: dict[str, Any], a: Path, tmp
     assert error.value.code == "compare-kind"
 
 
+@pytest.mark.slow
 def test_the_command(cli: Cli, a: Path, b: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     status, out, err = cli("compare-reports", a, b, "--html", page)

@@ -234,6 +234,7 @@ def test_the_terminal_never_needs_more_than_a_hundred_columns(which: BenchPlan) 
             assert value in text, f"{value!r} was cut"
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colours_and_a_narrow_one_narrow_tables() -> None:
     assert "\x1b[1m" in shown(measured(plan()), terminal=True)
     text = shown(large(), width=72)

@@ -71,6 +71,7 @@ def test_the_reports_of_a_dry_run_are_shown(trained: Path, project: Path) -> Non
     assert [p.name for p in (project / ".preview").iterdir() if p.name.startswith("tmp")] == []
 
 
+@pytest.mark.slow
 def test_of_other_bytes_they_are_not(project: Path) -> None:
     edit(project / "head", **{"norm.weight": read(project / "head")[0]["norm.weight"] * 1.5})
     assert not is_measured(shown(project))

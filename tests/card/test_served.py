@@ -244,6 +244,7 @@ def test_a_layout_that_was_not_written_yet_is_looked_at_as_it_would_be(made: Pat
         assert "modelopt --include" in text or "--include 'modelopt/*'" in text
 
 
+@pytest.mark.slow
 def test_written_and_spelled_out_are_one(made: Path) -> None:
     for source in folders.LAYOUTS:
         for layout in folders.LAYOUTS:

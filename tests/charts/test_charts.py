@@ -225,6 +225,7 @@ def test_any_name_can_be_drawn(name: str) -> None:
     assert name in chart.alt
 
 
+@pytest.mark.slow
 def test_nothing_invisible_is_drawn() -> None:
     name = "a\u202eb\u200bc"
     one = Panel(name, (name,), (Series(name, (2.0,)), Series("other", (1.5,))))

@@ -128,6 +128,7 @@ def hints(tree: ast.AST) -> Iterator[ast.AST]:
             yield from node.args[place : place + 1] if place else ()
 
 
+@pytest.mark.slow
 def test_every_hint_knows_which_options_of_convert_it_names():
     package = Path(eagle3hub.__file__).parent
     names = {o for p in COMMANDS["convert"].params if getattr(p, "rich_help_panel", None) for o in p.opts} | {"--from"}

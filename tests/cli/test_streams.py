@@ -58,6 +58,7 @@ def status_unread(argv: list[object], ends: tuple[int, int]) -> int:
         os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_pipe_without_a_reader(tmp_path: Path, name: str):
     argv, expected = COMMANDS[name]
@@ -212,6 +213,7 @@ def test_a_text_that_is_too_long_goes_on_indented():
     assert " ".join("\n".join(lines).split()) == " ".join("\n".join(whole).split())
 
 
+@pytest.mark.slow
 def test_names_that_a_narrow_terminal_would_cut_are_printed_whole(tmp_path: Path):
     a, b = heads.specforge(tmp_path / "a"), heads.specforge(tmp_path / "b", WIDER)
     every = {line.split()[0].rstrip(":") for line in on_a_terminal(200, "diff", a, b) if ".weight" in line}

@@ -72,6 +72,7 @@ def test_casts_equal_torch_bit_for_bit(arithmetic, source: str, target: str):
         assert overflow.any() or not torch.equal(got[~nan].double(), x[keep][~nan].double())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["F16", "F32", "F64"])
 def test_numbers_of_the_size_of_weights_are_rounded_to_bfloat16(arithmetic, source: str):
     """No NaN and nothing near the largest number, which a cast without numpy treats apart."""

@@ -263,6 +263,7 @@ def test_without_the_system_call_the_disk_is_waited_for_all_the_same(tmp_path: P
     convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [512, 200])
 @pytest.mark.parametrize("dtype", [None, "fp32"])
 def test_a_byte_that_differs_is_seen_wherever_it_lies(

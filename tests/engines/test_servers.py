@@ -56,6 +56,7 @@ def test_a_server_is_up_while_the_block_runs(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
+@pytest.mark.slow
 def test_a_server_has_let_go_of_its_memory_when_the_block_is_left(tmp_path: Path) -> None:
     """A killed process that holds much memory takes a moment to end, and keeps its port until then."""
     port, pid = free_port(), tmp_path / "pid"

@@ -74,6 +74,7 @@ def test_what_was_edited_on_the_hub_does_not_follow(hub: WritableHub, release: P
     assert any(words in fault for fault in document["faults"]), document["faults"]
 
 
+@pytest.mark.slow
 def test_a_manifest_taken_away_is_a_fault(hub: WritableHub, release: Path, cli: Cli):
     (release / "release.yaml").unlink()
     push(hub, release)

@@ -113,6 +113,7 @@ def test_faults(hub: WritableHub, release: Path, cli: Cli, waits: list[float], n
         assert sum(u.startswith("PUT /put/") for u in hub.uploads) == large
 
 
+@pytest.mark.slow
 def test_the_branch_moves_between_plan_and_commit(hub: WritableHub, release: Path, cli: Cli):
     hub.commit(REPO, OLD)
     hub.fail("/preupload/", "POST", before=lambda: hub.commit(REPO, {"other.txt": b"x"}))

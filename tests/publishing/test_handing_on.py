@@ -61,6 +61,7 @@ def test_a_card_completes_the_folder_of_a_release_and_says_what_it_made(made: Pa
     assert sorted(drawn) == document["charts"] != []
 
 
+@pytest.mark.slow
 def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli):
     digest = (
         json.loads(cli("verify", release, "--digest", "sha256:0", "--json")[1])["faults"][0].split()[6].rstrip(",")

@@ -62,6 +62,7 @@ def test_the_printed_command_publishes_as_the_manifest_says(
     assert not any("/commit/" in line for line in hub.uploads[:gate]), "gated before the first byte is there"
 
 
+@pytest.mark.slow
 def test_options_of_the_release_travel_too(
     hub: WritableHub, one_head: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -76,6 +77,7 @@ def test_options_of_the_release_travel_too(
     assert hub.repos[REPO].gated == "auto"
 
 
+@pytest.mark.slow
 def test_a_waiver_is_in_the_printed_command(
     hub: WritableHub, one_head: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -99,6 +101,7 @@ def test_a_waiver_is_in_the_printed_command(
     assert "waived publish-terms" in out
 
 
+@pytest.mark.slow
 def test_what_card_init_left_open_is_not_published(
     hub: WritableHub, one_head: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -156,6 +159,7 @@ def test_no_option_opens_a_release_further(
     assert hub.uploads == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [[], ["--create-pr"]])
 def test_a_private_release_does_not_go_to_a_public_repository(
     hub: WritableHub, release: Path, cli: Cli, argv: list[str]
@@ -172,6 +176,7 @@ def test_a_private_release_does_not_go_to_a_public_repository(
     assert hub.repos[REPO].private
 
 
+@pytest.mark.slow
 def test_a_pull_request_of_a_gated_release_needs_a_gated_repository(hub: WritableHub, release: Path, cli: Cli):
     asks(release, gated="manual")
     hub.commit(REPO, {"README.md": b"old"})

@@ -61,6 +61,7 @@ def with_certificate(signature: Path) -> bytes:
     return json.dumps(bundle).encode()
 
 
+@pytest.mark.slow
 def test_without_an_identity_nothing_is_published(hub: WritableHub, release: Path, cli: Cli, two_heads: Path):
     status, out, err = cli("publish", release, "--repo", REPO, "--sign", "sigstore", "--json")
     assert status == 4, out + err

@@ -384,6 +384,7 @@ def test_svg_of_another_root_or_encoding():
     assert why("charts/a.svg", svg("a").decode().encode("utf-16")) is not None
 
 
+@pytest.mark.slow
 def test_everything_that_matplotlib_draws_passes():
     import matplotlib
     from matplotlib.figure import Figure
@@ -417,6 +418,7 @@ def test_pictures_and_documents_of_this_project_pass():
     assert why("CITATION.cff", (ROOT / "CITATION.cff").read_bytes()) is None
 
 
+@pytest.mark.slow
 def test_headers_whose_length_looks_like_a_pickle(hub: WritableHub, release: Path, cli: Cli):
     """A safetensors file whose header has 0x0280, 0x0380, 0x0480 or 0x0580 bytes begins like a pickle."""
     for length in (0x280, 0x380, 0x480, 0x580):

@@ -184,6 +184,7 @@ def test_a_collection_that_is_not_there_is_found_before_anything_is_sent(hub: Wr
     assert hub.uploads == []
 
 
+@pytest.mark.slow
 def test_the_manifest_says_how_to_publish(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
     hub.collections[SHELF] = []
     text = manifest.read_text() + f"\npublish:\n  stage: true\n  gated: auto\n  collection: {SHELF}\n"
@@ -265,6 +266,7 @@ def test_verify_a_published_repository(hub: WritableHub, release: Path, cli: Cli
     assert "not listed: extra.bin" in out
 
 
+@pytest.mark.slow
 def test_verify_sees_bytes_that_rotted_under_their_name(hub: WritableHub, release: Path, cli: Cli):
     document(cli("publish", release, "--repo", REPO, "--json"))
     hub.rot((release / "modelopt" / "model.safetensors").read_bytes())

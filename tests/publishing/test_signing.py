@@ -71,6 +71,7 @@ def test_a_folder_that_is_made_anew_keeps_its_signature(release: Path, keys: Pat
     assert sign("mine.pem", first) != first
 
 
+@pytest.mark.slow
 def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path, cli: Cli, keys: Path):
     argv = ("publish", release, "--repo", REPO)
     assert cli(*argv, "--sign", keys / "mine.pem", "--dry-run")[0] == 0

@@ -29,6 +29,7 @@ def gone(hub: WritableHub, monkeypatch: pytest.MonkeyPatch) -> WritableHub:
     return hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nobody listens", "offline", "busy", "silent"])
 def test_a_dry_run_shows_the_gates(
     hub: WritableHub,

