@@ -466,15 +466,11 @@ def data_set_table(data_sets: Sequence[DataSet]) -> Table | None:
     """Tabulate the data sets of training, with a column for each fact that the manifest gives of one of them."""
     if not data_sets:
         return None
-    made_by = [f"by {d.made_by}" if d.made_by else "" for d in data_sets]
+    synthetic = [", ".join(filter(None, (d.synthetic, d.made_by and f"by {d.made_by}"))) for d in data_sets]
     facts: list[tuple[str, str, list[str]]] = [
         ("Size", "r", [d.size for d in data_sets]),
         ("Share", "r", [d.share and f"{d.share} %" for d in data_sets]),
-        (
-            "Synthetic",
-            "l",
-            [", ".join(filter(None, (d.synthetic, by))) for d, by in zip(data_sets, made_by, strict=True)],
-        ),
+        ("Synthetic", "l", synthetic),
         ("License", "l", [_linked(d.license) if d.license else "" for d in data_sets]),
         ("Note", "l", [d.note for d in data_sets]),
     ]

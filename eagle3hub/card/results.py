@@ -290,7 +290,7 @@ def acceptance_table(views: Sequence[RunView]) -> tuple[str, Table]:
     ]
     apart = [s for s in (*settings, mode) if not s.is_shared]
     # a table needs a column that tells its rows apart
-    is_said = len(views) > 1 and engine.is_shared and bool(apart)
+    is_said = engine.is_shared and bool(apart)
     columns = [*([] if is_said else [engine]), *apart]
     shared = [s for s in settings if s.is_shared]
     sentence = f"Measured with {first.engine}" if is_said else "Measured" if shared else ""

@@ -140,10 +140,8 @@ def _start(ref: TensorRef) -> bytes:
 
 
 _PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
-_BESIDE_WEIGHTS = re.compile(
-    r"(training_args|optimizer|scheduler|scaler|random_states|rng_state|eagle3?_meta)\b|rng_state"
-)
-"""Pickles that trainers leave beside weights; the first of them vLLM passes over, too (``weight_utils.py``)."""
+_BESIDE_WEIGHTS = re.compile(r"rng_state|(training_args|optimizer|scheduler|scaler|random_states|eagle3?_meta)\b")
+"""Pickles that trainers leave beside weights; vLLM passes over the usual ones, too (``weight_utils.py``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -865,7 +865,8 @@ def other_size(card: Card) -> Iterator[Violation]:
                 yield Violation(row.line, f"{row.cells[0].text} with {text} parameters")
 
 
-_NAME = r"(?<![\w.-])(?P<name>(?-i:[A-Z])[\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*)"
+_SIZED_NAME = r"(?-i:[A-Z])[\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*"
+_NAME = rf"(?<![\w.-])(?P<name>{_SIZED_NAME})"
 _NAMED_SIZE = (
     rf"{_NAME},? (?:\w+ ){{0,2}}(?:has|with|is an?|\() ?(?P<n>\d+(?:\.\d+)?)[ -]?"
     r"(?P<unit>billion|B|trillion)[ -]param\w*"
@@ -876,7 +877,7 @@ _SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b"
 _OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)
 _MANY_EXPERTS = re.compile(r"\d+x\d|-\d+E\b", re.I)
 """Names that give the size of one expert, or of what is active."""
-_MODEL_NAME = re.compile(r"(?<![\w./-])[A-Z][\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*")
+_MODEL_NAME = re.compile(rf"(?<![\w./-]){_SIZED_NAME}")
 
 
 def _is_other_size(name: str, said: float) -> bool:

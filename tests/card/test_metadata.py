@@ -136,6 +136,14 @@ def test_a_mode_of_the_target_is_a_result_of_its_own_and_told_apart(example: Man
     assert "--system-prompt 'Think step by step. Think step by step." in card.text
 
 
+def test_runs_that_share_every_setting_are_named_by_their_engine(example: Manifest) -> None:
+    text = metadata(
+        example, samples.make_report(), samples.make_report() | {"measured_at": "2026-11-23T13:00:00Z"}
+    ).text
+    assert len(re.findall(rf"^\| vLLM {re.escape(VLLM)} \| \*\*", text, re.M)) == 2
+    assert "Measured with vLLM" not in text
+
+
 def test_conditions_have_one_name_each() -> None:
     """What the schema of imported results names, the table of words has; and each word is of one condition."""
     table = schema("imported")["properties"]["measurements"]["items"]["properties"]

@@ -22,6 +22,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.lint.source import lint_card
 from eagle3hub.publishing import gates
 from eagle3hub.publishing.files import read_folder
+from eagle3hub.releasing.release import original_files
 from eagle3hub.validation.target import identify_target
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -42,6 +43,16 @@ def edit(folder: Path, **sections: dict[str, object]) -> None:
     for name, changes in sections.items():
         document[name] = {**document[name], **changes}
     path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "handed_on"), [("draft.bin", True), ("eagle3.pt", False), ("training_state.pt", False)]
+)
+def test_a_file_that_may_be_a_training_state_is_not_handed_on(tmp_path: Path, name: str, handed_on: bool) -> None:
+    head = heads.specforge(tmp_path / "head")
+    torch.save(load_file(head / "model.safetensors"), head / name)
+    (head / "model.safetensors").unlink()
+    assert original_files(str(head)) == (["config.json", name] if handed_on else None)
 
 
 @pytest.fixture

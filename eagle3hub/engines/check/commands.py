@@ -188,8 +188,10 @@ def _twice(engine: str, uses: Sequence[_Use]) -> list[RecipeFinding]:
     found: list[RecipeFinding] = []
     first: dict[str, _Use] = {}
     for use in uses if engine in _LAST_COUNTS else ():
-        earlier = first.setdefault(use.flag or use.written, use)
-        if earlier.values != use.values and use.flag is not None and use.name not in _COLLECTED:
+        if use.flag is None or use.name in _COLLECTED:
+            continue
+        earlier = first.setdefault(use.flag, use)
+        if earlier.values != use.values:
             values = [" ".join(one.values) or "no value" for one in (earlier, use)]
             what = f"{use.written} is given twice, with {values[0]} and {values[1]}, and only the last one counts"
             found.append(RecipeFinding("flag-twice", "warning", use.line, engine, what))
