@@ -258,7 +258,8 @@ def _exact(run: Measurement) -> bool:
 
 def _equal(name: GateName, run: Measurement) -> Gate:
     """The gate of equal counters. Where counters need not be equal, a few equal ones may be chance."""
-    told = f"all {len(run.counts)} prompts have the counters of the reference exactly"
+    who = "the one prompt has" if len(run.counts) == 1 else f"all {len(run.counts)} prompts have"
+    told = f"{who} the counters of the reference exactly"
     having = sum(1 for counts in run.counts if counts.rounds)
     if _exact(run) or having >= MIN_PROMPTS:
         return Gate(name, "pass", told)

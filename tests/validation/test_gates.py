@@ -101,6 +101,11 @@ def test_the_lines_of_a_run_by_itself() -> None:
 def test_equal_counters_pass_the_reference_outright() -> None:
     gate = against_reference(RUN, Reference(RUN, 0.0))
     assert gate == Gate("reference", "pass", "all 6 prompts have the counters of the reference exactly")
+    one = measurement([(100, 40, 10)])
+    assert (
+        against_reference(one, Reference(one, 0.0)).reason
+        == "the one prompt has the counters of the reference exactly"
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,7 +251,7 @@ def test_equal_counters_are_exact_in_float32_and_may_be_chance_elsewhere(prompts
         assert agreement(run, run).verdict == enough
         gate = against_reference(run, Reference(run))
         assert gate.verdict == enough
-        assert "have the counters of the reference exactly" in gate.reason
+        assert "the counters of the reference exactly" in gate.reason
         assert ("too few" in gate.reason) == (prompts < 8)
 
 
