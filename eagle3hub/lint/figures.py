@@ -753,22 +753,78 @@ _NOT_OWN = re.compile(r"\bpaper|reported by|\boriginal\b|\bprior\b|theoretical|\
     fix="Write the number of the table, or say of which measurement it is.",
 )
 def text_against_table(card: Card) -> Iterator[Violation]:
-    """Report a data set's acceptance length that its row does not have, and “up to 3x” above every factor printed."""
+    """Report what sentences say of lengths and factors, and the tables do not have.
+
+    That is a data set's acceptance length, a mean or a range outside of all that the tables print, and “up to 3x”
+    above every factor.
+    """
+    printed = [x for x in claims.acceptance_lengths(card) if x.row is not None]
+    yield from _said_of_a_set(card, printed)
+    if card.is_of_a_head:
+        yield from _said_of_all_sets(card, [x for x in printed if not x.accepted_alone])
+    yield from _said_factors(card)
+
+
+def _said_of_a_set(card: Card, printed: list[claims.AcceptanceLength]) -> Iterator[Violation]:
     rows: dict[str, list[Number]] = {}
-    for length in claims.acceptance_lengths(card):
-        if length.row is not None and re.fullmatch(r"[A-Za-z][\w -]{3,30}", length.label):
+    for length in printed:
+        if re.fullmatch(r"[A-Za-z][\w -]{3,30}", length.label):
             rows.setdefault(length.label, []).append(length.number)
-    for label, printed in rows.items() if len(rows) <= _MOST_ROWS else ():
+    for label, given in rows.items() if len(rows) <= _MOST_ROWS else ():
         for hit in card.search(_SAID_OF.format(re.escape(label)), tables=False):
             said = numbers(next(hit.match[g] for g in "abcd" if hit.match[g]))[0]
-            sentence = _sentence(hit.match)
-            if claims.is_of_others(sentence) or claims.temperatures(sentence) or claims.names_k(sentence):
-                continue  # of another head, or under conditions of its own
-            if not any(n.agrees(said) for n in printed):
-                shown = ", ".join(f"{n.value:g}" for n in printed[:4])
+            if not _has_own_conditions(_sentence(hit.match)) and not any(n.agrees(said) for n in given):
+                shown = ", ".join(f"{n.value:g}" for n in given[:4])
                 yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")
+
+
+def _has_own_conditions(sentence: str) -> bool:
+    """Return whether a sentence is of another head, or of a temperature or K that it names."""
+    return claims.is_of_others(sentence) or bool(claims.temperatures(sentence)) or claims.names_k(sentence)
+
+
+def _said_of_all_sets(card: Card, printed: list[claims.AcceptanceLength]) -> Iterator[Violation]:
+    """Yield the means and ranges of acceptance lengths that lie outside of all lengths in the tables."""
+    if len(printed) < 2:
+        return
+    least, most = (chosen((x.number for x in printed), key=lambda n: n.value) for chosen in (min, max))
+    means = [x.number for x in printed if _AVERAGE.match(x.label)]
+    named = [*card.listed("base_model"), *(f"{x.label} {x.header}" for x in printed[: _MOST_ROWS * 4])]
+    known = _letters(f"{' '.join(named)} {_ENGINES}")
+    for hit in card.search(_SAID_OF_ALL, tables=False, outside=claims.TRAINING):
+        sentence = _sentence(hit.match)
+        elsewhere = any(
+            _letters(m["set"]) not in known and not re.match(claims.HARDWARE, m["set"], re.I)
+            for m in _ON_A_SET.finditer(sentence)
+        )
+        if elsewhere or _has_own_conditions(sentence) or _NOT_OWN.search(sentence):
+            continue
+        given = numbers(" ".join(g for g in hit.match.groups() if g))
+        room = (given[0].ulp + max(least.ulp, most.ulp)) / 2 + 1e-9
+        if not all(least.value - room <= said.value <= most.value + room for said in given):
+            yield Violation(hit.line, f"“{hit.match[0].strip()}”; the tables have {least.value:g} to {most.value:g}")
+        elif means and len(given) == 1 and not any(mean.agrees(given[0]) for mean in means):
+            shown = ", ".join(f"{mean.value:g}" for mean in means[:4])
+            yield Violation(hit.line, f"“{hit.match[0].strip()}”; the table's mean is {shown}")
+
+
+_ENGLISH_LENGTH = r"(?:accept\w*[ -]len\w*s?|τ|\btau\b)"
+_A_LENGTH = r"(\d{1,2}\.\d+)(?!\.?\d|\s?(?:%|[x×](?!\w)))"
+_SAID_OF_ALL = (
+    rf"\b(?:average|mean|overall)\b[^.!?;|\n\d]{{0,30}}{_ENGLISH_LENGTH}[^.!?;|\n\d]{{0,24}}{_A_LENGTH}"
+    rf"|{_ENGLISH_LENGTH}[^.!?;|\n\d]{{0,30}}\b(?:averag\w+|mean)\b[^.!?;|\n\d]{{0,12}}{_A_LENGTH}"
+    rf"|{_ENGLISH_LENGTH}[^.!?;|\n\d]{{0,24}}?(?<![.\d])(\d{{1,2}}\.\d+)\s?(?:[-–—~]|to|and)\s?{_A_LENGTH}"
+    rf"|平均接[受收]长度[^。，；|\n\d]{{0,12}}{_A_LENGTH}"
+)
+"""The mean of several data sets, or a range over them."""
+_ENGINES = "vLLM SGLang TensorRT-LLM NVIDIA AMD all"
+_ON_A_SET = re.compile(r"(?:\b(?:on|for|in) (?:the )?|在 ?)(?P<set>[A-Z][\w./-]*\w)")
+
+
+def _said_factors(card: Card) -> Iterator[Violation]:
     said_most = card.search(_UP_TO, tables=False)
-    if not said_most:
+    said_all = card.search(_FACTORS_OF_ALL, tables=False) if card.is_of_a_head else []
+    if not said_most and not said_all:
         return
     factors = [
         n for _, table, i in claims.columns_of_kind(card, "speedup") for _, n in table.column(i) if n.unit != "%"
@@ -777,18 +833,42 @@ def text_against_table(card: Card) -> Iterator[Violation]:
         "speedup" not in {c.kind for c in claims.columns(table)}
         for _, table, _ in claims.columns_of_kind(card, "throughput")
     )
-    if factors and not bare:
-        factors += [
-            n for _, t in card.tables for r in t.rows for c in r.cells for n in numbers(c.text) if n.unit == "x"
-        ]
-        most = max(factors, key=lambda n: n.value)
-        for hit in said_most:
-            said = numbers(hit.match["a"] or hit.match["b"])[0]
-            around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 60]
-            if said.value > most.value * 1.03 + said.ulp / 2 and not _NOT_OWN.search(around):
-                yield Violation(
-                    hit.line, f"“up to {said.value:g}x”; the largest factor in the tables is {most.value:g}x"
-                )
+    if not factors or bare:
+        return
+    factors += [n for _, t in card.tables for r in t.rows for c in r.cells for n in numbers(c.text) if n.unit == "x"]
+    least, most = (chosen(factors, key=lambda n: n.value) for chosen in (min, max))
+    for hit in said_most:
+        said = numbers(hit.match["a"] or hit.match["b"])[0]
+        if _is_above(said, most) and not _NOT_OWN.search(_near(hit.match)):
+            yield Violation(hit.line, f"“up to {said.value:g}x”; the largest factor in the tables is {most.value:g}x")
+    for hit in said_all if len(factors) > 1 else ():
+        low, *high = numbers(" ".join(g for g in hit.match.groups() if g))
+        sentence = _sentence(hit.match)
+        if claims.is_of_others(sentence) or _NOT_OWN.search(sentence) or _AT_A_LOAD.search(sentence):
+            continue
+        if _is_above((high or [low])[0], most) or low.value < least.value * 0.97 - low.ulp / 2:
+            message = f"“{hit.match[0].strip()}”; the tables have {least.value:g}x to {most.value:g}x"
+            yield Violation(hit.line, message)
+
+
+def _is_above(said: Number, most: Number) -> bool:
+    return said.value > most.value * 1.03 + said.ulp / 2
+
+
+def _near(m: re.Match[str]) -> str:
+    return m.string[max(0, m.start() - 80) : m.end() + 60]
+
+
+_FACTOR = r"(?<![.\d])\**(\d+(?:\.\d+)?)"
+_FACTORS_OF_ALL = (
+    rf"{_FACTOR}\s?[x×]?\s?(?:[-–—~]|to)\s?{_FACTOR}\s?[x×]\**[^.|;\n\d]{{0,20}}\b(?:speed|faster|throughput|accelerat)"
+    rf"|\bspeed-?\s?ups?\b[^.|;\n\d]{{0,30}}{_FACTOR}\s?[x×]?\s?(?:[-–—~]|to|and)\s?{_FACTOR}\s?[x×]"
+    rf"|\b(?:average|mean)\b[^.|;\n\d]{{0,20}}\bspeed-?\s?up\b[^.|;\n\d]{{0,16}}{_FACTOR}\s?[x×]"
+    rf"|{_FACTOR}\s?[x×]\**[^.|;\n\d]{{0,20}}\bspeed-?\s?up\b[^.|;\n\d]{{0,6}}\bon average"
+    rf"|(?:平均)?加速比?[^。，；|\n\d]{{0,8}}{_FACTOR}\s?(?:[x×倍])?\s?(?:[-–—~]|到|至)\s?{_FACTOR}\s?(?:[x×]|倍)"
+)
+"""A mean of factors, or a range of them."""
+_AT_A_LOAD = re.compile(r"batch|concurren|\bbs\b|\bTP\b|并发|批", re.I)
 
 
 @rule(

@@ -48,6 +48,10 @@ def speedups(factor: str, name: str) -> str:
 SERVED = "```yaml\nmodel_path: owner/target\nchunked_prefill_size: 4\ntp_size: 2\n```"
 
 
+TWO_SETS = ("| GSM8K | 2.80 |", "| HumanEval | 3.10 |")
+TWO_FACTORS = ("| GSM8K | 1.9x |", "| HumanEval | 2.1x |")
+
+
 def rates_for(drafted: int) -> str:
     table = "| Position | Marginal rate |\n|---|---|\n| 1 | 60% |\n| 2 | 40% |\n| 3 | 20% |\n"
     return f"## Results\n\n{table}" + serve(EXAMPLE.replace(": 3", f": {drafted}"))
@@ -773,6 +777,45 @@ CASES = [
                     "| GSM8K | 2.80 |",
                     after="On GSM8K, τ is 2.8; the previous head's acceptance length was 2.3 on GSM8K.",
                 ),
+            ),
+            (
+                "C212",
+                "a mean outside of the rows",
+                lengths(*TWO_SETS, before="The mean acceptance length is 3.61 on vLLM."),
+                "3.61",
+                lengths(*TWO_SETS, before="The mean acceptance length is 2.95; on MT-Bench the average τ is 3.61."),
+            ),
+            (
+                "C212",
+                "a mean beside its row",
+                lengths(*TWO_SETS, "| Average | 2.95 |", before="An average acceptance length of 2.87."),
+                "2.87",
+                lengths(*TWO_SETS, "| Average | 2.95 |", before="An average acceptance length of 2.9."),
+            ),
+            (
+                "C212",
+                "a range of lengths",
+                lengths(*TWO_SETS, before="Acceptance lengths range from 2.4 to 3.1."),
+                "2.4",
+                lengths(*TWO_SETS, before="Acceptance lengths range from 2.8 to 3.1."),
+            ),
+            (
+                "C212",
+                "a range of factors",
+                lengths(*TWO_FACTORS, header="| Set | Speed-up |", before="It gives a 1.5–2.5x speedup."),
+                "2.5x",
+                lengths(
+                    *TWO_FACTORS,
+                    header="| Set | Speed-up |",
+                    before="It gives a 1.9–2.1x speedup, at batch size 64 a 1.1–1.2x speedup.",
+                ),
+            ),
+            (
+                "C212",
+                "a mean of factors",
+                lengths(*TWO_FACTORS, header="| Set | Speed-up |", before="An average speed-up of 2.6x."),
+                "2.6x",
+                lengths(*TWO_FACTORS, header="| Set | Speed-up |", before="An average speed-up of 2.0x."),
             ),
             (
                 "C212",
