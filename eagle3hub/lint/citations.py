@@ -62,18 +62,44 @@ def wrong_title(card: Card) -> Iterator[Violation]:
         around = hit.match.string[max(0, hit.match.start() - 80) : hit.match.end() + 80]
         if meant is not None and (meant.arxiv in around or _ABOUT.search(hit.match["title"])):
             yield _other_title(hit.line, meant, hit.match["title"])
-    for hit in card.search(_TITLE_AND_ID, tables=False):
-        title = hit.match["title"].strip()
-        known = by_id.get(hit.match["id"])
-        named = known is not None and _normal(title.partition(":")[0]) == _normal(known.name)
-        if known is not None and named and not _is_titled(title, known) and _is_a_title(title.partition(":")[2]):
-            yield _other_title(hit.line, known, title)
+    for line, title, arxiv in _said_titles(card):
+        known = by_id.get(arxiv)
+        if known is not None and _is_other_title(title, known):
+            yield _other_title(line, known, title)
 
 
-_TITLE_AND_ID = (
-    r"(?P<title>[A-Z][\w.-]{2,20}: [A-Z][^():\n“”\"*_\[\]]{10,140}?)[*_”\"]{0,3}[,.]?\s*[(\[]{0,2}arXiv[: ]{1,2}"
-    rf"(?P<id>{_ID})"
-)
+_SAID_ID = rf"(?:arXiv(?:\.org/(?:abs|pdf|html)/|[:：. ]{{1,2}})|(?:huggingface\.co|hf\.co)/papers/)(?P<id>{_ID})"
+_BEFORE_AN_ID = 300
+_END_OF_A_PART = re.compile(r"(?<=[^\W\d_]{2})[.?] |(?<=\d)[.] |[“”\"«»《》()（）\[\]，。；;]|:? \*|\* ")
+_COMMA = re.compile(r"(?<=[^\W\d_]{2}), ")
+
+
+def _said_titles(card: Card) -> Iterator[tuple[int, str, str]]:
+    """Yield what may be the title before each arXiv id in a sentence or a list: (line, text, id)."""
+    end: tuple[str, int] = ("", 0)
+    for hit in card.search(_SAID_ID, tables=False):
+        text, start = hit.match.string, hit.match.start()
+        begin = max(end[1] if end[0] is text else 0, start - _BEFORE_AN_ID)
+        end = (text, hit.match.end())
+        for part in _END_OF_A_PART.split(text[begin:start]):
+            rest = part.partition(": ")[2]  # “Method: DFlash: Block Diffusion …”
+            for title in {part, rest if ": " in rest else "", *_COMMA.split(part)}:
+                if len(title.split()) > 2 and title.strip(" ,.:-–—"):
+                    yield hit.line, title.strip(" ,.:-–—"), hit.match["id"]
+
+
+def _is_other_title(title: str, known: Reference) -> bool:
+    """Return whether words are set as the title of a known work, and are another: a new subtitle, or changed words."""
+    if _is_titled(title, known) or _by_title(title) not in {None, known}:
+        return False
+    name, colon, rest = title.partition(":")
+    if colon:
+        return _normal(name) == _normal(known.name) and _is_a_title(rest)
+    same = SequenceMatcher(None, _normal(title), _normal(known.title)).ratio()
+    return _is_a_title(title) and len(title.split()) > 3 and same > _CHANGED
+
+
+_CHANGED = 0.7
 
 
 def _other_title(line: int, known: Reference, printed: str) -> Violation:
@@ -103,6 +129,10 @@ def wrong_id(card: Card) -> Iterator[Violation]:
             yield _other_id(link.line, link.text, m[1], known)
         elif known is None:
             yield from _by_name(link.line, link.text, m[1])
+    for line, title, arxiv in _said_titles(card):
+        known = _by_title(title)
+        if known is not None and known.arxiv != arxiv:
+            yield _other_id(line, title, arxiv, known)
     names = "|".join(sorted((_pattern(name) for name in _names()), key=len, reverse=True))
     beside = rf"(?<![A-Za-z0-9-])(?P<name>{names})(?: paper)?[^.;\w]{{0,4}}\s?(?:arXiv[: ]{{1,2}})(?P<id>{_ID})"
     for hit in card.search(beside):
@@ -270,11 +300,37 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
                 )
                 yield Violation(hit.line, message, severity="warning")
 
+    for line, title, arxiv in _said_titles(card):
+        work = _by_title(title)
+        if work is not None and arxiv == work.arxiv and (work.complete or len(work.last_names) >= _SOME_AUTHORS):
+            beside = _people_beside(card, line, title)
+            right = {word for name in work.last_names for word in _name_words("", name)}
+            if beside and not any(_letters(name.split()[-1]) in right for name in beside):
+                shown = f"{', '.join(beside)}: the authors of arXiv {work.arxiv} are {', '.join(work.last_names)}"
+                yield Violation(line, shown, severity="warning")
+
+
+_PERSON = r"(?:(?-i:[A-Z])[\w'’-]*\.?[ -]){1,3}(?-i:[A-Z])[\w'’-]+"
+_PEOPLE = rf"{_PERSON}(?:, {_PERSON})*(?:,? (?:and|&) {_PERSON})"
+_PEOPLE_BEFORE = re.compile(rf"(?P<people>{_PEOPLE})\W{{0,4}}(?:\(?\d{{4}}\)?)?\W{{0,4}}$")
+_PEOPLE_AFTER = re.compile(rf"\W{{0,4}}(?:by )?(?P<people>{_PEOPLE})\b")
+
+
+def _people_beside(card: Card, line: int, title: str) -> list[str]:
+    """Return the people whose names stand directly before or after a title in a sentence, two or more."""
+    for hit in card.search(re.escape(title), tables=False):
+        text, start, end = hit.match.string, hit.match.start(), hit.match.end()
+        near = (_PEOPLE_BEFORE.search(text[max(0, start - 200) : start]), _PEOPLE_AFTER.match(text[end : end + 200]))
+        if line - 3 <= hit.line <= line and (m := next((m for m in near if m), None)):
+            return re.split(r", and |, | and | & ", m["people"])
+    return []
+
 
 _SAID_AUTHOR = (
-    r"\b(?P<name>(?-i:[A-Z])[^\W\d_][\w’'-]*)(?:, (?-i:[A-Z])\.)* et al\.?,? ?(?:\(\d{4}\))?[,:.]? [*_“\"]{0,3}"
-    r"(?P<title>(?-i:[A-Z])[\w.-]{2,20}: (?-i:[A-Z])[^():\n“”\"*_\[\]]{10,140}?)[*_”\"]{0,3}"
-    r"(?=[,.]? *(?:\(|\[|arXiv|$))"
+    r"\b(?P<name>(?-i:[A-Z])[^\W\d_][\w’'-]*)(?:, (?-i:[A-Z])\.)*(?: et al\.?,?| ?等人?(?:的|提出的)?[，,:：]?)"
+    r" ?(?:[(（]\d{4}[)）])?[,:.，]? ?[*_“\"《]{0,3}"
+    r"(?P<title>(?-i:[A-Z])[^()（）:：\n“”\"*_\[\]《》，]{5,120}?(?:: (?-i:[A-Z])[^():\n“”\"*_\[\]《》，]{10,140}?)?)"
+    r"[*_”\"》]{0,3}(?=[,.，。]? *(?:\(|（|\[|arXiv|$))"
 )
 
 
@@ -348,7 +404,7 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
         given |= {"year"} if "date" in given else set()  # as biblatex calls it
         missing = [name for name in ("title", "author", "year") if name not in given]
         if len(entry.authors) == 1 and (at := entry.lines.get("author")):
-            printed = lines[at - 1][:_LONGEST_LINE]
+            printed = _AUTHORS.sub("", lines[at - 1][:_LONGEST_LINE])
             if len(re.findall(r",\s+\w", printed.rstrip(" ,"))) > 1 and not re.search(r"\sand\s", printed):
                 yield Violation(at, _BY_COMMAS)
         undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
@@ -357,6 +413,8 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
 
 
 _LONGEST_LINE = 2000
+_AUTHORS = re.compile(r"^.*?\bauthor\s*=\s*|[}\"],?\s*\w+\s*=.*$", re.I)
+"""What stands in the line of the authors before them, and after them: other fields."""
 _BY_COMMAS = "the authors are joined by commas: BibTeX takes them for one person; write “and” between them"
 
 

@@ -172,11 +172,26 @@ class RateSeries:
     kind: str | None
     section: Section
     is_training_accuracy: bool
+    described: str = ""
 
     @property
     def is_called_so(self) -> bool:
-        """Whether this is the accuracy of a training, and its name says so."""
-        return self.is_training_accuracy and bool(re.search(r"accuracy|training|validation", self.name, re.I))
+        """Whether this is the accuracy of a training, and its name or the words around it say so."""
+        named = re.search(r"accuracy|training|validation", self.name, re.I)
+        return self.is_training_accuracy and bool(named or self.is_described_so)
+
+    @property
+    def is_described_so(self) -> bool:
+        """Whether the words around (``described``) say that this is the accuracy of a training, no acceptance."""
+        return self.is_training_accuracy and bool(_CALLED_TRAINING.search(self.described))
+
+
+_CALLED_TRAINING = re.compile(
+    r"teacher[- ]forc|\btraining (?:log|metrics|accurac)|\bno(?:t| measured)? (?:an? )?acceptance"
+    r"|accuracy (?:of|during|in) training"
+    r"|训练(?:日志|准确率|精度|时)|不是(?:引擎|实测)?接[受收]",
+    re.I,
+)
 
 
 def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
@@ -804,7 +819,7 @@ def _down(table: Table, section: Section) -> Iterator[RateSeries]:
             name = header if _RATE.search(header) else text_before(table).split("\n")[0]
             yield RateSeries(
                 table.line, tuple(values), tuple(row.line for row in rows), name, _named(header, table),
-                section, accuracy,
+                section, accuracy, text_around(table) if accuracy else "",
             )  # fmt: skip
 
 
@@ -858,7 +873,8 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
         values = _in_percent([n for i in places if (n := row.cells[i].number) is not None], said)
         if len(values) == len(places) and all(n.share <= 1 + n.slack for n in values):
             lines = (row.line,) * len(values)
-            yield RateSeries(row.line, tuple(values), lines, row.label, kind, section, accuracy)
+            around = text_around(table) if accuracy else ""
+            yield RateSeries(row.line, tuple(values), lines, row.label, kind, section, accuracy, around)
 
 
 _LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|、|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +19,8 @@ from eagle3hub.lint.model import Card, Prose, Section, Table, Violation, rule
 
 _FACTOR = r"(?P<{0}>\d+(?:\.\d+)?(?:\s*(?:-|–|to)\s*\d+(?:\.\d+)?)?\s?[x×])(?!\w)"
 _SPEED = (
-    rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference)"
+    rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference"
+    r"|tok(?:en)?s?\s?(?:/|per )\s?s)"
     rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|,;]|\.\d){{0,50}}?{_FACTOR.format('b')}"
     r"|(?:加速|提速|速度|吞吐|推理|解码)[^。，；|\n]{0,12}?(?P<c>\d+(?:\.\d+)?(?:\s*[-–~到至]\s*\d+(?:\.\d+)?)? ?倍)"
     r"|(?P<d>\d+(?:\.\d+)?\s?%) (?:faster|speed-?\s?up|higher (?:decod\w+ )?throughput|lower (?:decod\w+ )?latency)\b"
@@ -32,12 +34,20 @@ _OF_HARDWARE = re.compile(
     re.I,
 )
 """What follows a factor that counts devices, or is not of a speed."""
+_THEIRS = r"\b(?:paper|their|reported by)\b"
+_QUOTED = re.compile(
+    r"\b(?:paper|authors?|original work|literature|blog)\b[^.]{0,60}"
+    r"\b(?:reports?|claims?|shows?|gives?|states?|finds?|measures?)\b|\baccording to\b"
+    r"|论文[^。]{0,20}(?:报告|给出|声称)",
+    re.I,
+)
+"""What introduces a factor that others measured."""
 _TRAINING_RAN = re.compile(r"\btraining (?:was|is|ran|runs?|took|became)\b", re.I)
 _BASELINE = (
     r"基线|baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle|dspark|dflash|mtp\b)"
     r"|no[- ]spec|\bAR\b|w/o|target alone"
 )
-_ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
+_ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks|道?题|条)"
 _ALONE = r"(?!\s*(?:,\s*(?:and )?(?-i:[A-Z])|/|\+|&|and\b|plus\b))"
 _NO_OTHER_SET = r"(?![A-Za-z+]|[-_/]\w)"
 """MT-Bench-101, HumanEval+ and HumanEval-X are sets of their own."""
@@ -52,6 +62,9 @@ _SIZES = {
     r"MBPP": (974, "974 problems"),
     r"AIME[ -]?(?:20)?2[456]": (30, "30 problems of that year"),
     r"GPQA[ -]?Diamond": (198, "198 questions"),
+    r"GSM8K[ /(（:-]{1,2}test": (1319, "1,319 problems for testing"),
+    r"MBPP[ /(（:-]{1,2}test": (500, "500 problems for testing"),
+    r"C-?Eval[ /(（:-]{1,2}val\w*": (1346, "1,346 questions for validation"),
 }
 
 
@@ -89,9 +102,12 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
             continue
         if _TRAINING_RAN.search(hit.match.string[max(0, hit.match.start() - 40) : hit.match.start(group)]):
             continue
-        if _OF_HARDWARE.match(after) or re.search(r"\b(?:paper|their|reported by)\b", hit.match[0], re.I):
+        theirs = re.search(_THEIRS, hit.match[0], re.I) or _QUOTED.search(_sentence_of(hit.match))
+        if _OF_HARDWARE.match(after) or theirs:
             continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
+        if len(_TOKENS_A_SECOND.findall(_sentence_of(hit.match))) > 1:
+            continue  # the sentence gives both
         if id(hit.section) not in compared:
             measured = re.search(r"measur|result|evaluat|benchmark|evidence", hit.section.title, re.I)
             compared[id(hit.section)] = bool(measured) and _is_compared(hit.section)
@@ -100,6 +116,17 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         around = hit.match.string[max(0, hit.match.start() - 60) : hit.match.end() + 60]
         admitted = re.search(r"\bproject(?:s|ed|ion)\b|\bextrapolat|\bnot measured|预计", around, re.I)
         yield Violation(hit.line, f"“{factor}”: {end}", severity="info" if admitted else None)
+
+
+_TOKENS_A_SECOND = re.compile(
+    r"\d\s*(?:output )?(?:tok(?:en)?s?\s?(?:/|per )\s?s|TPS|t/s)|tok(?:en)?s?\s?/\s?s (?:of|against|vs\.?) \d", re.I
+)
+
+
+def _sentence_of(m: re.Match[str]) -> str:
+    """Return the sentence of a match, at most 200 letters before it and 120 after it."""
+    before = re.split(r"[.!?。]\s", m.string[max(0, m.start() - 200) : m.start()])[-1]
+    return before + m[0] + re.split(r"[.!?。](?:\s|$)", m.string[m.end() : m.end() + 120])[0]
 
 
 def _is_compared(section: Section) -> bool:
@@ -150,7 +177,7 @@ def too_many_items(card: Card) -> Iterator[Violation]:
     items = _ITEMS
     for name, (size, what) in _SIZES.items():
         number = r"(?P<{0}>\d[\d,]*)"
-        after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}"
+        after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:\w+ )?{number.format('a')} ?(?:[a-z]\w* )?{items}"
         of_set = rf"(?<![\d.])(?P<c>\d+(?:,\d{{3}})*) (?:[a-z]\w* )?{items} (?:of|from|in) (?:the )?{name}"
         of_set += _NO_OTHER_SET + _ALONE
         beside = rf"{after}|{number.format('b')} {name} {items}|{of_set}"
@@ -171,9 +198,23 @@ def too_many_items(card: Card) -> Iterator[Violation]:
 )
 def contradictory_modality(card: Card) -> Iterator[Violation]:
     """Report image-to-text on a card that says that the input is text."""
+    of_text = next(iter(card.search(_TEXT_ALONE, tables=False)), None)
+    tag = str(card.metadata.get("pipeline_tag", ""))
+    sees = any(_SEES.search(name) for name in card.listed("base_model"))
+    if of_text and re.search("image|video|audio", tag) and not sees:
+        yield Violation(card.metadata_line("pipeline_tag"), f"{tag}, and line {of_text.line}: “{of_text.match[0]}”")
     if card.says(r"\binput (?:type|modalit)\w*(?:\(s\))?\W+text\b(?!\W{0,3}(?:and |\+ |/ ?)?image)"):
         for hit in card.search(r"image[- ](?:text[- ])?to[- ]text"):
             yield Violation(hit.line, f"“{hit.match[0]}”, but the input is text")
+
+
+_TEXT_ALONE = (
+    r"\btext[- ]only (?:head|draft\w*|model|speculator)|\btext in, text out\b"
+    r"|\bnever (?:saw|sees|seen) (?:an? )?images?\b|\b(?:does|do) not (?:support|take|read|see) images?\b"
+    r"|\bno (?:image|vision) (?:input|support)|(?:仅|只)支持文本|不支持图[像片]"
+)
+_SEES = re.compile(r"VL\b|vision|omni|multimodal|pixtral|llava|gemma-3n?-(?:4|12|27)b|llama-4|\d+(?:\.\d+)?v\b", re.I)
+"""A target that reads images: its draft head may be of text alone."""
 
 
 # C3: ambiguous words for a number
@@ -215,11 +256,25 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
     for hit in card.search(rf"{defined}|{_RATE} (?:is|means|=|\() ?(?:the )?(?:average )?(?:number of )?tokens per"):
         yield Violation(hit.line, "tokens per step are called acceptance rate here")
     said = rf"{_RATE} (?:of|is|was|=|:) ?[~≈]?[1-8]\.\d+ tokens\b"
-    said += r"|接[受收]率(?:为|达到?|是|约|[:：\s])+[1-8]\.\d+ ?个? ?token"
+    said += r"|接[受收]率(?:均|为|达到?|是|约|高达|[:：\s])+[1-8]\.\d+ ?个? ?token"
     for hit in card.search(said, tables=False):
         yield Violation(hit.line, f"“{hit.match[0]}”: tokens are called acceptance rate here")
-    for hit in card.search(rf"{_RATE}(?: (?:on|for) [\w-]+)?[:=] ?[1-8]\.\d+(?![\d.]*\s?[%x×\d])", tables=False):
+    above = r"[1-8]\.\d+(?![\d.]*\s?(?:[%x×\d倍]|percent|pp\b|points|tokens))"
+    bare = rf"{_RATE}(?: (?:on|for) [\w-]+)?(?:[:=]| of| is| was| reaches| reached) ?[~≈]?{above}"
+    bare += rf"|接[受收]率(?:均|为|达到?|是|约|高达|[:：\s])+{above}(?! ?个? ?token)"
+    for hit in card.search(bare, tables=False):
         yield Violation(hit.line, f"“{hit.match[0]}”: no rate is above 1", severity="warning")
+    for block in card.code:
+        if block.is_data or block.language in {"", "yaml", "yml", "text", "log", "output"}:
+            for m in islice(_RATE_IN_DATA.finditer(block.text), _MOST_LEFT):
+                line = block.line + block.text.count("\n", 0, m.start())
+                yield Violation(line, f"“{m[0]}”: no rate is above 1", severity="warning")
+
+
+_RATE_IN_DATA = re.compile(
+    r"(?<![\w-])[\"']?(?:\w+_)?accept\w*[ _-]rate[\"']?\s*[:=]\s*(?:\{[^{}%]{0,60}?:\s*)?[1-8]\.\d+(?![\d.]*\s?%)",
+    re.I,
+)
 
 
 @rule(
@@ -233,7 +288,7 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
 def unnamed_rates(card: Card) -> Iterator[Violation]:
     """Report a series of rates if no word near it says whether they are marginal or conditional."""
     for s in claims.rate_series(card):
-        if s.kind is None:
+        if s.kind is None and not s.is_described_so:
             lengths = []
             for kind in ("conditional", "marginal"):
                 total, product = 1.0, 1.0
@@ -408,11 +463,12 @@ def invented_expansion(card: Card) -> Iterator[Violation]:
         "extrapolationalgorithmforgreaterlanguagemodelefficiency",
         "extrapolationalgorithmforgreaterlanguageefficiency",
     )
-    after = r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?[\s*_]*\((?P<a>[A-Z][\w*\- ]{15,120})\)"
-    before = r"(?P<b>\b(?-i:E)[\w*-]*(?: [\w*-]+){3,10}) \(EAGLE(?:[- ]?[123])?\)"
+    name, word = r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?", r"[\w*\-\u2010\u2011]"
+    after = rf"{name}[\s*_]*[(（](?:short for |全称[为是：:]? ?)?(?P<a>[A-Z](?:{word}| ){{15,120}})[),;，；）]"
+    before = rf"(?P<b>\b(?-i:E){word}*(?: {word}+){{3,10}}) [(（]EAGLE(?:[- ]?[123])?[)）]"
     meant = (
-        r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?(?: (?:stands|is short) for|, short for|:| [–—-]) "
-        r"(?P<c>(?-i:E)\w+(?:[ -][\w*]+){3,10})"
+        rf"{name}[\s*_]*(?: (?:stands|is short) for|, short for|, an acronym (?:for|of)|:| [–—-]|（?全称[为是：:]?) ?"
+        rf"(?P<c>(?-i:E)\w+(?:[ -]{word}+){{3,10}})"
     )
     for hit in card.search(rf"{after}|{before}|{meant}"):
         words = (hit.match["a"] or hit.match["b"] or hit.match["c"]).strip(" *_")
@@ -644,9 +700,26 @@ def pickles(card: Card) -> Iterator[Violation]:
     held = held if "config.json" in (card.files or ()) else []
     if held:
         yield Violation(1, f"the repository holds {', '.join(held[:5])}{' …' if len(held) > 5 else ''}")
+    elif card.files is None:
+        for hit in card.search(_HELD):
+            if not _NOT_HELD.search(hit.match.string):
+                yield Violation(hit.line, f"“{hit.match[0].strip()[:60]}”")
+                break
     loads = re.compile(r"torch\.load\((?![^)]*weights_only\s*=\s*True)")
     for line, _ in claims.code_matches(card, loads):
         yield Violation(line, "torch.load reads a pickle, and before 2.6 runs the code in it", severity="info")
+
+
+_HELD = (
+    r"\b[\w.-]+\.(?:bin|pth?|ckpt|pkl)\b[^.\n]{0,40}\b(?:weights|torch\.save|pickled?|state[_ ]dict|权重)"
+    r"|\b(?:weights|torch\.save|pickled?|state[_ ]dict|权重)\b[^.\n|]{0,40}?\b[\w-]+\.(?:bin|pth?|ckpt|pkl)\b"
+)
+"""A file of weights that the text lists."""
+_NOT_HELD = re.compile(
+    r"\b(?:not|no longer|instead|old\w*|converted?|removed?|formerly|training_args|optimizer|d2t|t2d|trainer)\b"
+    r"|不再|转换",
+    re.I,
+)
 
 
 @rule(
@@ -774,6 +847,8 @@ def left_over(card: Card) -> Iterator[Violation]:
         for hit in card.search(pattern):
             found = hit.match[0].strip()
             around = hit.match.string[max(0, hit.match.start() - 40) : hit.match.end()]
+            if "TODO" in found and _in_quotes(hit.match):
+                continue  # the card speaks of the word
             if what == "is a blank" and re.search(r"\b(?:replace|edit|fill|set|change|every|each)\b", around, re.I):
                 continue  # the reader is told to fill it
             if found.startswith("{") and re.search(rf"`[^`]*{re.escape(found)}[^`]*`", _line(card, hit.line)):
@@ -787,6 +862,15 @@ def left_over(card: Card) -> Iterator[Violation]:
     for line, comment in _comments(card):
         if m := _INTERNAL.search(comment):
             yield Violation(line, f"the comment “{' '.join(comment.split())[:60]}” holds “{m[0][:40]}”")
+
+
+def _in_quotes(m: re.Match[str]) -> bool:
+    """Return whether a match stands in quotation marks, in a comment of code, or before “comments” or “lists”."""
+    before, after = m.string[max(0, m.start() - 60) : m.start()], m.string[m.start() : m.start() + 60]
+    quoted = before.count('"') % 2 or before.count("`") % 2 or before.count("“") > before.count("”")
+    return bool(quoted) or bool(
+        re.search(r"(?://|#)\s*$", before) or re.match(r"TODO\W*(?:comments?|lists?|items?)\b", after)
+    )
 
 
 def _line(card: Card, number: int) -> str:
@@ -868,7 +952,7 @@ def other_size(card: Card) -> Iterator[Violation]:
 _SIZED_NAME = r"(?-i:[A-Z])[\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*"
 _NAME = rf"(?<![\w.-])(?P<name>{_SIZED_NAME})"
 _NAMED_SIZE = (
-    rf"{_NAME},? (?:\w+ ){{0,2}}(?:has|with|is an?|\() ?(?P<n>\d+(?:\.\d+)?)[ -]?"
+    rf"{_NAME},? (?:\w+ ){{0,2}}(?:has|with|is an?|\()(?: [a-z][a-z-]+){{0,5}} ?(?P<n>\d+(?:\.\d+)?)[ -]?"
     r"(?P<unit>billion|B|trillion)[ -]param\w*"
     rf"|{_NAME.replace('name', 'name2')}[ ，,]{{0,2}}(?:共有|有|拥有|具有|约)+ ?(?P<zh>\d+(?:\.\d+)?) ?亿(?:个)?参数"
     r"[^.。\n]{0,20}"

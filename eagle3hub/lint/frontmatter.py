@@ -11,7 +11,7 @@ from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
 from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import HUB_FIELDS, Card, Hit, Prose, Section, Violation, rule
+from eagle3hub.lint.model import HUB_FIELDS, Card, Hit, Prose, Section, Violation, is_titled_as_head, rule
 from eagle3hub.system.documents import did_you_mean
 
 # C60x: the license, in metadata and in prose
@@ -68,10 +68,10 @@ def unknown_license(card: Card) -> Iterator[Violation]:
     fix="Add license_name (a lower-case id) and license_link (an address, or LICENSE in the repository).",
 )
 def unnamed_license(card: Card) -> Iterator[Violation]:
-    """Report ``license: other`` without license_name or license_link."""
+    """Report ``license: other`` without license_name; without license_link alone C606 asks for the address."""
     if card.listed("license") == ["other"]:
         absent = [name for name in ("license_name", "license_link") if not card.listed(name)]
-        if absent:
+        if "license_name" in absent:
             yield Violation(card.metadata_line("license"), f"license: other without {' and '.join(absent)}")
 
 
@@ -92,7 +92,12 @@ def deduced_license(card: Card) -> Iterator[Violation]:
     chinese = r"(?:沿用|继承|遵循|同)[^。\n]{0,8}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)"
     named = r"(?:inherit\w*|follows|adopts) (?:the )?licen[cs]e (?:of|from) (?:the )?(?:base|target|\S*\d\S*)"
     alike = r"与[^。\n]{0,6}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)[^。\n]{0,8}(?:一致|相同)"
-    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{named}|{chinese}|{alike}"):
+    since = (
+        rf"\b(?:since|because|as) {base} (?:is|was|has|uses|comes)\b[^.\n]{{0,80}}\b(?:inherit\w*|is (?:also )?"
+        r"(?:released|licensed|distributed)|so (?:is|does)|applies (?:here|too)|must (?:also )?be)\b"
+        r"|(?:由于|因为|因)[^。\n]{0,4}(?:基座|基础|目标|原始?)模型[^。\n]{0,40}(?:因此|所以|故|同样|也)[^。\n]{0,20}(?:许可|协议|发布)"
+    )
+    for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{named}|{chinese}|{alike}|{since}"):
         before = re.split(r"[.!?。]\s", hit.match.string[: hit.match.start()])[-1]
         # “under Apache 2.0, the same license as the base model” deduces nothing
         stated = hit.match[0].lower().startswith("same") and vocabulary.printed(before)
@@ -148,6 +153,11 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
         if (named := vocabulary.printed(f"{hit.match['terms']} license")) and not named & stated:
             said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
             yield Violation(hit.line, said, severity="warning")
+    for hit in card.search(_WEIGHTS_UNDER, tables=False):
+        terms = hit.match["terms"] or hit.match["zh"]
+        if (named := vocabulary.printed(f"{terms} license")) and not named & stated:
+            said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
+            yield Violation(hit.line, said, severity="warning")
     for link in card.links:
         badge = re.match(r"licen[cs]e\s*[:：-]\s*(.{2,40})", link.text, re.I) if link.image else None
         if badge and (named := vocabulary.printed(f"{badge[1]} license")) and not named & stated:
@@ -155,6 +165,11 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             yield Violation(link.line, said, severity="warning")
 
 
+_WEIGHTS_UNDER = (
+    r"(?:^|(?<=[.;|·] ))(?:model |head |draft )?weights?(?: licen[cs]e)?\s*[:：–—-]\s*"
+    r"(?P<terms>[^.;\n]{2,40}(?:\.\d)?)"
+    r"|(?:权重|模型)(?:采用|使用|遵循|基于|以)\s*(?P<zh>[^。；\n]{2,30}?)\s*(?:许可|协议|授权|发布)"
+)
 _MOST_ROWS = 200
 _LICENSED = (
     r"\bthis (?:(?:draft |eagle\S* )?(?:model|head|checkpoint|drafter|speculator)|(?P<work>repo\w*|project|work|code))"
@@ -173,8 +188,12 @@ _OF_OTHER_THINGS = re.compile(r"\b(?:base|target|verifier|original|data(?:sets?)
     fix="Link the license text, or put it into the repository as LICENSE.",
 )
 def license_without_link(card: Card) -> Iterator[Violation]:
-    """Report license sections that hold a custom license's name and no link."""
+    """Report a license_name without license_link, and license sections with a custom license's name and no link."""
     if card.listed("license_link"):
+        return
+    if card.listed("license") == ["other"] and card.listed("license_name") and not _has_license_file(card):
+        name = card.listed("license_name")[0]
+        yield Violation(card.metadata_line("license_name"), f"{name}: the metadata has no license_link")
         return
     linked_lines = {link.line for link in card.links}
     texts = "\n".join(link.text for link in card.links)
@@ -183,6 +202,12 @@ def license_without_link(card: Card) -> Iterator[Violation]:
         if re.search(_SECTION, hit.section.title, re.I) and not linked:
             seen = "no address is visible" if card.is_page_text else "no address is given"
             yield Violation(hit.line, f"{hit.match['name']}: {seen}")
+
+
+def _has_license_file(card: Card) -> bool:
+    """Return whether the repository holds the license's text, or the card links it."""
+    held = any(re.match(r"licen[cs]e", name, re.I) for name in card.files or ())
+    return held or any(re.search(_SECTION, f"{link.text} {link.target}", re.I) for link in card.links)
 
 
 # C61x and C62x: the metadata block, alone and compared with the text
@@ -224,14 +249,17 @@ _FACTOR = (0.002, 1.5)
 def missing_metadata(card: Card) -> Iterator[Violation]:
     """Report files without a metadata block, or with one that is no YAML mapping.
 
-    A missing block is an error where the file is known to be the card of a head's repository, and else an info.
+    A missing block is an error where the file is known to be the card of a head's repository, a warning where its
+    title is that of a head's card, and else an info.
     """
     if card.front_error is not None:
         yield Violation(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
     elif card.front is None and not card.is_page_text:
         # a project's README or a page of a manual is shown by other sites too, which need no metadata
         held = card.repo is not None or any(name.endswith((".safetensors", ".gguf")) for name in card.files or ())
-        severity: Severity | None = None if card.is_of_a_head and held else "info"
+        title = next((s.path[-1].text for s in card.sections if s.path), "")
+        own = card.files is None and card.cut is None and is_titled_as_head(title)
+        severity: Severity | None = None if card.is_of_a_head and held else "warning" if own else "info"
         yield Violation(1, "the file has no metadata block", severity=severity)
 
 
@@ -306,6 +334,12 @@ def different_datasets(card: Card) -> Iterator[Violation]:
     listed = card.listed("datasets")
     lower = {name.lower() for name in listed}
     body = _plain(card.body)
+    trained = [h for h in card.search(_TRAINED_ON, tables=False) if h.match["id"].lower() not in lower]
+    for hit in (
+        trained[:_MOST_ROWS] if listed and not any(_plain(n.rpartition("/")[2]) in body for n in listed) else ()
+    ):
+        yield Violation(hit.line, f"the text says {hit.match['id']}, the metadata {', '.join(listed)}")
+        return
     for i, name in enumerate(listed):
         line = card.metadata_line("datasets", i)
         if not _ID.fullmatch(name):
@@ -325,6 +359,12 @@ def different_datasets(card: Card) -> Iterator[Violation]:
         if m and m[1].lower() not in lower and at >= 0 and link.line < spans[at][1]:
             message = f"{m[1]} is linked here and not listed in the metadata"
             yield Violation(link.line, message, severity="info" if listed else None)
+
+
+_TRAINED_ON = (
+    r"(?:\btraining (?:data|set|corpus)\b|\btrained (?:\w+ ){0,4}on|训练(?:数据|集|语料))[^.\n。]{0,40}?"
+    r"(?P<id>[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*\w)"
+)
 
 
 @rule(
@@ -535,7 +575,12 @@ def _own_repo(card: Card) -> str:
         r"(?:speculative-draft-model(?:-path)?[ =]\s*|[\"']model[\"']\s*:\s*|speculative_model(?:_dir)?:\s*)"
         r"[\"']?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     )
+    titles = [s.path[-1].text.strip(" `*") for s in card.sections if s.path][:1]
+    if titles and _ID.fullmatch(titles[0]) and titles[0] not in card.listed("base_model"):
+        return titles[0]
     found = {m[1] for _, m in claims.code_matches(card, named)} - set(card.listed("base_model"))
+    if not found:  # a command in a sentence
+        found = {h.match[1] for h in card.search(named.pattern, tables=False)} - set(card.listed("base_model"))
     if not found:  # as NVIDIA's cards say where they were released
         found = {h.match["id"] for h in card.search(r"\bvia \[?https://huggingface\.co/(?P<id>[\w.-]+/[\w.-]*\w)")}
     return found.pop() if len(found) == 1 else ""
@@ -546,6 +591,10 @@ _NO_NAME = re.compile(r"^[-.]|[-.]$|--|\.\.|\.git$|[^\w.-]", re.ASCII)
 _LONGEST_NAME = 96
 _HUB_LINK = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)(?:/tree/[^\s]*)?/?$"
+)
+_IN_COMMANDS = re.compile(
+    r"(?:--(?:speculative-draft-)?model(?:-path)?[ =]\s*|\bvllm serve\s+|\btrtllm-serve\s+|[\"']model[\"']\s*:\s*)"
+    r"[\"']?(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?=[\s\"'`\\,}]|$)"
 )
 _NO_OWNERS = {"datasets", "spaces", "papers", "blog", "docs", "collections", "models", "tasks", "learn", "join", "api"}
 _BLANK = re.compile(r"[<>{}\[\]$%…]|\.\.\.|\b(?:your|my|path|owner|user|username|org|name)\b", re.I)
@@ -574,17 +623,22 @@ _MAKERS = {
     fix="Copy the id from the address of the repository's page.",
 )
 def impossible_repository(card: Card) -> Iterator[Violation]:
-    """Report ids in metadata and links that break the Hub's rules; as a warning, owners that are nearly the maker."""
+    """Report ids in metadata, links and commands that break the Hub's rules; as a warning, owners nearly the maker.
+
+    In a command such an id may also be a folder: there it is a warning.
+    """
     named = [(value, card.metadata_line(name)) for name in ("base_model", "datasets") for value in card.listed(name)]
     linked = [(m["id"], link.line) for link in card.links if (m := _HUB_LINK.match(link.target))]
+    run = [(m["id"], line) for line, m in claims.code_matches(card, _IN_COMMANDS) if "models--" not in m["id"]]
     seen: set[str] = set()
-    for value, line in (*named, *linked):
+    for value, line in (*named, *linked, *run):
         owner, slash, name = value.partition("/")
         if not slash or value in seen or owner in _NO_OWNERS or _BLANK.search(value):
             continue
         seen.add(value)
         if any(_NO_NAME.search(part) or len(part) > _LONGEST_NAME for part in (owner, name)):
-            yield Violation(line, f"{value!r} is no id that the Hub takes")
+            sure: Severity | None = None if (value, line) in named or (value, line) in linked else "warning"
+            yield Violation(line, f"{value!r} is no id that the Hub takes", severity=sure)
         elif maker := _nearly(owner, name):
             yield Violation(line, f"{value}: the maker of that model is {maker} on the Hub", severity="warning")
 
@@ -594,7 +648,8 @@ def _nearly(owner: str, name: str) -> str:
     for maker, family in _MAKERS.items():
         if re.match(family, name, re.I) and owner.lower() != maker.lower():
             begins = owner.lower().startswith(maker.lower()) or maker.lower().startswith(owner.lower())
-            if begins or SequenceMatcher(None, owner.lower(), maker.lower()).ratio() > _ALIKE:
+            one = len(owner) == len(maker) and sum(a != b for a, b in zip(owner, maker, strict=True)) == 1
+            if begins or one or SequenceMatcher(None, owner.lower(), maker.lower()).ratio() > _ALIKE:
                 return maker
     return ""
 

@@ -702,6 +702,11 @@ _OTHER_SITE = {
 """Fields of the block before a post or a page of another site."""
 
 
+def is_titled_as_head(title: str) -> bool:
+    """Return whether a title is that of a head's card: the method, that it is a draft, and the model."""
+    return bool(_OWN_TITLE.search(title)) and not _OTHER_TITLE.search(title)
+
+
 def is_of_a_head(card: Card) -> bool:
     """Return whether a card is of a draft head: by its tags, else by its title and its first paragraphs.
 
@@ -717,7 +722,7 @@ def is_of_a_head(card: Card) -> bool:
         shown = "\n".join(b.text for s in card.sections[:3] for b in s.blocks if isinstance(b, Prose))[:1200]
         if _CALLED_DRAFT.search(titles[0]) or _NOT_ALONE.search(shown):
             return True
-    if titles and _OWN_TITLE.search(titles[0]) and not _OTHER_TITLE.search(titles[0]):
+    if titles and is_titled_as_head(titles[0]):
         return True
     opening = [b.text for s in card.sections[:4] for b in s.blocks if isinstance(b, Prose)][:5]
     first = "\n".join([*titles, *(text[:800] for text in opening)])

@@ -37,6 +37,8 @@ POSITIONS = """
 | 2 | {2} |
 """
 
+SAMPLING = "Accelerating Large Language Model Decoding with Speculative Sampling"
+ACCURACIES = "| step | acc_0 | acc_1 |\n|---|---|---|\n| 10k | 0.74 | 0.70 |\n"
 CASES = [
     Case("C101", bib("EAGLE-3: Speculation without Training"), "title =", bib("{EAGLE-3}: " + EAGLE3[9:].upper())),
     Case(
@@ -396,6 +398,45 @@ CASES = [
                 "warning",
             ),
             (
+                "C101",
+                "a name of two words",
+                "1. A. Samarin. LK Losses: Likelihood-Kernel Training of Draft Models. arXiv:2602.23881, 2026.",
+                "1. A.",
+                "1. A. Samarin. LK Losses: Direct Acceptance Rate Optimization for Speculative Decoding. "
+                f"arXiv:2602.23881. 2. Li. {EAGLE3}. NeurIPS 2025, arXiv:2503.01840.",
+            ),
+            (
+                "C101",
+                "changed words",
+                "Leviathan et al. Fast Inference from Transformers with Speculative Sampling. arXiv:2211.17192.",
+                "Leviathan",
+                "Leviathan et al. Fast Inference from Transformers via Speculative Decoding. arXiv:2211.17192.",
+            ),
+            (
+                "C106",
+                "beside its title",
+                f"论文：《{EAGLE3}》（arXiv:2503.10480）。",
+                "论文",
+                f"论文：《{EAGLE3}》（arXiv:2503.01840）。",
+            ),
+            (
+                "C102",
+                "Chinese",
+                f"- Leviathan 等，{SAMPLING}，arXiv:2302.01318",
+                "- Leviathan",
+                f"- Chen 等，{SAMPLING}，arXiv:2302.01318",
+                "warning",
+            ),
+            (
+                "C102",
+                "names beside the title",
+                f"> We thank the authors of\n> “{EAGLE3}”,\n> Tri Dao, Tianle Cai and Deming Chen (arXiv 2503.01840).",
+                "> Tri",
+                f"> We thank Tri Dao and Deming Chen, and the authors of\n> “{EAGLE3}”,\n"
+                "> Yuhui Li, Fangyun Wei and others (arXiv 2503.01840).",
+                "warning",
+            ),
+            (
                 "C104",
                 "without a key",
                 f"```bibtex\n@misc{{\n  title={{{EAGLE3}}},\n  author={{{AUTHORS}}},\n  year={{2025}}\n}}\n```",
@@ -415,6 +456,101 @@ CASES = [
                 "| Method | Paper |\n|---|---|\n| Medusa | https://huggingface.co/papers/2401.10747 |",
                 "| Medusa",
                 "| Method | Paper |\n|---|---|\n| Medusa | https://huggingface.co/papers/2401.10774 |",
+            ),
+            (
+                "C104",
+                "other fields in the line",
+                f"```bibtex\n@misc{{k, author={{Yuhui Li, Fangyun Wei, Chao Zhang}}, title={{{EAGLE3}}}, "
+                "year={2025}}\n```",
+                "@misc",
+                "```bibtex\n@software{k, author={{Northwind AI}}, title={A head, a target, a card}, year={2026}}\n```",
+            ),
+            (
+                "C301",
+                "Chinese, without a unit",
+                "MT-Bench 的接受率达到 2.7。",
+                "2.7",
+                "MT-Bench 的接受率达到 2.7%。",
+                "warning",
+            ),
+            (
+                "C301",
+                "in a sentence",
+                "It has an acceptance rate of 2.7 on MT-Bench.",
+                "2.7",
+                "It has an acceptance rate of 2.7 percentage points more, of 2.7 %, of 0.7.",
+                "warning",
+            ),
+            (
+                "C301",
+                "in YAML",
+                "```yaml\nacceptance_rate: {mt_bench: 2.77, gsm8k: 3.42}\n```",
+                "2.77",
+                "```yaml\nacceptance_rate: {mt_bench: 0.77}\naccept_length: 2.77\ndraft_acceptance_rate: 61.5\n```",
+                "warning",
+            ),
+            (
+                "C302",
+                "teacher-forced",
+                ACCURACIES,
+                "| 10k",
+                ACCURACIES + "\nTeacher-forced, and no acceptance.\n",
+            ),
+            (
+                "C304",
+                "teacher-forced",
+                ACCURACIES,
+                "| 10k",
+                ACCURACIES + "\nTeacher-forced, and no acceptance.\n",
+            ),
+            (
+                "C307",
+                "more in the brackets",
+                "EAGLE-3 (Efficient Autoregressive Generation with Lookahead Estimation, [paper](https://a.b)).",
+                "EAGLE-3",
+                "EAGLE – *Extrapolation Algorithm for Greater Language\u2011Model Efficiency* – drafts.",
+            ),
+            (
+                "C708",
+                "its word as a subject",
+                "TODO: the numbers.",
+                "TODO",
+                "It completes `// TODO` comments, “resolve the TODO” prompts and TODO lists.",
+            ),
+            (
+                "C801",
+                "tokens a second",
+                "- ~2.5x higher tokens/s",
+                "2.5x",
+                "- from 1,204 tok/s to 2,890 tok/s, 2.4x higher tokens/s",
+            ),
+            (
+                "C801",
+                "of the paper's authors",
+                "Our authors promise speed-ups of up to 6.5x.",
+                "6.5x",
+                "The paper's authors report speed-ups of up to 6.5x for their heads.",
+            ),
+            (
+                "C803",
+                "Chinese",
+                "评测集：HumanEval（500 题）。",
+                "500",
+                "评测集：HumanEval（164 题）、GSM8K（200 题）。",
+            ),
+            (
+                "C803",
+                "a split",
+                "| Set | #samples | τ |\n|---|---|---|\n| GSM8K test | 2,000 | 2.68 |\n",
+                "| GSM8K",
+                "| Set | #samples | τ |\n|---|---|---|\n| GSM8K train | 2,000 | 2.68 |\n",
+            ),
+            (
+                "C806",
+                "a part of the sentence between",
+                "The target, Qwen/Qwen3-32B, is a dense model with 14 billion parameters.",
+                "14 billion",
+                "The target, Qwen/Qwen3-32B, is a dense model with 33 billion parameters; the head has 0.6 billion.",
             ),
             (
                 "C301",
