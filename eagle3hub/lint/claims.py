@@ -10,9 +10,38 @@ from functools import wraps
 from itertools import islice
 from typing import TypeVar
 
-from eagle3hub.lint.model import Card, Code, Heading, Number, Prose, Row, Section, Table, numbers
+from eagle3hub.lint.model import Card, Cell, Code, Heading, Number, Prose, Row, Section, Table, numbers
 
 T = TypeVar("T")
+
+OF_TRAINING = r"\btrain|fine-?tun|distill|regenerat|训练|语料"
+"""Words of a sentence about the training."""
+_OF_MEASUREMENT = re.compile(
+    r"measur|bench|evaluat|\bserv|\binfer|tok(?:en)?s?/s|faster|speed|latency|throughput|\baccept|τ|\btau\b"
+    r"|tok(?:en)?s? (?:\w+ )?(?:per|/) ?(?:step|round|verif|forward)|\btemp(?:erature)?\b|\bT ?= ?[01]|\bgreed"
+    r"|\b(?:vLLM|SGLang|TensorRT-LLM|llama\.cpp) v?\d|(?<![A-Za-z])K ?= ?\d|测|评|推理|温度|接受",
+    re.I,
+)
+_SENTENCE_ENDS = re.compile(r"[.!?;]\s+(?=[\W_]*[A-Z\d\u4e00-\u9fff])|[。！？；]|\n\s*\n")
+_FAR = 300
+
+
+def sentence_around(m: re.Match[str]) -> tuple[str, str]:
+    """Return what stands before a match in its sentence, and from its start to the end of the sentence."""
+    before = _SENTENCE_ENDS.split(m.string[max(0, m.start() - _FAR) : m.start()])[-1]
+    inside = m.string[m.start() : m.end()]
+    return before, inside + _SENTENCE_ENDS.split(m.string[m.end() : m.end() + _FAR])[0]
+
+
+def is_of_training(m: re.Match[str]) -> bool:
+    """Return whether a match is said of the training: the nearest word before it in its sentence decides."""
+    before, after = sentence_around(m)
+    trained = max((x.end() for x in re.finditer(OF_TRAINING, before, re.I)), default=0)
+    measured = max((x.end() for x in _OF_MEASUREMENT.finditer(before)), default=0)
+    if trained or measured:
+        return trained > measured
+    return bool(re.search(OF_TRAINING, after[: len(m[0]) + 60], re.I)) and not _OF_MEASUREMENT.search(after)
+
 
 TRAINING = r"\btrain|训练"
 """A section is about training if a heading matches this; its hardware and batch sizes are not a measurement's."""
@@ -89,7 +118,11 @@ _KEY_VALUE = re.compile(
     r"parameters?|hyper-?parameters?|property|attribute|参数|配置项?|spec\w*)$",
     re.I,
 )
-_POSITION = re.compile(r"^(?:position|pos|#)?[ .#]*\d+$|\bacc_?\d|\bpos(?:ition)?[ _-]?\d|^\d(?:st|nd|rd|th)\b", re.I)
+_POSITION = re.compile(
+    r"^(?:position|pos|slot|(?:draft )?token|#)?[ .#]*\d+$|\bacc_?\d|\bpos(?:ition)?[ _-]?\d|\b(?:slot|depth) \d+$"
+    r"|^\d(?:st|nd|rd|th)\b|位置 ?\d|^第 ?\d+ ?(?:个|位)",
+    re.I,
+)
 _K_IN_HEAD = re.compile(
     r"\(?\bk\s*=\s*(\d{1,3})\b\)?|\(?(?:num[_ ])?(?:spec\w*|draft\w*)[_ ](?:tokens?|len\w*|steps?"
     r"|depth)\s*[=:]?\s*(\d{1,3})\b\)?"
@@ -100,20 +133,33 @@ _K_IN_HEAD = re.compile(
 """The K of a column, in its own head."""
 _T_IN_HEAD = re.compile(r"\(?\b(?:T|temp(?:erature)?|温度)\s*[=:]?\s*(\d(?:\.\d+)?)\b\)?", re.I)
 
+_IN_WORDS = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen"
+_SOME = rf"(?:(\d{{1,3}})|({_IN_WORDS}))"
+_ZH_SOME = r"(?:(\d{1,3})|([一两二三四五六七八]))"
+_DRAFTED = r"(?:draft(?:ed|ing)?|spec\w*|proposed|candidate)"
 MEASURED_K = re.compile(
-    r"\bK\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:)?\s*(\d{1,3})\b"
-    r"|\b(\d{1,3}) (?:draft(?:ed)?|spec\w*) tokens\b|num[_ ]speculative[_ ]tokens\W+(\d{1,3})\b"
-    r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b|\bspec\w* tokens(?: per step)?\s*[:=]\s*(\d{1,3})\b"
+    r"(?<![\w-])K\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:|\|)?\s*(\d{1,3})\b"
+    rf"|(?<![-–.\d])\b{_SOME}[ -]{_DRAFTED} tokens?\b(?! (?:were|are|was|accepted|emitted))"
+    rf"|num[_ ](?:speculative|draft)[_ ]tokens\W+(\d{{1,3}})\b"
+    r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b"
+    rf"|\b(?:{_DRAFTED}|speculative) tokens?(?: \(\w\))?(?: (?:per|each|every) (?:step|round|iteration|verification))?"
+    r"(?: \(\w\))?\s*[:=|]\s*(\d{1,3})\b(?![.,]?\d)"
     r"|\bn[_-]max\W{1,3}(\d{1,2})\b"
     r"|\brounds? of (\d{1,3})\b|\b(\d{1,3}) spec\w*(?: decoding)? steps\b|\bdepth (\d{1,2})\b"
-    r"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?(\d{1,2}) tokens\b"
+    rf"|\bchains? of (?:length |depth )?{_SOME}\b"
+    r"|\b(\d{1,2}) steps?,? (?:and )?(?:eagle )?top-?k|\bsteps?\s?[=: ]\s?(\d{1,2}),? ?(?:and )?top-?_?k"
+    r"|\blook-?ahead(?: of| =|:)? (\d{1,2})\b"
+    rf"|\b(?:draft(?:s|ing|ed)?|speculat(?:es?|ing)|propos(?:es|ing)) (?:up to )?{_SOME} tokens?\b"
     r"|草稿 ?(?:token|词元)? ?(?:长度|数)?\s*(?:为|[:：=])\s*(\d{1,3})"
-    r"|每(?:步|轮|次)(?:草稿|起草|投机|推测) ?(\d{1,3}) ?个? ?(?:token|词元)"
-    r"|\b(one|two|three|four|five|six|seven|eight|ten) (?:draft(?:ed)?|spec\w*) tokens\b"
+    rf"|(?:每(?:步|轮|次)|链式)[^，。；|\n]{{0,4}}?(?:草拟|草稿|起草|投机|推测|预测) ?{_ZH_SOME} ?个? ?(?:token|词元)?"
+    r"|(?:草拟|起草|投机|推测) ?(\d{1,2}) ?个 ?(?:token|词元)"
     r"|(?<!decay )(?<!decay, )(?<!\w)(?:γ|gamma)\s*=\s*(\d{1,2})(?![\d.]*\d)",
     re.I,
 )
-_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "ten": 10}
+_WORDS = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "twelve": 12, "sixteen": 16, "一": 1, "两": 2, "二": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8,
+}  # fmt: skip
 _BLOCK = re.compile(r"\bblock[ _-]?size\W{1,6}(\d{1,2})\b", re.I)
 """A block of drafted tokens: some count the target's own among them."""
 EXAMPLE_K = re.compile(
@@ -319,16 +365,23 @@ def _by_caption(table: Table, taken: set[str]) -> str:
     ends = (table.header[0], table.header[-1]) if len(table.header) < 4 else (table.header[-1],)
     if any(_KEY_VALUE.match(header.strip(" *`")) for header in ends):
         return ""
+    if table.is_list and any(_by_header(row.label).kind != "none" or not row.cells[1].number for row in table.rows):
+        return ""  # settings and other facts stand in lists as well
     *far, near = table.before.split("\n\n")
     # a measurement that has a column of its own is not another column's
     for said, chosen in (
         (f"{table.heading}\n{_caption(near)}", max),
         *((text, min) for text in far if _OF_THE_TABLE.search(text)),
     ):
-        matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
+        matches = [(m, name) for name, p in _MEASURED if name not in taken for m in p.finditer(said)]
+        # what has its value in the sentence is less likely the table's
+        bare = [(m, name) for m, name in matches if not _HAS_VALUE.match(said, m.end())]
         if matches:
-            return chosen(matches)[1]
+            return chosen(bare or matches, key=lambda found: (found[0].start(), found[1]))[1]
     return ""
+
+
+_HAS_VALUE = re.compile(r"\W{0,3}(?:of |is |was |= ?|: ?|≈ ?)?\d")
 
 
 def _caption(paragraph: str) -> str:
@@ -365,6 +418,117 @@ def text_around(table: Table) -> str:
     return "\n".join([text_before(table), " ".join(table.header), table.after])
 
 
+# Tables as the rules read them: a row for each thing measured, whatever way round they are printed, and lists
+
+
+_MOST_TURNED = 64
+"""No table of a card that has a row for each quantity has more rows, and no list of results more items."""
+
+
+@_once
+def read_tables(card: Card) -> list[tuple[Section, Table]]:
+    """Return the tables and the lists of names and values, each with a row for each thing measured.
+
+    A table whose rows are quantities (“τ”, “Throughput”) and whose columns are what was measured is turned.
+    """
+    found = [(section, _turned(table) or table) for section, table in card.tables]
+    for section in card.sections:
+        found += [(section, _turned(table) or table) for table in _lists(section)]
+    return found
+
+
+def _turned(table: Table) -> Table | None:
+    """Return a table of quantities with rows and columns exchanged, or None if its rows are not quantities."""
+    if len(table.rows) > _MOST_TURNED or any(_by_header(h).kind not in _NO_QUANTITY for h in table.header[1:]):
+        return None
+    if any(_OF_SETTINGS.match(h) for h in table.header):
+        return None
+    if len(table.rows) == 1 and table.rows[0].cells[0].number and all(table.header):
+        if _by_header(table.header[0]).kind != "none" or _POSITION.search(table.header[0]):
+            return None
+        (row,) = table.rows  # numbers under the names of what was measured, and nothing before them
+        return _exchanged(table, ["", *table.header], [(row.line, ["", *row.cells])])
+    if not any(
+        _by_header(row.cells[0].text).kind in _RESULT_KINDS and any(c.number for c in row.cells[1:])
+        for row in table.rows
+    ):
+        return None
+    return _exchanged(table, table.header, [(row.line, row.cells) for row in table.rows])
+
+
+_NO_QUANTITY = {"none", "other", "count"}
+_OF_SETTINGS = re.compile(r"\W*(?:default|description|type|env\w*|flags?|options?|arguments?|默认\w*|说明)\b", re.I)
+
+
+def _exchanged(table: Table, header: Sequence[str], rows: Sequence[tuple[int, Sequence[Cell | str]]]) -> Table:
+    """Return a table with a row for each column of another but the first."""
+    lines = (table.line, *(line for line, _ in rows))
+    names = tuple(cell if isinstance(cell, str) else cell.text for cell in (cells[0] for _, cells in rows))
+    made = []
+    for i, name in enumerate(header[1:], 1):
+        cells = (Cell.of(name), *(c for c in (cells[i] for _, cells in rows) if isinstance(c, Cell)))
+        made.append(Row(table.line, cells, name, lines))
+    return replace(table, header=(header[0], *names), rows=tuple(made), cache={})
+
+
+_ITEM = re.compile(
+    r"\W*(?P<key>[^:：=|\n]{1,60}?)(?:\s*[:：=]\s*|\s+[–—-]\s+)(?P<value>\S.*)"
+    r"|\W*(?P<key2>[^\W\d][\w ./+@-]{0,40}?) (?P<value2>[~≈]?\d+(?:\.\d+)?\s?(?:%|[x×]|ms|tok/s)?)",
+    re.S,
+)
+"""An item of a list, or a line, that is a name and its value."""
+_WORDS_FIRST = re.compile(r"(?P<words>[^\W\d][^\d+~≈-]{1,60}?[ =:：])(?P<rest>[~≈]?\s?[-+−]?\d.*)", re.S)
+
+
+def _lists(section: Section) -> Iterator[Table]:
+    """Yield the lists of a section whose items are names and values, and the paragraphs whose lines are, as tables."""
+    groups: dict[int, list[Prose]] = {}
+    before: list[str] = []
+    told: dict[int, str] = {}
+    for block in section.blocks:
+        if not isinstance(block, Prose):
+            continue
+        key = block.item or -block.line
+        if key not in groups:
+            told[key] = "\n\n".join(before[-2:])
+        groups.setdefault(key, []).append(block)
+        if not block.item:
+            before.append(block.text[-_TOLD:])
+    for key, group in groups.items():
+        if key > 0:
+            items = [(block.line, block.text) for block in group[: _MOST_TURNED + 1]]
+        elif "\n" in group[0].text:
+            lines = group[0].text.split("\n", _MOST_TURNED + 1)
+            items = list(enumerate(lines, group[0].line))
+        else:
+            continue
+        if 1 < len(items) <= _MOST_TURNED and (table := _of_items(section, items, told[key], is_list=key > 0)):
+            yield table
+
+
+_TOLD = 600
+
+
+def _of_items(section: Section, items: Sequence[tuple[int, str]], before: str, *, is_list: bool) -> Table | None:
+    """Return the table of names and values, or None if too few of the items have both."""
+    found = [(line, m["key"] or m["key2"], (m["value"] or m["value2"])) for line, text in items
+             if len(text) < _TOLD and (m := _ITEM.fullmatch(text.strip()))]  # fmt: skip
+    if len(found) < 2 or (len(found) < len(items) and not is_list) or 2 * len(found) < len(items):
+        return None
+    # “GSM8K: acceptance length 2.4”: the words before every value are the name of the column
+    first = [_WORDS_FIRST.fullmatch(value) for _, _, value in found]
+    words = {m["words"].strip(" =:：") if m else "" for m in first}
+    name = words.pop() if len(words) == 1 else ""
+    values = [m["rest"] if m and name else value for m, (_, _, value) in zip(first, found, strict=True)]
+    rows = tuple(
+        Row(line, (Cell.of(key), Cell.of(value)), key) for (line, key, _), value in zip(found, values, strict=True)
+    )
+    if not any(row.cells[1].number for row in rows):
+        return None
+    heading = section.path[-1].text if section.path else ""
+    return Table(rows[0].line, ("", name), rows, heading, before, is_list=True)
+
+
 def columns_of_kind(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
     """Yield every column of a kind that holds numbers."""
     yield from _by_kind(card).get(wanted, [])
@@ -373,7 +537,7 @@ def columns_of_kind(card: Card, wanted: str) -> Iterator[tuple[Section, Table, i
 @_once
 def _by_kind(card: Card) -> dict[str, list[tuple[Section, Table, int]]]:
     found: dict[str, list[tuple[Section, Table, int]]] = {}
-    for section, table in card.tables:
+    for section, table in read_tables(card):
         for i, column in enumerate(columns(table)):
             if column.kind not in {"label", "other"} and table.column(i):
                 found.setdefault(column.kind, []).append((section, table, i))
@@ -451,11 +615,12 @@ def acceptance_lengths(card: Card) -> list[AcceptanceLength]:
         for section, table, i in columns_of_kind(card, wanted):
             found += _in_column(section, table, i, wanted)
     tables = {id(x.table) for x in found}
-    for section, table in card.tables:
+    for section, table in read_tables(card):
         if id(table) not in tables:
             found += _in_rows(section, table)
+    listed = {x.line for x in found if x.table is not None and x.table.is_list}
     for section, prose in card.blocks_of(Prose):
-        found += _in_prose(prose, section)
+        found += (x for x in _in_prose(prose, section) if x.line not in listed)
     for section, code in card.blocks_of(Code):
         found += _in_code(code, section)
     return found
@@ -487,9 +652,17 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
             ks = frozenset({own})
         elif k_column is not None and (n := row.cells[k_column].number) and n.ulp == 1:
             ks = frozenset({int(n.value)})
-        elif m := _SET_IN_LABEL.search(row.label):
-            ks = frozenset({int(m[1])})
-        yield AcceptanceLength(row.line, number, row.label, header, table.line, section, ks, table, row, alone)
+        elif said := _ks_of(row.cells[i].text) or _ks_in_label(row.label):
+            ks = frozenset(said)
+        label = row.label if len(table.rows) > 1 or not row.lines else header
+        yield AcceptanceLength(row.at(i), number, label, header, table.line, section, ks, table, row, alone)
+
+
+def _ks_in_label(label: str) -> set[int]:
+    """Return the K that the label of a row names."""
+    m = _SET_IN_LABEL.search(label)
+    k = int(m[1]) if m else _by_header(label).k
+    return set() if k is None else {k}
 
 
 def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
@@ -783,8 +956,12 @@ def rate_series(card: Card) -> list[RateSeries]:
     """Return every series of rates by position: down a column, along a row, or in a sentence."""
     found: list[RateSeries] = []
     for section, table in card.tables:
-        found += _down(table, section)
-        found += _along(table, section)
+        found += [*_down(table, section), *_along(table, section)]
+    seen = {line for s in found for line in s.lines}
+    for section, table in read_tables(card):
+        if table.is_list or any(row.lines for row in table.rows[:1]):
+            series = [*_down(table, section), *_along(table, section)]
+            found += (s for s in series if seen.isdisjoint(s.lines))
     for section, prose in card.blocks_of(Prose):
         found += _in_sentence(prose, section)
     for section, code in card.blocks_of(Code):
@@ -872,9 +1049,10 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
         said = f"{text_before(table)} {row.label}" if _RATE.search(text_before(table)) else ""
         values = _in_percent([n for i in places if (n := row.cells[i].number) is not None], said)
         if len(values) == len(places) and all(n.share <= 1 + n.slack for n in values):
-            lines = (row.line,) * len(values)
+            lines = tuple(row.at(i) for i in places)
+            name = row.label if len(table.rows) > 1 or not row.lines else table.header[places[0]]
             around = text_around(table) if accuracy else ""
-            yield RateSeries(row.line, tuple(values), lines, row.label, kind, section, accuracy, around)
+            yield RateSeries(lines[0], tuple(values), lines, name, kind, section, accuracy, around)
 
 
 _LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|、|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
@@ -909,7 +1087,7 @@ def _named(header: str, table: Table) -> str | None:
 def _word(text: str) -> str | None:
     """Return ``marginal`` or ``conditional`` if the text means exactly one of them, else None."""
     marginal = re.search(
-        r"\bmarginal|\bjoint\b|cumulative|unconditional|share of (?:all )?rounds|边际|累计", text, re.I
+        r"\bmarginal|\bjoint\b|cumulative|unconditional|share of (?:all )?(?:\w+ )?rounds|边际|累计", text, re.I
     )
     conditional = re.search(
         r"(?<!un)\bconditional|\bgiven (?:that )?(?:the|all|every)|n-α|条件(?:接受|概率)", text, re.I

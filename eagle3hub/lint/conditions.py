@@ -19,27 +19,40 @@ _BATCH = (
     r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"
     r"\b(?:bs|batch(?:[ _-]?size)?|concurren\w+|conc\.?|max[_-]num[_-]seqs"
     r"|max[_-]running[_-]requests)\W{0,3}(?:of |is )?\W?\d"
-    r"|\b\d+ concurrent|single (?:request|sequence|user)|one (?:request|sequence|prompt) at a time|batch of one"
-    r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发)|\bbatch[- ]?1\b"
+    r"|\b\d+ (?:concurrent|parallel|simultaneous|clients?\b|users?\b|in flight)|\bbatch of (?:one|\d)|\bbatch[- ]?1\b"
+    r"|\b(?:single|one|1) (?:concurrent |parallel )?(?:request|sequence|client|user|stream)s?\b"
+    r"(?! (?:per|is|was|has|of))|\bone prompt at a time"
+    r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
+    r"|\bone (?:at a time|after the other)\b|\bsequential(?:ly)?\b(?: requests| prompts)?"
+    r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发|用户)|逐条|串行"
+)
+_SETS = (
+    r"MT[- ]?Bench|HumanEval|GSM8K|MATH[- ]?500|C-?Eval|Spec[- ]?Bench|SPEED-Bench|MBPP|AIME\S*|GPQA\S*|MMLU\S*|MMStar"
+    r"|Alpaca\S*|ShareGPT|CNN/?DM|LiveCodeBench|LongBench|IFEval|Arena-?Hard|WildChat|LMSYS\S*|UltraChat\S*"
 )
 _COUNT = (
-    r"\b\d[\d,]* (?:[\w-]+ ){0,2}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
-    r"|instances)\b"
+    r"\b\d[\d,]* (?:[\w-]+ ){0,3}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
+    r"|instances|dialog(?:ue)?s|queries|items)\b(?! (?:per|/) ?(?:s|sec|second)\b)"
+    rf"|(?<![A-Za-z])(?:{_SETS})(?:\s?\(|, |: ?)(?:all |first |n ?= ?)?\d{{2,}}(?![\d.,]*\s?(?:%|tok|ms|[x×]|\.\d))\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
     r"|\b(?:generation|measured|benchmark\w*|workload)\b[^.\n]{0,40}\bprompt(?: is|:)? ?[\"“]\w"
-    r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|个)(?:样本|题|提示|问题|请求|对话)"
+    r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|题)"
+    r"|\d+ ?个(?:样本|题|提示|问题|请求|对话)"
 )
 _COUNT_HEADER = re.compile(
     r"^\W*[n#]\W*$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b|样本|题数|条数|数量", re.I
 )
-_OF_TRAINING = r"\btrain|fine-?tun|distill|regenerat|训练|语料"
-_TEMPERATURE = r"\btemp(?:erature)?\b|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b|温度|贪[心婪]"
+_TEMPERATURE = (
+    r"(?<![A-Za-z])temp(?:erature)?s?(?![A-Za-z])|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b"
+    r"|\barg-?max (?:decod|sampl)\w*|\bdo_sample\s*=\s*False|温度|贪[心婪]"
+)
 _OUTPUT = (
     r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
     r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
     r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
     r"|\b\d+ out\b|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
+    r"|(?:输出|生成) ?\d+ ?个?|最多[^，。；]{0,4}(?:输出|生成)"
 )
 _OUTPUT_FLAG = re.compile(
     r"\bbench[^`]{0,600}?--(?:[a-z]+-)*(?:output-len|osl|max-(?:new-|output-)?tokens)[ =]+\d", re.S
@@ -148,8 +161,8 @@ def _counted(card: Card) -> bool:
             return True
     if next(claims.code_matches(card, re.compile(r"--num[-_](?:prompts|samples|questions)[ =]+\d")), None):
         return True
-    hits = card.search(_COUNT, outside=TRAINING + r"|\bdata\b")
-    return any(not re.search(_OF_TRAINING, hit.match.string, re.I) for hit in hits)
+    hits = card.search(_COUNT, outside=TRAINING + r"|\bdata\b", remarks=True)
+    return any(not claims.is_of_training(hit.match) for hit in hits)
 
 
 @rule(
@@ -169,17 +182,6 @@ def missing_unit(card: Card) -> Iterator[Violation]:
         yield _absent(card, tables[0].line, "the throughput has no unit", "unit")
 
 
-def _of_the_training(hit: Hit) -> bool:
-    """Return whether the sentence of a match is about the training, and not about a measurement too."""
-    text, at = hit.match.string, hit.match.start()
-    sentence = (
-        re.split(r"[.!?。;]\s", text[max(0, at - 160) : at])[-1] + re.split(r"[.!?。;]\s", text[at : at + 160])[0]
-    )
-    return bool(re.search(_OF_TRAINING, sentence, re.I)) and not re.search(
-        r"measur|bench|serv|infer|evaluat|decod|tok/s|faster|speed|latency|throughput", sentence, re.I
-    )
-
-
 @rule(
     "C402",
     "warning",
@@ -193,13 +195,14 @@ def _of_the_training(hit: Hit) -> bool:
 def missing_hardware(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names no accelerator outside its training section."""
     line = _throughput_line(card)
-    if line and all(_of_the_training(hit) for hit in card.search(claims.HARDWARE, outside=TRAINING)):
+    hits = card.search(claims.HARDWARE, outside=TRAINING, remarks=True)
+    if line and all(claims.is_of_training(hit.match) for hit in hits):
         yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
 
 
 def _has_batch_column(card: Card) -> bool:
     """Return whether a table has a column of batch sizes or of numbers of requests."""
-    named = re.compile(r"\bconc|\bbs\b|batch|streams|并发|批", re.I)
+    named = re.compile(r"\bconc|\bbs\b|batch|streams|in[- ]flight|\bclients\b|\busers\b|parallel req|并发|批", re.I)
     return any(
         named.search(name) and table.column(i) for _, table in card.tables for i, name in enumerate(table.header)
     )
@@ -218,7 +221,8 @@ def _has_batch_column(card: Card) -> bool:
 def missing_batch(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names neither batch size nor concurrency."""
     line = _throughput_line(card)
-    named = any(not _OF_TRAINING_BATCH.search(_upto(hit)) for hit in card.search(_BATCH, outside=TRAINING))
+    hits = card.search(_BATCH, outside=TRAINING, remarks=True)
+    named = any(not _OF_TRAINING_BATCH.search(_upto(hit)) for hit in hits)
     if line and not named and not _has_batch_column(card):
         yield _absent(
             card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
@@ -255,7 +259,7 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
         return
     missing = [] if _counted(card) or _acceptance_line(card) else ["the number of prompts"]
     by_command = next(claims.code_matches(card, _OUTPUT_FLAG), None)
-    missing += [] if by_command or card.says(_OUTPUT, outside=TRAINING) else ["the output length"]
+    missing += [] if by_command or card.says(_OUTPUT, outside=TRAINING, remarks=True) else ["the output length"]
     message = f"{' and '.join(missing)} of the throughput runs is not given"
     found = [_absent(card, line, message, what.removeprefix("the ")) for what in missing]
     # what the card says of one is no answer to the other
@@ -296,7 +300,7 @@ def missing_temperature(card: Card) -> Iterator[Violation]:
         re.search(r"\bbench|\bllama-\w", block.text) and re.search(r"--temp(?:erature)?[ =]+\d", block.text)
         for block in card.code
     )
-    if line and not measured_by and not card.says(_TEMPERATURE, outside=TRAINING):
+    if line and not measured_by and not card.says(_TEMPERATURE, outside=TRAINING, remarks=True):
         yield Violation(line, "the sampling temperature is not given")
 
 
@@ -538,7 +542,8 @@ def missing_draft_tokens(card: Card) -> Iterator[Violation]:
     if claims.rate_series(card) or claims.draft_numbers_of_rows(card):
         rates = []
     first = lengths[0].place if lengths else rates[0] if rates and card.is_of_a_head else None
-    if first is not None and claims.most_drafted(card) is None and not card.says(r"\bn[_-]max\W{1,3}\d"):
+    named = rf"\bn[_-]max\W{{1,3}}\d|\d\.\d+ (?:tokens )?drafted|{claims.MEASURED_K.pattern}"
+    if first is not None and claims.most_drafted(card) is None and not card.says(named, remarks=True):
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
         yield _absent(card, first, f"the K of the measurement is not given{end}", "K")

@@ -151,7 +151,7 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
                 and not any(_fits(found.cell, a, b, within=0.05) for a, b, _ in found.pairs)
             )
             yield Violation(
-                found.row.line,
+                found.row.at(found.place),
                 f"{found.row.label}: “{found.text}” does not follow from the row; {_relation(found.cell, a, b)}",
                 severity=None if sure else "warning",
             )
@@ -189,7 +189,7 @@ _HAS_UNIT = re.compile(r"\d\s?(?:tok|TPS|req/s|ms\b|s\b|sec)", re.I)
 
 def _is_mean_of_rows(found: _Difference) -> bool:
     """Return whether a factor or percentage is the mean of those in the other rows of its column."""
-    place = next(i for i, c in enumerate(found.row.cells) if c.text == found.text)
+    place = found.place
     others = [n.value for row, n in found.table.column(place) if row is not found.row and n.unit == found.cell.unit]
     mean = sum(others) / len(others) if others else 0.0
     return len(others) > 1 and abs(mean - found.cell.value) <= found.cell.ulp
@@ -247,6 +247,11 @@ class _Difference:
     pairs: list[ValueAndBase]
     is_sure: bool = False
 
+    @property
+    def place(self) -> int:
+        """The column of the percentage or factor."""
+        return next(i for i, c in enumerate(self.row.cells) if c.text == self.text)
+
 
 _NOT_VALUES = {"k", "count", "interval", "temperature", "label", "difference", "speedup"}
 _CONDITION = re.compile(
@@ -260,7 +265,7 @@ _FACTOR_IN_CELL = re.compile(r"\((?:×\s?|x)?[+-]?\d[\d.,]*\s?(?:%|[x×])?\)")
 
 def _differences(card: Card) -> list[_Difference]:
     if "differences" not in card.cache:
-        card.cache["differences"] = [d for _, table in card.tables for d in _of_table(table)]
+        card.cache["differences"] = [d for _, table in claims.read_tables(card) for d in _of_table(table)]
     found: list[_Difference] = card.cache["differences"]
     return found
 
@@ -489,7 +494,7 @@ def wrong_average(card: Card) -> Iterator[Violation]:
 
     A mean weighted by the number of prompts, or a geometric or harmonic one, is not reported.
     """
-    for _, table in card.tables:
+    for _, table in claims.read_tables(card):
         if not any(_AVERAGE.match(row.label) for row in table.rows):
             continue
         if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table), re.I):
@@ -515,9 +520,9 @@ def wrong_average(card: Card) -> Iterator[Violation]:
                 if all(abs(mean - printed.value) > room for mean in _means(group, others, weights)):
                     mean = fmean(n.value for n in others)
                     message = f"{table.header[i]}: the rows' mean is {mean:.4g}, “{row.label}” says {printed.value:g}"
-                    yield Violation(row.line, message)
+                    yield Violation(row.at(i), message)
             group = []
-    for _, table in card.tables:
+    for _, table in claims.read_tables(card):
         yield from _wrong_average_column(table)
 
 
@@ -545,7 +550,7 @@ def _wrong_average_column(table: Table) -> Iterator[Violation]:
             room = (printed.ulp + max(n.ulp for n in given)) / 2 + 1e-9
             if all(abs(mean - printed.value) > room for mean in _means([], given, [])):
                 mean = fmean(n.value for n in given)
-                yield Violation(row.line, f"{row.label}: the mean is {mean:.4g}, “{header}” says {printed.value:g}")
+                yield Violation(row.at(i), f"{row.label}: the mean is {mean:.4g}, “{header}” says {printed.value:g}")
 
 
 def _means(group: list[Row], values: list[Number], weights: list[int]) -> Iterator[float]:
@@ -632,7 +637,7 @@ def outlier(card: Card) -> Iterator[Violation]:
         for row, n in values:
             far = n.value > 0 and max(n.value / middle, middle / n.value) > _OUTLIER
             if far and not card.search(re.escape(row.label), tables=False):
-                yield Violation(row.line, f"{row.label} is {n.value:g}, the others are around {middle:.4g}")
+                yield Violation(row.at(i), f"{row.label} is {n.value:g}, the others are around {middle:.4g}")
 
 
 def _varies(table: Table) -> bool:

@@ -22,7 +22,9 @@ _NUMBER = re.compile(
     r"(?<![\w.])(?<!\w-)(?:(?P<times>(?<!\d)(?<!\d\s)(?:×\s?|x(?=\d+\.\d)))|(?P<sign>[-+−]?))"
     r"(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w)(?!\s?\d)|倍)|(?![A-Za-z_\d]))"
 )
-_NUMBER_FIRST = re.compile(r"[\s~≈*(]*(?:about |approx\.? |约 ?)?(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d")
+_NUMBER_FIRST = re.compile(
+    r"[\s~≈*(]*(?:(?:τ|tau)\s?[=:≈]?\s*)?(?:about |approx\.? |约 ?)?(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d"
+)
 _PAIR = re.compile(
     r"(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[A-Za-z%/]{0,12})\s*(?:→|⇒|➜|⟶|-{1,2}>|=>)\s*(?P<b>\d[\d,]*(?:\.\d+)?)"
 )
@@ -103,11 +105,19 @@ def _numbered(digits: str) -> tuple[float, str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table's body. ``label`` is the text of its first cells, up to the first that is a number."""
+    """One row of a table's body. ``label`` is the text of its first cells, up to the first that is a number.
+
+    ``lines`` are those of its cells, where they stand on different ones: in a table that was turned.
+    """
 
     line: int
     cells: tuple[Cell, ...]
     label: str
+    lines: tuple[int, ...] = ()
+
+    def at(self, index: int) -> int:
+        """Return the line of a cell."""
+        return self.lines[index] if self.lines else self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ class Table:
         heading: the nearest heading above the table.
         before: the ends of the two paragraphs before the table, in the same section, with an empty line between them.
         after: the start of the paragraph after the table, in the same section.
+        is_list: whether it was printed as a list of names and values.
         cache: what rules found out about the table.
     """
 
@@ -129,6 +140,7 @@ class Table:
     heading: str = ""
     before: str = ""
     after: str = ""
+    is_list: bool = False
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def column(self, index: int) -> list[tuple[Row, Number]]:
@@ -160,10 +172,14 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """A paragraph or list item as plain text. It starts on ``line`` and keeps the file's line breaks."""
+    """A paragraph or list item as plain text. It starts on ``line`` and keeps the file's line breaks.
+
+    ``item`` is the number of its list in the file, 0 outside of lists.
+    """
 
     line: int
     text: str
+    item: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +245,11 @@ class Entry:
 Block = Heading | Prose | Table | Code
 
 
+_ABOUT_RESULTS = re.compile(
+    r"performance|evaluat|results|benchmark|acceptance|speed|throughput|measure|性能|评测|结果|效果|实验|测试", re.I
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """The blocks between a heading and the next one.
@@ -243,6 +264,15 @@ class Section:
     def title(self) -> str:
         """The headings of ``path`` as one text."""
         return " / ".join(h.text for h in self.path)
+
+    def is_about(self, pattern: str) -> bool:
+        """Return whether its heading, or the nearest above it that is not about results, matches a pattern."""
+        for heading in reversed(self.path):
+            if re.search(pattern, heading.text, re.I):
+                return True
+            if _ABOUT_RESULTS.search(heading.text):
+                return False
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +387,9 @@ class Card:
         """Every table with its section."""
         return list(self.blocks_of(Table))
 
-    def search(self, pattern: str, *, outside: str | None = None, tables: bool = True) -> list[Hit]:
+    def search(
+        self, pattern: str, *, outside: str | None = None, tables: bool = True, remarks: bool = False
+    ) -> list[Hit]:
         """Return every match of a pattern in headings, prose, tables and printed results, sorted by line.
 
         The search ignores case, and a line break counts as a space.
@@ -365,28 +397,41 @@ class Card:
         Args:
             outside: skip the sections whose headings match this pattern.
             tables: also search tables and results that are printed as JSON.
+            remarks: also search the comments in code.
         """
-        return sorted(self._matches(pattern, outside, tables), key=lambda hit: hit.line)
+        return sorted(self._matches(pattern, outside, tables, remarks), key=lambda hit: hit.line)
 
-    def says(self, pattern: str, *, outside: str | None = None) -> bool:
+    def says(self, pattern: str, *, outside: str | None = None, remarks: bool = False) -> bool:
         """Return whether `search` finds anything."""
-        key = f"says {outside} {pattern}"
+        key = f"says {outside} {remarks} {pattern}"
         if key not in self.cache:
-            self.cache[key] = next(self._matches(pattern, outside, True), None) is not None
+            self.cache[key] = next(self._matches(pattern, outside, True, remarks), None) is not None
         found: bool = self.cache[key]
         return found
 
-    def _matches(self, pattern: str, outside: str | None, tables: bool) -> Iterator[Hit]:
+    def _matches(self, pattern: str, outside: str | None, tables: bool, remarks: bool) -> Iterator[Hit]:
         wanted = re.compile(pattern, re.I)
         # what matches in a piece has a match in the whole, which is found much sooner than in each piece
-        if not re.compile(pattern, re.I | re.M).search(self._whole(tables)):
-            return
-        for section, texts in self._texts:
-            if outside and re.search(outside, section.title, re.I):
-                continue
-            for text in texts:
-                if tables or not text.is_table:
-                    yield from text.matches(wanted, section)
+        if re.compile(pattern, re.I | re.M).search(self._whole(tables)):
+            for section, texts in self._texts:
+                if outside and section.is_about(outside):
+                    continue
+                for text in texts:
+                    if tables or not text.is_table:
+                        yield from text.matches(wanted, section)
+        for section, remark in self.remarks if remarks else ():
+            for m in wanted.finditer(remark.text):
+                yield Hit(remark.line, m, section)
+
+    @property
+    def remarks(self) -> list[tuple[Section, Prose]]:
+        """The comments in code, each with the setting before it if the comment says that it was measured so."""
+        if "remarks" not in self.cache:
+            self.cache["remarks"] = [
+                (section, remark) for section, block in self.blocks_of(Code) for remark in _remarks(block)
+            ]
+        found: list[tuple[Section, Prose]] = self.cache["remarks"]
+        return found
 
     def _whole(self, tables: bool) -> str:
         key = f"whole {tables}"
@@ -430,6 +475,34 @@ class _Text:
             for m in wanted.finditer(piece):
                 at, seen = at + self.breaks.count("\n", seen, m.start()), m.start()
                 yield Hit(at, m, section)
+
+
+_REMARK = re.compile(r"(?P<code>^|.*?\s)(?:#+(?!!)|//)\s?(?P<words>[^\n]*\w[^\n]*)")
+_MEASURED_SO = re.compile(r"\bmeasur|\bbench|\bresults?\b|\bnumbers\b|测", re.I)
+_MOST_REMARKS = 400
+_NO_REMARKS = {"bibtex", "markdown", "md", "html", "diff", "c", "cpp", "cuda", "json"}
+
+
+def _remarks(block: Code) -> Iterator[Prose]:
+    """Yield the comments of a block of code. Those on lines one after the other are one text."""
+    if block.language in _NO_REMARKS or ("#" not in block.text and "//" not in block.text):
+        return
+    begun, words, count = 0, [], 0  # type: int, list[str], int
+    for line, text in enumerate(block.text.split("\n"), block.line):
+        m = _REMARK.match(text[:1000]) if "#" in text or "//" in text else None
+        if m is None or m["code"].strip():
+            if words:
+                yield Prose(begun, "\n".join(words))
+            words = []
+        if m is not None and count < _MOST_REMARKS:
+            count += 1
+            if m["code"].strip():
+                yield Prose(line, text.strip() if _MEASURED_SO.search(m["words"]) else m["words"])
+            else:
+                begun = begun if words else line
+                words.append(m["words"])
+    if words:
+        yield Prose(begun, "\n".join(words))
 
 
 _NUMBER_ALONE = re.compile(r"(?<![\w.])[-+−]?\d[\d,.]*(?!\w)")

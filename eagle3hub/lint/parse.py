@@ -487,7 +487,10 @@ def _has_second_header(rows: Sequence[tuple[int, list[str]]]) -> bool:
         return False
     (_, first), (_, second), *rest = rows
     filled = [text for text in second if text]
-    gaps = any(not text for text in first[1:]) and (not second[0] or second[0] == first[0] or not any(first))
+    bare = not any(first)
+    if bare and len(first) < 3:
+        return False  # a table of names and values
+    gaps = any(not text for text in first[1:]) and (not second[0] or second[0] == first[0] or bare)
     numeric = any(Cell.of(text).number for _, cells in rest[:20] for text in cells[1:])
     return gaps and len(filled) > 1 and numeric and not any(Cell.of(text).number for text in filled)
 
@@ -579,15 +582,21 @@ class _Walk:
         """Collect the blocks that the tokens describe."""
         i = skip = 0
         closed = True
+        lists, opened = [0], 0
         while i < len(tokens):
             token = tokens[i]
+            if token.type in {"bullet_list_open", "ordered_list_open"}:
+                opened += 1
+                lists.append(opened)
+            elif token.type in {"bullet_list_close", "ordered_list_close"}:
+                lists.pop()
             if token.map and token.map[0] < skip:
                 i += 1
                 continue
             if token.type == "heading_open":
                 self.found.append(Heading(self._line(token), int(token.tag[1]), self._inline(tokens[i + 1])))
             elif token.type == "inline" and tokens[i - 1].type == "paragraph_open":
-                self.found.append(Prose(self._line(token), self._inline(token)))
+                self.found.append(Prose(self._line(token), self._inline(token), lists[-1]))
             elif token.type in {"fence", "code_block"}:
                 words = token.info.split()
                 offset = 1 if token.type == "fence" else 0
@@ -712,8 +721,13 @@ class _Walk:
         self.found += found if keep else ()
 
 
+_SET_APART = str.maketrans({"\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2010": "-", "\u2011": "-"})
+"""Spaces and hyphens that look like the usual ones, and are these to every rule but C703."""
+
+
 def _shortened(text: str) -> str:
-    """Cut every word that is too long to be a word."""
+    """Cut every word that is too long to be a word, and make unusual spaces and hyphens the usual ones."""
+    text = text if text.isascii() else text.translate(_SET_APART)
     return text if len(text) <= 400 else _LONG_WORD.sub(lambda found: found[0][:400], text)
 
 

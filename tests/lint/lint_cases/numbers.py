@@ -52,6 +52,20 @@ TWO_SETS = ("| GSM8K | 2.80 |", "| HumanEval | 3.10 |")
 TWO_FACTORS = ("| GSM8K | 1.9x |", "| HumanEval | 2.1x |")
 
 
+def listed(*items: str, before: str = "") -> str:
+    return "\n".join(["## Results", "", before, "", *(f"- {item}" for item in items), ""])
+
+
+def across(first: str, second: str) -> str:
+    """Two tables with a column for each set."""
+    head = "| Metric | A | B | C |\n|---|---|---|---|\n"
+    return f"## Results\n\n{head}| τ | {first} |\n\n## Summary\n\n{head}| Acceptance length | {second} |\n"
+
+
+BY_SLOT = "Unconditional acceptance by draft slot (all verification rounds count):"
+TRAINED = "Trained on 200,000 prompts of UltraChat. "
+
+
 def rates_for(drafted: int) -> str:
     table = "| Position | Marginal rate |\n|---|---|\n| 1 | 60% |\n| 2 | 40% |\n| 3 | 20% |\n"
     return f"## Results\n\n{table}" + serve(EXAMPLE.replace(": 3", f": {drafted}"))
@@ -593,10 +607,61 @@ CASES = [
         name="names and values",
     ),
     Case(
+        "C211",
+        across("2.40 | 2.80 | 2.31", "2.71 | 3.05 | 2.66"),
+        "| Metric",
+        across("2.40 | 2.80 | 2.31", "2.40 | 2.80 | 2.31"),
+        name="a column for each set",
+    ),
+    Case(
+        "C202",
+        listed("slot 1 – 77.4 %", "slot 2 – 58.0 %", "slot 3 – 61.1 %", before=BY_SLOT),
+        "slot 3",
+        listed("slot 1 – 77.4 %", "slot 2 – 58.0 %", "slot 3 – 57.9 %", before=BY_SLOT),
+        says="rises from 58% to 61.1%",
+        name="in a list",
+    ),
+    Case(
+        "C206",
+        "| Metric | Value |\n|---|---|\n| Draft tokens (K) | 3 |\n| Mean acceptance length | 2.50 |\n"
+        "| Draft acceptance rate | 71.0% |\n",
+        "Mean acceptance",
+        "| Metric | Value |\n|---|---|\n| Draft tokens (K) | 3 |\n| Mean acceptance length | 2.50 |\n"
+        "| Draft acceptance rate | 50.0% |\n",
+        name="names and values",
+    ),
+    Case(
+        "C201",
+        lengths("| MT-Bench | 2.21 | 2.90 |", "| GSM8K | 3.18 | 3.71 |", header="| τ | γ = 2 | γ = 4 |"),
+        "GSM8K",
+        lengths("| MT-Bench | 2.21 | 2.90 |", "| GSM8K | 2.98 | 3.71 |", header="| τ | γ = 2 | γ = 4 |"),
+        says="K + 1 = 3",
+        name="K in the heads",
+    ),
+    Case(
+        "C405",
+        tau(TRAINED + GIVEN.replace(", 80 prompts", "")),
+        "| Set",
+        tau(TRAINED + GIVEN),
+        name="beside the training's prompts",
+    ),
+    Case(
+        "C405", tau(without(", 80 prompts")), "| Set", tau(without("80 prompts", "MT-Bench (80)")), name="in brackets"
+    ),
+    Case("C403", speeds(rest=without("batch size 1, ")), "| Set", speeds(rest=without("batch size 1", "one client"))),
+    Case("C411", tau(without("K = 3, ")), "| Set", tau(without("K = 3", "a chain of three")), name="a chain"),
+    Case(
+        "C406",
+        tau(without("temperature 0, ")) + "\n```python\nllm.chat(x, SamplingParams(temperature=0))  # greeting\n```\n",
+        "| Set",
+        tau(without("temperature 0, ")) + "\n```python\nbody = {'temperature': 0.0}  # as measured\n```\n",
+        name="in a comment",
+    ),
+    Case(
         "C405",
         lengths("| greedy acceptance | 2.68 | 2.74 |", header="| metric | bf16 | int4 |"),
         "| metric",
-        lengths("| acceptance rate | 0.68 | 0.74 |", header="| metric | bf16 | int4 |"),
+        lengths("| draft accuracy | 0.68 | 0.74 |", header="| metric | bf16 | int4 |"),
         name="lengths in rows",
     ),
     Case(
