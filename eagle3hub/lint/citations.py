@@ -284,7 +284,9 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
         elif known.complete:
             foreign = strangers
         else:
-            foreign = people if not named and len(known.last_names) >= _SOME_AUTHORS else []
+            persons = all(_PERSONS_NAME.fullmatch(name) for name in known.last_names)
+            enough = len(known.last_names) >= _SOME_AUTHORS or (persons and len(people) > 1)
+            foreign = people if not named and enough else []
         if people and (foreign or short):
             names = ", ".join(known.last_names) + ("" if known.complete else " and others")
             message = f"the authors of arXiv {known.arxiv} are {names}"
@@ -310,6 +312,7 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
                 yield Violation(line, shown, severity="warning")
 
 
+_PERSONS_NAME = re.compile(r"[A-Z][a-z’'-]+")
 _PERSON = r"(?:(?-i:[A-Z])[\w'’-]*\.?[ -]){1,3}(?-i:[A-Z])[\w'’-]+"
 _PEOPLE = rf"{_PERSON}(?:, {_PERSON})*(?:,? (?:and|&) {_PERSON})"
 _PEOPLE_BEFORE = re.compile(rf"(?P<people>{_PEOPLE})\W{{0,4}}(?:\(?\d{{4}}\)?)?\W{{0,4}}$")

@@ -1052,7 +1052,8 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
             lines = tuple(row.at(i) for i in places)
             name = row.label if len(table.rows) > 1 or not row.lines else table.header[places[0]]
             around = text_around(table) if accuracy else ""
-            yield RateSeries(lines[0], tuple(values), lines, name, kind, section, accuracy, around)
+            named = _word(row.label) or kind
+            yield RateSeries(lines[0], tuple(values), lines, name, named, section, accuracy, around)
 
 
 _LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|、|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")

@@ -86,6 +86,8 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
     """Report speed-up factors if the card has no throughput table, or none with a baseline."""
     kinds = ("throughput", "speedup", "latency")
     tables = list({id(t): t for wanted in kinds for _, t, _ in claims.columns_of_kind(card, wanted)}.values())
+    known = {id(t) for t in tables}
+    tables += [t for _, t in card.tables if id(t) not in known and _SPEED_IN_ROWS.search(t.text)]
     printed = tables or claims.printed_throughput(card) or card.says(r"\d\W{0,4}tok(?:en)?s?\s?/\s?s")
     if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (printed and card.says(_BASELINE)):
         return
@@ -118,6 +120,8 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
         yield Violation(hit.line, f"“{factor}”: {end}", severity="info" if admitted else None)
 
 
+_SPEED_IN_ROWS = re.compile(r"tok(?:en)?s?\s?(?:/|per )\s?s|\bTPOT\b|throughput|latency|吞吐|延迟", re.I)
+"""What names a measurement of speed in the rows of a table."""
 _TOKENS_A_SECOND = re.compile(
     r"\d\s*(?:output )?(?:tok(?:en)?s?\s?(?:/|per )\s?s|TPS|t/s)|tok(?:en)?s?\s?/\s?s (?:of|against|vs\.?) \d", re.I
 )
@@ -222,9 +226,11 @@ _SEES = re.compile(r"VL\b|vision|omni|multimodal|pixtral|llava|gemma-3n?-(?:4|12
 
 _RATE = r"accept\w*[ _-]rate"
 _MOST_PER_STEP = 8
+_ABOVE_ONE = r"(?:1\.0*[1-9]\d*|[2-8]\.\d+)"
 _DEFINED = (
     r"accepted\s*/\s*(?:drafted|proposed)|of (?:the |all )?(?:drafted|draft|proposed|speculative) tokens|"
-    r"drafted tokens accepted|accepted (?:out )?of|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
+    r"drafted tokens accepted|accepted (?:out )?of|accepted (?:over|divided by|per) (?:all )?(?:drafted|proposed)|"
+    r"接受[^。]{0,6}(?:除以|÷)|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
     r"|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"
 )
 
@@ -255,11 +261,11 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
     defined = rf"{per_step}[^.]{{0,30}}\b(?:called|is the|=) {_RATE}"
     for hit in card.search(rf"{defined}|{_RATE} (?:is|means|=|\() ?(?:the )?(?:average )?(?:number of )?tokens per"):
         yield Violation(hit.line, "tokens per step are called acceptance rate here")
-    said = rf"{_RATE} (?:of|is|was|=|:) ?[~≈]?[1-8]\.\d+ tokens\b"
-    said += r"|接[受收]率(?:均|为|达到?|是|约|高达|[:：\s])+[1-8]\.\d+ ?个? ?token"
+    said = rf"{_RATE} (?:of|is|was|=|:) ?[~≈]?{_ABOVE_ONE} tokens\b"
+    said += r"|接[受收]率(?:均|为|达到?|是|约|高达|[:：\s])+" + _ABOVE_ONE + r" ?个? ?token"
     for hit in card.search(said, tables=False):
         yield Violation(hit.line, f"“{hit.match[0]}”: tokens are called acceptance rate here")
-    above = r"[1-8]\.\d+(?![\d.]*\s?(?:[%x×\d倍]|percent|pp\b|points|tokens))"
+    above = _ABOVE_ONE + r"(?![\d.]*\s?(?:[%x×\d倍]|percent|pp\b|points|tokens))"
     bare = rf"{_RATE}(?: (?:on|for) [\w-]+)?(?:[:=]| of| is| was| reaches| reached) ?[~≈]?{above}"
     bare += rf"|接[受收]率(?:均|为|达到?|是|约|高达|[:：\s])+{above}(?! ?个? ?token)"
     for hit in card.search(bare, tables=False):
@@ -272,7 +278,9 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
 
 
 _RATE_IN_DATA = re.compile(
-    r"(?<![\w-])[\"']?(?:\w+_)?accept\w*[ _-]rate[\"']?\s*[:=]\s*(?:\{[^{}%]{0,60}?:\s*)?[1-8]\.\d+(?![\d.]*\s?%)",
+    r"(?<![\w-])[\"']?(?:\w+_)?accept\w*[ _-]rate[\"']?\s*[:=]\s*(?:\{[^{}%]{0,60}?:\s*)?"
+    + _ABOVE_ONE
+    + r"(?![\d.]*\s?%)",
     re.I,
 )
 
@@ -446,6 +454,7 @@ _COUNTS_BONUS = (
     r"|generated per (?:verification|target|decod)"
     r"|accepted drafts? (?:tokens )?(?:only|alone)|committed per|\bceiling (?:is|of)"
     r"|(?:max\w*|at most) (?:is |of )?K ?\+"
+    r"|(?:不|未|已)?(?:含|包含|包括|计入|算上)[^。\n]{0,6}(?:目标|bonus|奖励|额外|自身)"
 )
 
 
@@ -520,7 +529,7 @@ def other_method(card: Card) -> Iterator[Violation]:
     kinds = "|".join(_METHODS_NAMED.values())
     for hit in card.search(
         rf"\bthis (?:model |repository |checkpoint )?(?:is"
-        rf"|contains) an? (?P<m>{kinds})[- ](?:\w+ )?(?:speculator|draft|head|model)",
+        rf"|contains|holds) (?:an? |the )?(?P<m>{kinds})[- ](?:\w+ )?(?:speculator|draft|head|model|module)",
         tables=False,
     ):
         said = next(name for name, p in _METHODS_NAMED.items() if re.fullmatch(p, hit.match["m"], re.I))
@@ -867,7 +876,8 @@ def left_over(card: Card) -> Iterator[Violation]:
 def _in_quotes(m: re.Match[str]) -> bool:
     """Return whether a match stands in quotation marks, in a comment of code, or before “comments” or “lists”."""
     before, after = m.string[max(0, m.start() - 60) : m.start()], m.string[m.start() : m.start() + 60]
-    quoted = before.count('"') % 2 or before.count("`") % 2 or before.count("“") > before.count("”")
+    subject = re.search(r"\b(?:an?|the|of|or|and|resolve|every|each|open|write)\s*$", before)
+    quoted = subject or before.count('"') % 2 or before.count("`") % 2 or before.count("“") > before.count("”")
     return bool(quoted) or bool(
         re.search(r"(?://|#)\s*$", before) or re.match(r"TODO\W*(?:comments?|lists?|items?)\b", after)
     )
@@ -940,6 +950,12 @@ def other_size(card: Card) -> Iterator[Violation]:
         name = m["name"] or m["name2"]
         if _is_other_size(name, said) and not _OF_A_PART.search(m[0]):
             yield Violation(hit.line, f"“{m[0].strip()}”: the name says {_SIZE_IN_NAME.findall(name)[0]}B")
+    targets = card.listed("base_model")
+    for hit in card.search(_TARGETS_SIZE, tables=False) if len(targets) == 1 else ():
+        said = float(hit.match["n"]) * (1000 if hit.match["unit"].lower().startswith("t") else 1)
+        name = targets[0].rpartition("/")[2]
+        if _is_other_size(name, said) and not _OF_A_PART.search(hit.match[0]):
+            yield Violation(hit.line, f"“{hit.match[0].strip()}”, and base_model is {name}")
     for _, table in card.tables:
         places = [i for i, h in enumerate(table.header) if i and _SIZE_HEAD.search(h) and not _OF_A_PART.search(h)]
         for row in table.rows[:_MOST_LEFT] if len(places) == 1 else ():
@@ -952,10 +968,14 @@ def other_size(card: Card) -> Iterator[Violation]:
 _SIZED_NAME = r"(?-i:[A-Z])[\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*"
 _NAME = rf"(?<![\w.-])(?P<name>{_SIZED_NAME})"
 _NAMED_SIZE = (
-    rf"{_NAME},? (?:\w+ ){{0,2}}(?:has|with|is an?|\()(?: [a-z][a-z-]+){{0,5}} ?(?P<n>\d+(?:\.\d+)?)[ -]?"
+    rf"{_NAME},? (?:[\w'’-]+ ){{0,5}}(?:has|with|is an?|\()(?: [a-z][a-z-]+){{0,5}} ?(?P<n>\d+(?:\.\d+)?)[ -]?"
     r"(?P<unit>billion|B|trillion)[ -]param\w*"
     rf"|{_NAME.replace('name', 'name2')}[ ，,]{{0,2}}(?:共有|有|拥有|具有|约)+ ?(?P<zh>\d+(?:\.\d+)?) ?亿(?:个)?参数"
     r"[^.。\n]{0,20}"
+)
+_TARGETS_SIZE = (
+    r"\b(?:the|its) (?:target|base|verifier)(?: model)?,? (?:has|with|is an?)(?: [a-z][a-z-]+){0,5} "
+    r"(?P<n>\d+(?:\.\d+)?)[ -]?(?P<unit>billion|B|trillion|T)\b[ -](?:total )?param\w*"
 )
 _SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b", re.I)
 _OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)

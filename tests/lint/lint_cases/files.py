@@ -391,6 +391,16 @@ CASES = [
         name="in a list of files",
     ),
     Case(
+        "C806",
+        "The target has 1 trillion total parameters.",
+        "The target",
+        "The target has 80 billion total parameters, the head 0.5 billion parameters.",
+        "base_model is Qwen3-Next-80B-A3B",
+        front("owner/target", "Qwen/Qwen3-Next-80B-A3B"),
+        front("owner/target", "Qwen/Qwen3-Next-80B-A3B"),
+        name="of base_model",
+    ),
+    Case(
         "C804",
         "Text in, text out.",
         "pipeline_tag",

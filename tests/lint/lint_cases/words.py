@@ -37,6 +37,7 @@ POSITIONS = """
 | 2 | {2} |
 """
 
+MATH = bib("Training Verifiers to Solve Math Word Problems", "NAMES").replace("2503.01840", "2110.14168")
 SAMPLING = "Accelerating Large Language Model Decoding with Speculative Sampling"
 ACCURACIES = "| step | acc_0 | acc_1 |\n|---|---|---|\n| 10k | 0.74 | 0.70 |\n"
 CASES = [
@@ -530,6 +531,50 @@ CASES = [
                 "Our authors promise speed-ups of up to 6.5x.",
                 "6.5x",
                 "The paper's authors report speed-ups of up to 6.5x for their heads.",
+            ),
+            (
+                "C102",
+                "whose first author alone is known",
+                MATH.replace("NAMES", "Hendrycks, Dan and Burns, Collin"),
+                "author",
+                MATH.replace("NAMES", "Cobbe, Karl and Kosaraju, Vineet"),
+            ),
+            (
+                "C303",
+                "accepted over drafted",
+                "A draft acceptance rate of 61 %.",
+                "61 %",
+                "A draft acceptance rate of 61 % (accepted over drafted).",
+            ),
+            (
+                "C306",
+                "Chinese",
+                lengths("| MT-Bench | 0.93 |", header="| 数据集 | 每步平均接受的草稿 token 数 |"),
+                "| MT-Bench",
+                lengths(
+                    "| MT-Bench | 0.93 |", header="| 数据集 | 每步平均接受的草稿 token 数（不含目标模型自身的） |"
+                ),
+            ),
+            (
+                "C308",
+                "heads",
+                "# Llama-3.1-8B-Instruct-EAGLE3\n\nThis repository contains Medusa heads for it.",
+                "Medusa",
+                "# Llama-3.1-8B-Instruct-EAGLE3\n\nThis repository contains the EAGLE-3 head; it beats Medusa heads.",
+            ),
+            (
+                "C801",
+                "measured in rows",
+                "It is 1.70× faster.\n\n| | a | b |\n|---|---|---|\n| TPOT (ms) | 10.0 | 7.2 |\n",
+                "1.70×",
+                "It is 1.70× faster.\n\n| | baseline | b |\n|---|---|---|\n| TPOT (ms) | 10.0 | 7.2 |\n",
+            ),
+            (
+                "C806",
+                "somebody's model",
+                "For Qwen/Qwen3-32B, Alibaba's dense model with 14B parameters.",
+                "14B",
+                "A head of 0.6B parameters for Qwen/Qwen3-32B, Alibaba's dense model with 33B parameters.",
             ),
             (
                 "C803",
