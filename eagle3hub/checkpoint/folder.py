@@ -42,8 +42,8 @@ from eagle3hub.system.text import listed
 # takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model.py``).
 
 
-STRAY = "checkpoint-stray"
-"""The code of a safetensors file beside the head's that holds no part of it."""
+BESIDE = "checkpoint-beside"
+"""Code of the problem of a file beside the weights that count, of which nothing is read."""
 DUPLICATE = "checkpoint-duplicate"
 """Code of the problem of a stray file that engines would load over the weights that count."""
 _PROBED = 4096
@@ -58,8 +58,8 @@ def check_stray_weights(
     others: Sequence[str],
     pickles: Sequence[str],
     read: Callable[[str], Header],
-) -> tuple[Problem, ...]:
-    """The problems of weights files that do not count.
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """The problems of weights files that do not count, and the names of the safetensors that hold nothing of the head.
 
     Args:
         names: the files that count, safetensors; tensors: what they hold.
@@ -95,7 +95,7 @@ def check_stray_weights(
             f"{', '.join(apart)} beside {names[0]} is left out, with tensors that are not in {names[0]}: without an "
             "index vLLM and SGLang would load them too"
         )
-        found.append(Problem("warning", STRAY, message, "move it out of the folder before serving that"))
+        found.append(Problem("warning", BESIDE, message, "move it out of the folder before serving that"))
     for name in pickles:
         differs = _first_difference(tensors, _tensors(read, name), fetch=False)
         if differs is not None:
@@ -103,9 +103,9 @@ def check_stray_weights(
                 f"{name} beside {names[0]} holds another {differs!r}: {names[0]} is read, as engines do, but "
                 "SafeAILab's own code would take the other"
             )
-            found.append(Problem("warning", "checkpoint-beside", message, "remove the one that is not the head"))
+            found.append(Problem("warning", BESIDE, message, "remove the one that is not the head"))
             break
-    return tuple(found)
+    return tuple(found), tuple(apart)
 
 
 def _tensors(read: Callable[[str], Header], name: str) -> Mapping[str, TensorRef]:
@@ -158,7 +158,8 @@ class Checkpoint:
         provenance: the parsed eagle3hub.json beside them, or None.
         seen: config, index and weights on this machine, as they were just before they were read. on_hub: whether
             ``source`` is on the Hub.
-        problems: of stray weights files; see `check_stray_weights`.
+        problems, stray: of weights files that do not count, and the names of those that hold nothing of the head; see
+            `check_stray_weights`.
         files: names of the files directly in it.
         part: see `Header`, of the first weights file.
     """
@@ -175,6 +176,7 @@ class Checkpoint:
     seen: Mapping[Path, State] = field(default_factory=dict, compare=False, repr=False)
     on_hub: bool = False
     problems: tuple[Problem, ...] = ()
+    stray: tuple[str, ...] = ()
     files: frozenset[str] = field(default=frozenset(), compare=False)
     part: str | None = None
 
@@ -225,6 +227,7 @@ def open_checkpoint(
     seen |= file_states(weights)
     headers = [_read_weights(files, name) for name in names]
     tensors = merge(names, headers, index)
+    problems, stray = ((), ()) if on_hub and not headers_only else _stray_weights(files, names, tensors)
     raw_provenance = files.small(PROVENANCE)
     return Checkpoint(
         source=files.name,
@@ -238,7 +241,8 @@ def open_checkpoint(
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
         seen=seen,
         on_hub=on_hub,
-        problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
+        problems=problems,
+        stray=stray,
         files=frozenset(files.names()),
         part=headers[0].part,
     )
@@ -317,10 +321,12 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     )
 
 
-def _stray_weights(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> tuple[Problem, ...]:
-    """The problems of safetensors and pickles beside ``names``, read from where they are."""
+def _stray_weights(
+    files: Source, names: list[str], tensors: dict[str, TensorRef]
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """`check_stray_weights` of the safetensors and pickles beside ``names``, read from where they are."""
     if not names[0].endswith(".safetensors"):
-        return ()
+        return (), ()
     present = files.names()
     others = [] if INDEX in present else sorted(n for n in present - {*names} if n.endswith(".safetensors"))
     pickles = sorted(n for n in present if n == PICKLE_WEIGHTS or _PICKLE_SHARD.fullmatch(n))

@@ -19,7 +19,7 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
-from eagle3hub.checkpoint.folder import STRAY, fetch_weights
+from eagle3hub.checkpoint.folder import BESIDE, fetch_weights
 from eagle3hub.checkpoint.numbers import numpy
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, unchanged
@@ -40,7 +40,7 @@ _WRITTEN_ANEW = frozenset(
     {
         _NESTED_ONLY,
         *("config-sliding-ignored", "config-bias-ignored", "config-tied", "config-layers", "config-no-context"),
-        *("config-quantization-leftover", "config-dtype", "checkpoint-beside", STRAY),
+        *("config-quantization-leftover", "config-dtype", BESIDE),
     }
 )
 """Problems in how the files are written, which writing them again may fix; all other problems are the head's own."""

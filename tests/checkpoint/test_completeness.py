@@ -249,6 +249,7 @@ def test_more_of_a_head_in_a_file_that_no_index_names_is_an_error(tmp_path: Path
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin"])
 def test_other_weights_in_a_pickle_are_said_and_left_out(tmp_path: Path, cli: Cli, name: str):
     assert beside(tmp_path / "head", name, **NORM) == [("warning", "checkpoint-beside")]
+    assert examine(open_checkpoint(tmp_path / "head")).files.stray == (), "no engine loads a pickle beside safetensors"
     done = convert(tmp_path / "head", tmp_path / "out", "modelopt")
     assert "checkpoint-beside" in {p.code for p in done.mended}
     ours = load_file(tmp_path / "head/model.safetensors")["norm.weight"]
@@ -295,7 +296,9 @@ def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     torch.save({"norm.weight": torch.ones(8)}, source / "training_state.pt")
     torch.save({"state": {"norm.weight": torch.ones(8)}}, source / "optimizer.pt")
     (said,) = (p for p in open_head(source).problems if p.code.startswith("checkpoint-"))
+    assert said.code == "checkpoint-beside"
     assert said.message.startswith("ema.safetensors beside model.safetensors is left out")
+    assert open_checkpoint(source).stray == ("ema.safetensors",)
     judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
     stopped = {v.engine: v.kind for v in judged if "weights-stray" in {r.code for r in v.reasons}}
     assert stopped == {"vllm": "refuses"}, "SGLang skips names that it does not know"

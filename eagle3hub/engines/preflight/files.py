@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from eagle3hub.address import HubAddress, parse_address
-from eagle3hub.checkpoint.folder import DUPLICATE, STRAY, Checkpoint, open_checkpoint, read_tensor
+from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TensorRef, is_pickle
 from eagle3hub.checkpoint.source import INDEX, PICKLE_INDEX
 from eagle3hub.engines.preflight.contracts import doubts
@@ -242,7 +242,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
         indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
         part=checkpoint.part,
-        stray=_stray(checkpoint),
+        stray=checkpoint.stray,
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
@@ -262,13 +262,6 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     beside = json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None
     files = HeadFiles(written.config, tensors, tuple(weights), quant_file=beside)
     return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
-
-
-def _stray(checkpoint: Checkpoint) -> tuple[str, ...]:
-    if not any(p.code == STRAY for p in checkpoint.problems):
-        return ()
-    weights = {path.name for path in checkpoint.weights}
-    return tuple(sorted(n for n in checkpoint.files - weights if n.endswith(".safetensors")))
 
 
 def _is_mislabelled(path: Path) -> bool:
