@@ -19,6 +19,7 @@ from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, lea
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
 from eagle3hub.engines.preflight import (
+    DTYPE_APART,
     TOLD_BY_RECIPES,
     PreflightVerdict,
     engines_apart,
@@ -294,6 +295,7 @@ def _planned(
     _refuse_shards(plan)
     if head.made_for:
         _hold_to_engines(head, to, written, [shard.name for shard in shards])
+    written.notes.extend(_dtypes_apart(head, to, written, [shard.name for shard in shards]))
     if options.strict:
         _refuse_assumptions(plan)
     return plan
@@ -517,6 +519,19 @@ def _hold_to_engines(head: Head, to: str, written: LayoutFiles, weights: Sequenc
         hint=Hint.join([*beside, fewer]) if fewer else partial(alternatives, head, to, remedy=first.reasons[0].hint),
         code="refused-engine",
     )
+
+
+def _dtypes_apart(head: Head, to: str, written: LayoutFiles, weights: Sequence[str]) -> Iterator[str]:
+    """Say of each engine of the files that stops because the target has another dtype, and what it must be told."""
+    if head.target is None:
+        return
+    subject = examine_written(head, written, weights)
+    for engine in head.made_for or get_layout(to).contract.engines:
+        for terms in pinned_contracts(engine):
+            verdict = preflight(subject, engine, terms.version, head.target, told_layers(head, engine))
+            apart = next((reason for reason in verdict.reasons if reason.code == DTYPE_APART), None)
+            if apart is not None:
+                yield f"{terms.title} {apart.sentence}: {apart.hint}"
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:

@@ -31,6 +31,7 @@ from eagle3hub.errors import Problem
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import provenance, settle
+from eagle3hub.layouts.tensors import MAP_NAME
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
 
@@ -40,7 +41,7 @@ _WRITTEN_ANEW = frozenset(
     {
         _NESTED_ONLY,
         *("config-sliding-ignored", "config-bias-ignored", "config-tied", "config-layers", "config-no-context"),
-        *("config-quantization-leftover", "config-dtype", BESIDE),
+        *("config-quantization-leftover", "config-dtype", BESIDE, MAP_NAME),
     }
 )
 """Problems in how the files are written, which writing them again may fix; all other problems are the head's own."""

@@ -18,6 +18,11 @@ T = TypeVar("T")
 _REQUIRED: Any = object()
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value of JSON is a whole number, also one with a point."""
+    return type(value) is int or (isinstance(value, float) and value.is_integer())
+
+
 class Fields:
     """A JSON object whose values are read with the type they must have.
 
@@ -81,11 +86,14 @@ class Fields:
         return Fields(self.mapping(name) or {}, f"{self.where}: {name}")
 
     def layer_ids(self, name: str) -> list[int] | None:
-        """A list of integers, or None where the field is absent or an empty list."""
+        """A list of integers, or None where the field is absent or an empty list.
+
+        Numbers such as ``2.0`` are integers: engines compare the ids with the numbers of layers.
+        """
         value = self._typed(
-            name, None, "a list of integers", lambda v: isinstance(v, list) and all(type(x) is int for x in v)
+            name, None, "a list of integers", lambda v: isinstance(v, list) and all(is_whole(x) for x in v)
         )
-        return cast("list[int] | None", value or None)
+        return [int(x) for x in value] if value else None
 
     def token_ids(self, name: str) -> int | list[int] | None:
         """A token id or a list of them, or None."""

@@ -61,6 +61,28 @@ def context_of(fields: Mapping[str, object]) -> int:
     return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), CONTEXT)
 
 
+# vLLM's form of a draft's config: the fields of the model inside ``model`` (``transformers_utils/configs/eagle.py``).
+# vLLM joins both parts, what stands outside coming first, and puts "Eagle3" before the name of a class that lacks it.
+
+
+METHOD = "eagle3"
+"""``method`` of such a config of an EAGLE-3 head; without it vLLM takes the head for an EAGLE-1 head."""
+
+
+def is_parted(config: Mapping[str, object]) -> bool:
+    """Whether a config has the fields of the model inside ``model``, as vLLM reads it."""
+    return config.get("model_type") == "eagle" and isinstance(config.get("model"), dict)
+
+
+def joined(config: Mapping[str, object]) -> dict[str, object]:
+    """The config as a flat one, if it has parts; ``architectures`` are those of the model."""
+    inner = config.get("model")
+    if not is_parted(config) or not isinstance(inner, dict):
+        return dict(config)
+    outer = {key: v for key, v in config.items() if key not in ("model", "model_type", "method", "architectures")}
+    return {**inner, **outer}
+
+
 # RoPE in both forms: ``rope_theta`` with ``rope_scaling``, and transformers 5's ``rope_parameters``.
 
 

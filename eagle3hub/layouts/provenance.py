@@ -13,6 +13,7 @@ from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.fields import TOKEN_IDS
 from eagle3hub.head.vocab import BUFFER_DTYPES, of_maps
+from eagle3hub.layouts.tensors import MAP_OF_VLLM
 
 SCHEMA = "eagle3hub/provenance/1"
 _NUMBERS = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
@@ -59,7 +60,8 @@ def fingerprint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def carried_after(head: Head) -> dict[str, dict[str, Any]]:
     """The ``carried`` object of a conversion's record: how this head's layout stores it, and how earlier ones did."""
-    own = Carried(head.config, of_maps(head.buffers), head.metadata, head.other_names)
+    names = {name: on_disk for name, on_disk in head.other_names.items() if on_disk != MAP_OF_VLLM}
+    own = Carried(head.config, of_maps(head.buffers), head.metadata, names)
     return {name: _as_json(c) for name, c in {**head.carried, head.layout: own}.items()}
 
 

@@ -13,10 +13,11 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales
 from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
+from eagle3hub.head.fields import Fields
 from eagle3hub.head.quantization import Weights, check_weights, count_values, scheme_of, seem_quantized, weights_in
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
-from eagle3hub.layouts.hf_config import LlamaConfig
+from eagle3hub.layouts.hf_config import LlamaConfig, joined
 
 # Names of tensors: from every trainer's names to the canonical ones, and back.
 #
@@ -165,6 +166,9 @@ def read_vocab_map(
     vocab, status, problems = check_vocab_map(
         offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
     )
+    if d2t is not None and d2t.name.removeprefix(_PREFIX) == MAP_OF_VLLM:
+        message = f"the vocabulary map is called {d2t.name}, as vLLM calls it in memory: every engine looks for d2t"
+        problems = [*problems, Problem("warning", MAP_NAME, message, "eagle3hub convert writes d2t")]
     fault = None if vocab is None else _order_fault(vocab, contract)
     if vocab is None or fault is None:
         return vocab, status, problems
@@ -516,8 +520,13 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
             )
 
 
-_MAP_OF_VLLM = "draft_id_to_target_id"
-_FUSED = ("qkv_proj.weight", "gate_up_proj.weight")
+MAP_OF_VLLM = "draft_id_to_target_id"
+"""What vLLM calls d2t in memory; it holds the same offsets, and is read as d2t."""
+_MAP_OF_SGLANG = "hot_token_id"
+MAP_NAME = "tensor-map-name"
+"""Code of the problem of a vocabulary map under another name than d2t."""
+FUSED = "tensor-fused"
+"""Code of the error of fused matrices that cannot be split."""
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
@@ -525,14 +534,12 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
     optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
     optional |= set() if biases & set(found) else biases
     missing = sorted(set(expected) - set(found) - optional)
-    fused = sorted(n for n in found if n.endswith(_FUSED))
+    fused = sorted(n for n in found if _FUSED.fullmatch(n))
     if missing and fused:
         raise TensorError(
-            f"{checkpoint.source} holds {several([found[n].name for n in fused])}, several matrices in one, as "
-            "engines hold them in memory",
-            hint="split them by rows into q_proj, k_proj and v_proj, and into gate_proj and up_proj, or export the "
-            "head with its trainer",
-            code="tensor-fused",
+            f"{checkpoint.source} holds {several([found[n].name for n in fused])}, several quantized matrices in one",
+            hint="only those of floats are split here: export the head with its trainer",
+            code=FUSED,
         )
     if {"fc.weight", "layers.0.hidden_norm.weight"} <= set(missing):
         raise TensorError(
@@ -548,12 +555,17 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
             code="tensor-missing",
         )
     unknown = sorted(set(found) - set(expected))
-    if _MAP_OF_VLLM in unknown:
+    if _MAP_OF_SGLANG in unknown:
         raise TensorError(
-            f"{checkpoint.source} holds {found[_MAP_OF_VLLM].name}: vLLM calls d2t so in memory, and no other engine "
-            "looks for that name",
-            hint="call it d2t: it holds the same offsets",
-            code="tensor-map-name",
+            f"{checkpoint.source} holds {found[_MAP_OF_SGLANG].name}: SGLang calls the vocabulary map so in memory, "
+            "and no engine looks for that name in a file",
+            hint=Hint(
+                f"leave it out with --drop {found[_MAP_OF_SGLANG].name}, and give the map with --d2t FILE, which may "
+                "hold its target ids",
+                "--drop",
+                "--d2t",
+            ),
+            code=MAP_NAME,
         )
     if unknown:
         raise TensorError(
@@ -612,10 +624,12 @@ _OWN = {
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
     """The checkpoint without dropped tensors, without tables of RoPE, and without a ``model.`` before every name.
 
-    Also without one before every name of a backbone.
+    Also without one before every name of a backbone, with a flat config (`joined`), fused matrices split, and the map
+    under its usual name.
 
-    Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
-    LayoutError where some other names begin with ``model.`` and others do not.
+    Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model and for
+    fused matrices that do not fit the config, LayoutError where some other names begin with ``model.`` and others do
+    not.
     """
     absent = sorted(set(options.drop) - set(checkpoint.tensors))
     if absent:
@@ -631,7 +645,72 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             hint=Hint("leave them out with " + " ".join(f"--drop {name}" for name in leaked), "--drop"),
             code="tensor-leaked",
         )
-    return _without_prefix(replace(checkpoint, tensors=tensors))
+    plain = _without_prefix(replace(checkpoint, tensors=tensors, config=joined(checkpoint.config)))
+    tensors = _split(plain)
+    if MAP_OF_VLLM in tensors and "d2t" not in tensors:
+        tensors["d2t"] = tensors.pop(MAP_OF_VLLM)
+    return replace(plain, tensors=tensors)
+
+
+_FUSED = re.compile(r"(.+\.)(qkv_proj|gate_up_proj)\.(weight|bias)")
+
+
+def _split(checkpoint: Checkpoint) -> dict[str, TensorRef]:
+    """The tensors with those of q, k and v, and of gate and up, that stand one after the other in a fused one.
+
+    Engines hold them so in memory, and vLLM and SGLang load them so, too. Each part is a range of the fused one's
+    rows, so its bytes stay. Quantized ones are left as they are.
+    """
+    out: dict[str, TensorRef] = {}
+    for name, ref in checkpoint.tensors.items():
+        fused = _FUSED.fullmatch(name)
+        if fused is None or ref.dtype not in FLOATS or not ref.shape:
+            out[name] = ref
+            continue
+        before, kind, what = fused.groups()
+        parts = ("q", "k", "v") if kind == "qkv_proj" else ("gate", "up")
+        rows = _rows_of_parts(checkpoint, ref) if kind == "qkv_proj" else _halves(ref)
+        at, row = ref.offset, ref.nbytes // ref.shape[0]
+        for part, count in zip(parts, rows, strict=True):
+            own = f"{before}{part}_proj.{what}"
+            if own in checkpoint.tensors:
+                raise TensorError(
+                    f"{ref.name} and {checkpoint.tensors[own].name} are two names of the same tensor",
+                    hint=Hint("keep the one the head was trained with, and leave the other out with --drop", "--drop"),
+                    code="tensor-duplicate",
+                )
+            out[own] = replace(ref, name=own, shape=(count, *ref.shape[1:]), offset=at, nbytes=count * row)
+            at += count * row
+    return out
+
+
+def _rows_of_parts(checkpoint: Checkpoint, ref: TensorRef) -> tuple[int, int, int]:
+    """The rows of q, k and v in a fused tensor. Raises TensorError where the config's heads do not fit them."""
+    nested = checkpoint.config.get("transformer_layer_config")
+    config = Fields(nested if isinstance(nested, dict) else checkpoint.config)
+    heads = config.number("num_attention_heads")
+    kv = config.number("num_key_value_heads", default=heads)
+    width, rest = divmod(ref.shape[0], heads + 2 * kv)
+    stated = config.number("head_dim", default=width)
+    if rest or not width or stated != width:
+        raise TensorError(
+            f"{ref.name} has {ref.shape[0]} rows, which are not those of {heads} heads and twice {kv} KV heads"
+            + (f" of {stated}" if stated != width else ""),
+            hint="config.json and weights are from different heads, or one of them was edited",
+            code=FUSED,
+        )
+    return heads * width, kv * width, kv * width
+
+
+def _halves(ref: TensorRef) -> tuple[int, int]:
+    half, rest = divmod(ref.shape[0], 2)
+    if rest or not half:
+        raise TensorError(
+            f"{ref.name} has {ref.shape[0]} rows, which are not two halves of one size, gate and up",
+            hint="export the head again",
+            code=FUSED,
+        )
+    return half, half
 
 
 _WRAPPED = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")

@@ -541,6 +541,36 @@ def beside(name: str) -> Change:
     return change
 
 
+def stray(name: str) -> Change:
+    """Add a second weights file with a tensor that is no part of the head."""
+    content = save({"something_else.weight": torch.ones(HIDDEN)}, metadata={"format": "pt"})
+    return lambda made: replace(made, beside={**made.beside, name: content})
+
+
+def in_two_parts(**outside: Any) -> Change:
+    """Put the config's fields into ``model``, beside ``outside``."""
+
+    def change(made: Probed) -> Probed:
+        inside = {**made.config, "architectures": ["LlamaForCausalLM"]}
+        return replace(made, config={"model_type": "eagle", **outside, "model": inside})
+
+    return change
+
+
+def fused(made: Probed) -> Probed:
+    """Join q, k and v of each layer to one matrix, and gate and up."""
+    tensors: dict[str, torch.Tensor] = {}
+    parts = {"qkv_proj.": ("q_proj.", "k_proj.", "v_proj."), "gate_up_proj.": ("gate_proj.", "up_proj.")}
+    for name, tensor in made.tensors.items():
+        joint = next(((new, old) for new, old in parts.items() if any(f".{part}" in name for part in old)), None)
+        if joint is None:
+            tensors[name] = tensor
+        elif f".{joint[1][0]}" in name:
+            whole = [made.tensors[name.replace(joint[1][0], part)] for part in joint[1]]
+            tensors[name.replace(joint[1][0], joint[0])] = torch.cat(whole)
+    return replace(made, tensors=tensors)
+
+
 def as_pickle(made: Probed) -> Probed:
     """Write the weights as a torch pickle under the name of safetensors."""
     content = BytesIO()

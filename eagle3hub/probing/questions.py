@@ -34,8 +34,10 @@ from eagle3hub.probing.heads import (
     beside,
     both,
     drops,
+    fused,
     head,
     holds,
+    in_two_parts,
     mapped,
     nested,
     omits,
@@ -44,6 +46,7 @@ from eagle3hub.probing.heads import (
     renames,
     states,
     states_eagle,
+    stray,
     target_embeddings,
     target_lm_head,
     trained,
@@ -362,6 +365,9 @@ def _tensors() -> Iterator[Question]:
     )  # fmt: skip
     yield _ask("a-pickle-called-safetensors", "plain", "rules.mislabelled-pickle", change=as_pickle)
     yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
+    yield _ask("weights-beside-something-else", "plain", "rules.weights-stray", change=stray("ema.safetensors"))
+    yield _ask("matrices-of-several-parts", "plain", "rules.tensor-fused", change=fused)
+    yield _ask("matrices-of-several-parts-and-biases", "biases", "rules.tensor-fused", change=fused)
 
 
 # Names of tensors
@@ -420,6 +426,11 @@ def _vocabulary() -> Iterator[Question]:
         instead={"takes draft ids as target ids": mapped(at)},
     )  # fmt: skip
     yield _ask(
+        "d2t-under-vllms-own-name", "plain", "rules.d2t-name",
+        change=both(drops("d2t"), holds(draft_id_to_target_id=ids - at)),
+        instead={"takes draft ids as target ids": mapped(at)},
+    )  # fmt: skip
+    yield _ask(
         "d2t-of-absolute-ids", "plain", "rules.d2t-wrong", change=holds(d2t=ids),
         instead={"adds draft ids to target ids": mapped(ids + at)},
     )  # fmt: skip
@@ -472,6 +483,13 @@ def _vocabulary() -> Iterator[Question]:
         yield _ask(f"no-draft-vocab-size{slug}", base, "rules.no-draft-vocab-size", change=gone, instead=theirs)
         yield _ask(f"draft-vocab-size-null{slug}", base, "rules.null-draft-vocab-size", change=null, instead=theirs)
         yield _ask(f"tied{slug}", base, "rules.tied", change=states(tie_word_embeddings=True), instead=theirs)
+        yield _ask(
+            f"no-lm-head-and-tied{slug}", base, "rules.no-lm-head-tied",
+            change=both(
+                drops("lm_head.weight"), states(tie_word_embeddings=True), theirs["scores with the target's lm_head"]
+            ),
+            instead={"scores with the target's embeddings": weighing(lm_head__weight=target_embeddings())},
+        )  # fmt: skip
     yield _ask("no-d2t-of-a-full-vocabulary", "full-vocabulary-and-its-d2t", "rules.d2t-absent", change=drops("d2t"))
     yield _ask(
         "no-embeddings-of-a-wider-target", "wide-target", "rules.no-embedding", change=drops("embed_tokens.weight")
@@ -676,6 +694,10 @@ def _aux() -> Iterator[Question]:
         "ids-in-eagle-config-up-to-the-last-layer", "plain",
         change=both(nested_only([2, 6, LAYERS]), _tapping((2, 6, LAYERS))),
     )  # fmt: skip
+    yield _ask(
+        "ids-with-a-point", "plain", "rules.aux-floats",
+        change=both(_listing(top=[float(i) for i in other], **{AUX_IDS: [float(i) for i in after]}), _tapping(other)),
+    )  # fmt: skip
     yield _ask("no-ids", "plain", "terms.aux.default", value=list(TAPS), change=_listing())
     yield _ask(
         "ids-of-the-trainer-in-eagle-config-alone", "plain", "rules.aux-layers",
@@ -839,6 +861,10 @@ def _config() -> Iterator[Question]:
         "rules.null-eagle-config",
         change=both(omits("eagle_config"), states(eagle_config=None)),
     )
+    yield _ask(
+        "config-in-two-parts", "plain", "rules.parted-config", change=in_two_parts(method="eagle3"),
+    )  # fmt: skip
+    yield _ask("config-in-two-parts-and-no-method", "plain", "rules.parted-method", change=in_two_parts())
     yield _ask("mlp-bias-null", "plain", "rules.null-strict", change=states(mlp_bias=None))
     yield _ask("no-model-type", "plain", "rules.no-model-type", change=omits("model_type"))
     yield _ask(

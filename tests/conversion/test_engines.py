@@ -154,3 +154,21 @@ def test_no_folder_of_a_full_vocabulary_serves_vllm_and_sglang_jax(tmp_path: Pat
     assert (written["d2t"].tolist(), "d2t" in variants.tensors_of(tmp_path / "out")) == ([0] * d["vocab"], False)
     found = verdicts(tmp_path / "jax", target)
     assert found[f"sglang_jax {default_version('sglang_jax')}"] in ("right", "depends")
+
+
+@pytest.mark.parametrize("to", ["universal", "specforge", "speculators"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", None])
+def test_a_target_of_another_dtype_is_noted(tmp_path: Path, dtype: str | None, to: str) -> None:
+    target = heads.target(tmp_path / "target", torch_dtype=dtype) if dtype else None
+    options = ConvertOptions(
+        target=target, target_name="org/target", speculative_tokens=3, read=ReadOptions(num_target_layers=30)
+    )
+    done = eagle3hub.convert(heads.specforge(tmp_path / "head"), tmp_path / "out", to, options).to_json()
+    (said,) = [note for note in done["notes"] if "stops at fc" in note] or [None]
+    if dtype != "float16" or to == "speculators":  # which SGLang does not read
+        assert said is None
+    else:
+        assert said is not None
+        assert said.startswith("SGLang ")
+        assert "serves the head in bfloat16 and its target in float16" in said
+        assert said.endswith("serve both with --dtype float16, as eagle3hub recipe prints it")

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from support import heads, variants
 
 from eagle3hub.checkpoint import source as checkpoint_source
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.source import kinds
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import ConfigError, LayoutError, TensorError
-from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 
 H, INNER, VOCAB = 8, 12, 40
 LLAMA = {
@@ -295,29 +300,168 @@ def test_a_bare_decoder_layer_is_no_head(tmp_path: Path, prefix: str):
     assert refused.value.code == "tensor-bare-layer"
 
 
-def test_matrices_that_an_engine_joined_are_called_so(tmp_path: Path):
-    source = heads.specforge(tmp_path / "x")
-    tensors = variants.tensors_of(source)
-    at = "midlayer.mlp."
-    joined = torch.cat([tensors[f"{at}gate_proj.weight"], tensors[f"{at}up_proj.weight"]])
-    parts: dict[str, Any] = {f"{at}{x}_proj.weight": None for x in ("gate", "up")}
-    variants.replace(source, **parts, **{f"{at}gate_up_proj.weight": joined})
-    with pytest.raises(
-        TensorError, match=r"holds midlayer\.mlp\.gate_up_proj\.weight, several matrices in one"
-    ) as refused:
+def fused(folder: Path, *, qkv: bool = True, gate_up: bool = True) -> Path:
+    """The head in a folder with matrices that stand one after the other in one, as engines hold them."""
+    changes: dict[str, Any] = {}
+    pickled = folder / "pytorch_model.bin"
+    tensors = torch.load(pickled, weights_only=True) if pickled.exists() else variants.tensors_of(folder)
+    for wanted, at, name, parts in (
+        (qkv, "self_attn.", "qkv_proj", "qkv"),
+        (gate_up, "mlp.", "gate_up_proj", ("gate", "up")),
+    ):
+        if not wanted:
+            continue
+        for what in ("weight", "bias"):
+            names = [n for x in parts for n in tensors if n.endswith(f"{at}{x}_proj.{what}")]
+            if names:
+                changes |= dict.fromkeys(names)
+                changes[names[0].replace(f"{parts[0]}_proj", name)] = torch.cat([tensors[n] for n in names])
+    if not pickled.exists():
+        return variants.replace(folder, {"format": "pt"}, **changes)
+    torch.save({n: t for n, t in {**tensors, **changes}.items() if t is not None}, pickled)
+    return folder
+
+
+FUSED = {"specforge": heads.specforge, "speculators": heads.speculators, "a pickle": heads.safeailab}
+
+
+@pytest.mark.parametrize("parts", [{}, {"qkv": False}, {"gate_up": False}], ids=["both", "gate and up", "q, k and v"])
+@pytest.mark.parametrize("maker", FUSED)
+def test_matrices_that_engines_hold_as_one_are_split_byte_for_byte(tmp_path: Path, maker: str, parts: dict):
+    plain, source = FUSED[maker](tmp_path / "plain"), fused(FUSED[maker](tmp_path / "fused"), **parts)
+    head, other = open_head(plain), open_head(source)
+    assert other.tensors.keys() == head.tensors.keys()
+    assert {n: r.name for n, r in other.tensors.items()} == {n: r.name for n, r in head.tensors.items()}
+    for name, ref in head.tensors.items():
+        assert (ref.shape, read_tensor(ref)) == (other.tensors[name].shape, read_tensor(other.tensors[name])), name
+    options = ConvertOptions(target_name="org/target", speculative_tokens=3, read=ReadOptions(num_target_layers=30))
+    for to in ("universal", head.layout):
+        for of, folder in (("plain", plain), ("fused", source)):
+            convert(folder, tmp_path / f"{to} of {of}", to, options)
+        one, two = (open_checkpoint(tmp_path / f"{to} of {of}").tensors for of in ("plain", "fused"))
+        assert one.keys() == two.keys()
+        assert all(read_tensor(one[name]) == read_tensor(two[name]) for name in one)
+
+
+def test_biases_that_engines_hold_as_one_are_split_too(tmp_path: Path):
+    plain = variants.modelopt(tmp_path / "plain", has=variants.Has(attention_bias=True))
+    source = fused(variants.modelopt(tmp_path / "fused", has=variants.Has(attention_bias=True)))
+    ours, theirs = (open_head(folder).tensors for folder in (plain, source))
+    assert "layers.0.self_attn.k_proj.bias" in theirs
+    assert all(read_tensor(ours[name]) == read_tensor(theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_attention_heads": 5, "head_dim": None}, "rows, which are not those of 5 heads and twice"),
+        ({"head_dim": 16}, "KV heads of 16"),
+        ({"num_key_value_heads": 64}, "twice 64 KV heads"),
+    ],
+)
+def test_rows_of_other_heads_are_not_split(tmp_path: Path, change: dict, says: str):
+    source = variants.edit(fused(heads.specforge(tmp_path / "x")), **change)
+    with pytest.raises(TensorError, match=says) as refused:
         open_head(source)
-    assert (refused.value.code, "split them by rows" in str(refused.value.hint)) == ("tensor-fused", True)
+    assert refused.value.code == "tensor-fused"
 
 
-def test_a_map_under_vllms_name_is_called_one(tmp_path: Path):
+def test_a_fused_matrix_beside_a_part_of_it_or_of_an_odd_number_of_rows_is_no_head(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    q = variants.tensors_of(source)["midlayer.self_attn.q_proj.weight"]
+    both = variants.replace(fused(source), **{"midlayer.self_attn.q_proj.weight": q})
+    with pytest.raises(TensorError, match=r"qkv_proj\.weight and midlayer\.self_attn\.q_proj\.weight are two names"):
+        open_head(both)
+    odd = fused(heads.specforge(tmp_path / "odd"))
+    name = "midlayer.mlp.gate_up_proj.weight"
+    variants.replace(odd, **{name: variants.tensors_of(odd)[name][1:].contiguous()})
+    with pytest.raises(TensorError, match="not two halves of one size, gate and up") as refused:
+        open_head(odd)
+    assert refused.value.code == "tensor-fused"
+
+
+def test_fused_matrices_of_quantized_values_are_called_so(tmp_path: Path):
+    source = fused(heads.specforge(tmp_path / "x"))
+    name = "midlayer.mlp.gate_up_proj.weight"
+    variants.replace(source, **{name: variants.tensors_of(source)[name].to(torch.int8)})
+    with pytest.raises(TensorError, match="several quantized matrices in one") as refused:
+        open_head(source)
+    assert refused.value.code == "tensor-fused"
+
+
+def test_a_map_under_vllms_name_is_read_and_written_under_its_own(tmp_path: Path):
     source = heads.specforge(tmp_path / "x")
     d2t = variants.tensors_of(source)["d2t"]
-    variants.replace(source, {"format": "pt"}, d2t=None, t2d=None, draft_id_to_target_id=d2t)
-    with pytest.raises(TensorError, match="vLLM calls d2t so in memory") as refused:
+    variants.replace(source, {"format": "pt"}, d2t=None, draft_id_to_target_id=d2t)
+    head = open_head(source)
+    assert head.vocab_status == "ok"
+    assert "tensor-map-name" in {p.code for p in head.problems if p.severity == "warning"}
+    done = convert(source, tmp_path / "universal", "universal")
+    assert "tensor-map-name" in {p.code for p in done.mended}
+    convert(tmp_path / "universal", tmp_path / "back", "specforge")
+    for folder in ("universal", "back"):
+        written = load_file(tmp_path / folder / "model.safetensors")
+        assert torch.equal(written["d2t"], d2t)
+        assert "draft_id_to_target_id" not in written
+    absolute = d2t + torch.arange(len(d2t))
+    variants.replace(source, {"format": "pt"}, draft_id_to_target_id=absolute)
+    assert open_head(source).vocab_status == "absolute"
+    with pytest.raises(TensorError, match=r"holds draft_id_to_target_id"):  # beside a d2t nothing says which counts
+        open_head(variants.replace(source, {"format": "pt"}, d2t=d2t))
+
+
+def test_a_map_under_sglangs_name_is_called_one(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    d2t = variants.tensors_of(source)["d2t"]
+    ids = d2t + torch.arange(len(d2t))
+    variants.replace(source, {"format": "pt"}, d2t=None, t2d=None, hot_token_id=ids)
+    with pytest.raises(TensorError, match="SGLang calls the vocabulary map so in memory") as refused:
         open_head(source)
-    assert (refused.value.code, "call it d2t" in str(refused.value.hint)) == ("tensor-map-name", True)
-    variants.replace(source, {"format": "pt"}, d2t=d2t, draft_id_to_target_id=None)
-    assert open_head(source).vocab_status == "ok"
+    assert (refused.value.code, "--drop hot_token_id" in str(refused.value.hint)) == ("tensor-map-name", True)
+    save_file({"d2t": ids}, tmp_path / "map.safetensors")
+    options = ConvertOptions(
+        read=ReadOptions(drop=("hot_token_id",)), transforms=Transforms(d2t=tmp_path / "map.safetensors")
+    )
+    convert(source, tmp_path / "out", "universal", options)
+    assert torch.equal(load_file(tmp_path / "out/model.safetensors")["d2t"], d2t)
+
+
+def test_a_config_in_two_parts_is_read_as_vllm_joins_it(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    plain, config = open_head(source), variants.config_of(source)
+    before = {v.title: v.kind for v in preflight_all(examine(open_checkpoint(source), plain))}
+    inside = {**config, "architectures": ["LlamaForCausalLM"], "rms_norm_eps": 0.5, "method": "no"}
+    outside = {"model_type": "eagle", "method": "eagle3", "rms_norm_eps": config["rms_norm_eps"]}
+    (source / "config.json").write_text(json.dumps({**outside, "model": inside}))
+    head = open_head(source, layout="specforge")
+    assert (head.dims, head.semantics) == (plain.dims, plain.semantics)
+    kinds = {v.title: (v.kind, v.reasons) for v in preflight_all(examine(open_checkpoint(source), head))}
+    said = {title: {r.code for r in reasons} for title, (_, reasons) in kinds.items()}
+    assert {title for title, codes in said.items() if "parted-config" in codes} == {
+        title for title in kinds if not title.startswith(("vLLM", "sglang-jax 0.0"))
+    }
+    assert {t: kind for t, (kind, _) in kinds.items() if t.startswith("vLLM")} == {
+        t: kind for t, kind in before.items() if t.startswith("vLLM")
+    }
+    convert(source, tmp_path / "out", "specforge", ConvertOptions(layout="specforge"))
+    assert open_head(tmp_path / "out").dims == plain.dims
+    assert "model" not in json.loads((tmp_path / "out/config.json").read_text())
+    (source / "config.json").write_text(json.dumps({"model_type": "eagle", "model": config}))
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    assert {v.engine for v in judged if "parted-method" in {r.code for r in v.reasons}} == {"vllm"}
+
+
+@pytest.mark.parametrize("maker", [heads.specforge, heads.speculators])
+def test_aux_layers_with_a_point_are_whole_numbers(tmp_path: Path, maker: Callable[..., Path]):
+    source = maker(tmp_path / "x")
+    variants.edit(source, eagle_config={"use_aux_hidden_state": True})
+    ids = open_head(variants.edit(source, eagle_aux_hidden_state_layer_ids=[2.0, 4.0, 5.0])).aux
+    assert ids is not None
+    assert (ids.boundary, {type(i) for i in ids.boundary}) == ([2, 4, 5], {int})
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    assert {v.engine for v in judged if "aux-floats" in {r.code for r in v.reasons}} <= {"llamacpp"}
+    with pytest.raises(ConfigError, match="not a list of integers"):
+        open_head(variants.edit(source, eagle_aux_hidden_state_layer_ids=[2.5, 4.0, 5.0]))
 
 
 @pytest.mark.parametrize("part", ["text_config", "model"])

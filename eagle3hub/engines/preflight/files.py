@@ -18,6 +18,7 @@ from eagle3hub.engines.preflight.contracts import doubts
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
+from eagle3hub.head.fields import is_whole
 from eagle3hub.head.quantization import (
     EIGHT_BITS,
     PACKED,
@@ -31,7 +32,7 @@ from eagle3hub.head.quantization import (
 from eagle3hub.head.rope import ROPE_THETA, of_whole_heads, read_rope
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
-from eagle3hub.layouts.hf_config import context_of
+from eagle3hub.layouts.hf_config import context_of, is_parted, joined
 from eagle3hub.layouts.tensors import read_mask
 from eagle3hub.system.reading import opened
 
@@ -120,6 +121,8 @@ class HeadFiles:
         indexed: whether an index beside them names them. part: the key in a torch pickle under which they stand.
         stray: names of safetensors files beside the weights, without an index, that hold no part of the head.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
+        parted: whether config.json has the fields of the model in a part of their own (`is_parted`); ``config`` is
+            then joined as vLLM does, with the ``method`` that it states.
         nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
             one mapping, as readers of a nested config merge them.
     """
@@ -133,6 +136,7 @@ class HeadFiles:
     indexed: bool = False
     part: str | None = None
     stray: tuple[str, ...] = ()
+    parted: bool = False
     nested: bool = field(init=False)
     fields: Mapping[str, object] = field(init=False)
 
@@ -234,7 +238,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     embed_tokens is compared with the target's, byte for byte.
     """
     files = HeadFiles(
-        config=checkpoint.config,
+        config=_as_read(checkpoint.config),
         tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
         weights=tuple(path.name for path in checkpoint.weights),
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
@@ -243,6 +247,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
         part=checkpoint.part,
         stray=checkpoint.stray,
+        parted=is_parted(checkpoint.config),
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
@@ -262,6 +267,17 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     beside = json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None
     files = HeadFiles(written.config, tensors, tuple(weights), quant_file=beside)
     return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
+
+
+def _as_read(config: Mapping[str, object]) -> Mapping[str, object]:
+    """The config, in one part as vLLM joins it (``transformers_utils/configs/eagle.py``)."""
+    if not is_parted(config):
+        return config
+    flat = joined(config)
+    stated = flat.get("architectures")
+    names = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+    named = [name if name.startswith("Eagle3") or name.endswith("Eagle3") else f"Eagle3{name}" for name in names]
+    return {**flat, "architectures": named, "method": config.get("method")}
 
 
 def _is_mislabelled(path: Path) -> bool:
@@ -428,7 +444,9 @@ def positive_int(fields: Mapping[str, object], name: str, default: int) -> int:
 
 def layer_ids(fields: Mapping[str, object], name: str) -> tuple[int, ...] | None:
     """Return a list of layer ids, or None if it is absent or empty."""
-    found = fields.get(name)
-    if isinstance(found, list) and found and all(type(i) is int for i in found):
-        return tuple(found)
-    return None
+    return whole_numbers(fields.get(name))
+
+
+def whole_numbers(found: object) -> tuple[int, ...] | None:
+    """Return a list of whole numbers, or None for anything else and for an empty list."""
+    return tuple(map(int, found)) if isinstance(found, list) and found and all(map(is_whole, found)) else None

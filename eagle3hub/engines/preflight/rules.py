@@ -18,6 +18,7 @@ from eagle3hub.engines.preflight.files import (
     packed_weights,
     positive_int,
     shape_of,
+    whole_numbers,
 )
 from eagle3hub.engines.preflight.quantization import quantization_findings
 from eagle3hub.head.aux_defaults import FINAL_STATE, shown
@@ -25,7 +26,8 @@ from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import ROPE_THETA, read_rope, scaling_in_words
 from eagle3hub.head.target import TargetFacts, stated_dtype
 from eagle3hub.head.vocab import FAULTS
-from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
+from eagle3hub.layouts.hf_config import LAYERS, METHOD, MLA_CLASS, MLA_TYPES, context_of
+from eagle3hub.layouts.tensors import MAP_OF_VLLM
 
 # Check config.json: what it says, and how an engine reads it
 
@@ -138,6 +140,10 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("weights-overlaid")
     if files.mislabelled:
         yield PreflightFinding("mislabelled-pickle", {"file": files.mislabelled[0]})
+    if files.parted:
+        yield PreflightFinding("parted-config")
+        if files.config.get("method") != METHOD:
+            yield PreflightFinding("parted-method")
     if files.nested:
         yield PreflightFinding("nested-config")
         if case.contract.reads_nested and not files.config.get("speculators_model_type"):
@@ -161,7 +167,7 @@ _CLASSES = ("LlamaForCausalLMEagle3", "Eagle3Qwen3ForCausalLM", MLA_CLASS)
 
 def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, terms, built = case.truth, case.contract, case.draft_class
-    if built is None:
+    if built is None and not (case.files.parted and "parted-config" in terms.rules):
         plain = case.architecture == "LlamaForCausalLM"
         name = case.architecture or "a config without architectures"
         prefix = "" if case.files.nested or case.architecture is None else terms.class_prefix
@@ -362,12 +368,14 @@ _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 """Buffers of old transformers versions; every loader skips or ignores them (vLLM ``models/utils.py:233``)."""
 _QWEN3_HEAD_DIM = 128
 """Default head_dim of a Qwen3 config (transformers)."""
-_ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
+_ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d", MAP_OF_VLLM}
 _MATRICES = (
     *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
     "self_attn.o_proj.weight",
     "post_attention_layernorm.weight",
 )
+_FUSED = re.compile(r"(.+\.)(qkv|gate_up)_proj\.(weight|bias)")
+_FUSED_PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 _OF_LLAMA = tuple(f"self_attn.{x}_proj.weight" for x in "qkv")
 _OF_MLA = tuple(f"self_attn.{x}.weight" for x in ("kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj"))
 _QUERIES = tuple(f"self_attn.{x}.weight" for x in ("q_a_proj", "q_a_layernorm", "q_b_proj"))
@@ -391,14 +399,20 @@ def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
     found: set[str] = set()
     misnamed: list[str] = []
+    fused: list[str] = []
     for name in case.files.tensors:
         spelled = _canonical(case, name)
         if spelled is None:
             misnamed.append(name)
+        elif (parts := _FUSED.fullmatch(spelled)) and not case.truth.quantized:
+            fused.append(name)
+            found |= {f"{parts[1]}{part}_proj.{parts[3]}" for part in _FUSED_PARTS[parts[2]]}
         else:
             found.add(spelled)
     if misnamed:
         yield PreflightFinding("layer-names", {"name": sorted(misnamed)[0], "count": len(misnamed)})
+    if fused:
+        yield PreflightFinding("tensor-fused", {"names": _several(set(fused))})
     wanted = _wanted(case)
     lacking = {n for n in wanted - found if not (misnamed and n.startswith("layers."))}
     later = {n for n in lacking if _LATER_NORM.search(n)}
@@ -548,7 +562,9 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, tensors = case.truth, case.files.tensors
     facts = {"draft": truth.draft_vocab_size, "full": truth.vocab_size}
     d2t = find_tensor(tensors, "d2t")
-    if d2t is None and truth.reduced:
+    if d2t is None and MAP_OF_VLLM in tensors:
+        yield PreflightFinding("d2t-name", {"name": MAP_OF_VLLM})
+    elif d2t is None and truth.reduced:
         yield PreflightFinding("d2t-missing", facts)
     if d2t is None and not truth.reduced:
         yield PreflightFinding("d2t-absent")
@@ -641,9 +657,12 @@ def _captured(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield from _compared(case, "what it is told", tuple(i + 1 for i in case.capture))
         return
     for key, _ in terms.aux.places:
-        if lookup(case.fields, key) == [] and "aux-empty" in terms.rules:
+        listed = lookup(case.fields, key)
+        if listed == [] and "aux-empty" in terms.rules:
             yield PreflightFinding("aux-empty", {"place": key})
             return
+        if whole_numbers(listed) and any(type(i) is float for i in listed):
+            yield PreflightFinding("aux-floats", {"place": key})
     general = _reading(case, terms.aux_by_target.get(kind or "", terms.aux))
     if general is None:
         yield from _without_target(case)
@@ -661,8 +680,8 @@ def _reading(case: PreflightCase, aux: AuxReading) -> tuple[str, tuple[int, ...]
     """Return the key that decides and its boundary ids, or None for the default of an unknown target."""
     layers = None if case.target is None else case.target.num_hidden_layers
     for key, numbering in aux.places:
-        listed = lookup(case.fields, key)
-        if isinstance(listed, list) and listed and all(type(i) is int for i in listed):
+        listed = whole_numbers(lookup(case.fields, key))
+        if listed is not None:
             return key, _boundaries(listed, numbering, layers)
     if layers is None:
         return None
