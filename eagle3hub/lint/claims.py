@@ -58,7 +58,7 @@ _TAU = r"(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)"
 _STEP = r"(?:\w+ ){0,2}(?:step|round|verification|pass|iteration|forward|draft\b)"
 _LENGTH = re.compile(
     rf"acc(?:ept\w*|\.)?[ _-](?:draft )?len|{_TAU}|(?-i:\bM?AL\b)|mean accepted|accepted (?:\w+ )?(?:per|/) ?{_STEP}"
-    rf"|average accepted|tok(?:en)?s? ?(?:per|/) ?{_STEP}"
+    rf"|average accepted|tok(?:en)?s? ?(?:(?:emitted|generated|committed|produced|accepted) )?(?:per|/) ?{_STEP}"
     r"|tok(?:en)?s? (?:is |are |was |were )?accepted (?:per|in each|each|every)"
     rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,10}}(?:token|词元)"
     r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
@@ -278,6 +278,9 @@ def columns(table: Table) -> tuple[Column, ...]:
     """Return what each column holds: from its own head, else what the heading or caption of the table says."""
     if "columns" not in table.cache:
         named = [_by_header(header) for header in table.header]
+        for i, header in enumerate(table.header):
+            if "/" in header and named[i].kind == "none" and _is_ratio(header, table.header):
+                named[i] = Column("speedup")
         taken = {column.kind for column in named}
         said = _by_caption(table, taken)
         out = []
@@ -323,6 +326,13 @@ def _by_header(header: str) -> Column:
     return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
 
 
+def _is_ratio(header: str, heads: Sequence[str]) -> bool:
+    """Return whether a head is that of the ratio of two other columns: ``on / off``."""
+    parts = [part.strip().lower() for part in header.split("/")]
+    others = [h.strip().lower() for h in heads if h != header]
+    return len(parts) == 2 and all(part and any(h.startswith(part) for h in others) for part in parts)
+
+
 _WITH_INTERVAL = re.compile(
     r"[\[(][^\])]*(?:interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation|置信|标准差)[^\])]*[\])]|±.*", re.I
 )
@@ -334,6 +344,8 @@ def _by_cells(table: Table, i: int) -> str:
     texts = [row.cells[i].text for row in table.rows[:_LOOKED_AT] if row.cells[i].number is not None]
     if texts and all(_TOKENS_A_SECOND.search(text) for text in texts):
         return "throughput"
+    if texts and all(_TAU_FIRST.match(text) for text in texts):
+        return "length"
     if _ACCEPTANCE.match(table.header[i]):
         if _are_lengths(table.column(i)):
             return "length"
@@ -351,6 +363,7 @@ def _are_ranges(table: Table, i: int) -> bool:
 
 _LOOKED_AT = 20
 _TOKENS_A_SECOND = re.compile(r"\d\s*tok(?:en)?s?\s?(?:/|per)\s?s", re.I)
+_TAU_FIRST = re.compile(r"\W*(?:τ|tau\b)", re.I)
 _ACCEPTANCE = re.compile(r"^\W*(?:mean |average |avg\.? )?acceptance\b(?!.*%)", re.I)
 """Numbers above 1 that are called acceptance alone are acceptance lengths."""
 _OF_THE_TABLE = re.compile(r"\b(?:this|the following|next) table\b|\btable below|下表", re.I)
@@ -623,7 +636,25 @@ def acceptance_lengths(card: Card) -> list[AcceptanceLength]:
         found += (x for x in _in_prose(prose, section) if x.line not in listed)
     for section, code in card.blocks_of(Code):
         found += _in_code(code, section)
+    in_code = {x.line for x in found}
+    drafted = _ks_of_blocks(card)
+    for section, remark in card.remarks:
+        for x in _in_prose(remark, section):
+            if x.line not in in_code:
+                at = bisect_right(drafted, (x.line, frozenset({_MOST}))) - 1
+                found.append(replace(x, ks=x.ks or (drafted[at][1] if at >= 0 else x.ks)))
     return found
+
+
+_MOST = 10**9
+
+
+def _ks_of_blocks(card: Card) -> list[tuple[int, frozenset[int]]]:
+    """Return the first line of each block of code, and the K that its commands draft."""
+    return [
+        (block.line, frozenset(found_numbers(EXAMPLE_K, block.text)) if "spec" in block.text else frozenset())
+        for block in card.code
+    ]
 
 
 def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[AcceptanceLength]:
@@ -684,7 +715,7 @@ def _in_rows(section: Section, table: Table) -> Iterator[AcceptanceLength]:
         alone = bool(called or _ACCEPTED_ALONE.search(row.label)) and not re.search("len|长度", row.label, re.I)
         for column, cell in zip(columns(table)[1:], row.cells[1:], strict=True):
             n = cell.number
-            if n and n.unit == "" and n.value < 100 and column.kind not in {"difference", "interval"}:
+            if n and n.unit == "" and 0 <= n.value < 100 and column.kind not in {"difference", "interval"}:
                 ks = _text_ks(table) if column.k is None else frozenset({column.k})
                 yield AcceptanceLength(row.line, n, row.label, row.label, table.line, section, ks, table, row, alone)
 
@@ -716,15 +747,29 @@ def _text_ks(table: Table) -> frozenset[int]:
 _RESULTS = re.compile(
     r"performance|evaluation|results|benchmark|acceptance|metrics|speed|性能|评测|结果|效果|实验", re.I
 )
+_GIVES = r"(?:commits?|yields?|emits?|gives?|produces?|outputs?|returns?|makes?|advances?|averages?)"
 _LENGTH_NAME = rf"(?:acc(?:ept\w*)?[ _-](?:draft )?len\w*|{_TAU}|(?:平均)?接[受收]长度)"
-_VALUE = r"(?P<{0}>\d{{1,2}}\.\d{{1,4}})(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/s(?!t)|ms\b))"
+_VALUE = (
+    r"(?<![\d.])(?<!\d[-–~])(?P<{0}>\d{{1,2}}\.\d{{1,4}})"
+    r"(?!\.?\d)(?!\s?(?:%|[x×](?!\w)|[BMGk]\b|tok\w*/s(?!t)|ms\b))"
+)
+_ALONE = rf"{_VALUE}(?!\s?[-–~]\s?\d)"
+_EMITTED = r"(?:emitted|generated|committed|produced|output|accepted|bonus-inclusive)"
 _IN_SENTENCE = re.compile(
     rf"{_LENGTH_NAME}(?P<gap>(?:[^.!?。|;\d]|\d(?!\d?\.\d)){{0,80}}?){_VALUE.format('a')}"
-    rf"|{_VALUE.format('b')}[^\w,.;:|，。；：、]{{0,4}}(?:mean |average |avg\.? )?"
-    rf"(?:tok(?:en)?s? ?(?:per|/) ?{_STEP}|acc(?:ept\w*)? len\w*(?!\W{{1,4}}(?:of |is )?\d))"
+    rf"|{_ALONE.format('b')}[^\w,.;:|，。；：、]{{0,4}}(?P<what>(?:mean |average |avg\.? |{_EMITTED} ){{0,2}})"
+    rf"(?:tok(?:en)?s? ?(?:{_EMITTED} )?(?:per|/|in each|in every) ?{_STEP}"
+    rf"|acc(?:ept\w*)? len\w*(?!\W{{1,4}}(?:of |is )?\d))"
     rf"|\b(?:mean|average) accepted (?:tokens|drafts)\W{{1,4}}{_VALUE.format('c')}"
     rf"|{_VALUE.format('d')} tok(?:en)?s? (?:is |are |was |were )?accepted (?:per|in each|each|every) {_STEP}"
-    rf"|每(?:步|轮|次)(?:验证)?(?:平均)?接[受收](?:了|约|的)*\s?{_VALUE.format('e')}\s?个? ?(?:token|词元)",
+    rf"|每(?:步|轮|次)(?:验证)?(?:平均)?接[受收](?:了|约|的)*\s?{_VALUE.format('e')}\s?个? ?(?:token|词元)"
+    rf"|\b(?:each|every|an?|one) (?:\w+ )?(?:step|round|pass|forward) (?:\w+ )?{_GIVES} (?:[a-z]+ ){{0,3}}?"
+    rf"{_ALONE.format('f')} tok"
+    rf"|每(?:步|轮|次)[^，。；|\n\d]{{0,6}}?(?:输出|产出|产生|生成|得到)(?:了|约)?\s?{_ALONE.format('g')}"
+    r"\s?个? ?(?:token|词元)"
+    rf"|\btok(?:en)?s? ?(?:{_EMITTED} )?(?:per|/) ?{_STEP}(?:\([^()\d]{{0,40}}\))?[ ,]{{0,2}}"
+    r"(?:is|was|of|=|:|≈|~|about| ){1,3}"
+    rf"\s?{_ALONE.format('h')}",
     re.I,
 )
 _NOT_ITS_VALUE = re.compile(
@@ -741,10 +786,11 @@ _OF_OTHERS = re.compile(
 
 
 _SENTENCE_END = re.compile(r"[.!?。]\s")
+_MAY_BE_LENGTH = re.compile(rf"accept|\bacc\b|{_TAU}|tok(?:en)?s?\b|接[受收]|词元", re.I)
 
 
 def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
-    if not _LENGTH.search(prose.text):
+    if not _MAY_BE_LENGTH.search(prose.text):
         return
     plain = prose.text.replace("\n", " ")
     found = list(islice(_IN_SENTENCE.finditer(plain), _MOST_SENTENCES))
@@ -761,12 +807,13 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         if bisect_left(others, m.end()) > bisect_left(others, begun):
             continue
         line, seen = line + prose.text.count("\n", seen, m.start()), m.start()
-        number = numbers(next(m[name] for name in "abcde" if m[name]))[0]
+        number = numbers(next(m[name] for name in "abcdefgh" if m[name]))[0]
         header = m[0].strip()
-        alone = bool(m["c"] or m["d"] or m["e"])
+        alone = bool(m["c"] or m["d"] or m["e"] or (m["b"] and "accepted" in m["what"].lower()))
         begin, end = max(0, m.start() - 200), m.end() + 200
         near = bisect_left(named, end) > bisect_left(named, begin)
-        ks = frozenset(_ks_of(plain[begin:end])) if near else frozenset()
+        own, after = sentence_around(m) if near else ("", "")
+        ks = frozenset(_ks_of(own + after) or _ks_of(plain[begin:end])) if near else frozenset()
         yield AcceptanceLength(line, number, "in a sentence", header, prose.line, section, ks, accepted_alone=alone)
 
 
@@ -775,7 +822,7 @@ _MOST_SENTENCES = 2_000
 
 
 _IN_CODE = re.compile(
-    r"(?<![\w-])[\"']?(?P<name>(?:(?:mean|avg|average)[ _-])?accept\w*[ _-]len\w*)[\"']?\s*[:=]\s*"
+    r"(?<![\w-])[\"']?(?P<name>(?:(?:mean|avg|average)[ _-])?accept\w*[ _-]len\w*|tau)[\"']?\s*[:=]\s*"
     r"(?P<value>\d+(?:\.\d+)?)",
     re.I,
 )
@@ -783,15 +830,26 @@ _IN_CODE = re.compile(
 
 def _in_code(code: Code, section: Section) -> Iterator[AcceptanceLength]:
     """Yield the acceptance lengths that a block of JSON or of a program's output prints."""
-    if code.language in {"bibtex", "python", "bash", "sh", "shell", "console", "toml"}:
+    if code.language in {"bibtex", "bash", "sh", "shell", "console", "toml"}:
         return
     line, seen = code.line, 0
     for m in _IN_CODE.finditer(code.text):
         line, seen = line + code.text.count("\n", seen, m.start()), m.start()
         (number,) = numbers(m["value"])
-        if number.value < 100:
+        if number.value < 100 and (code.language not in _PROGRAMS or number.ulp < 1):
             name = m["name"]
-            yield AcceptanceLength(line, number, name, name, code.line, section, frozenset())
+            before = code.text[max(0, m.start() - 400) : m.start()]
+            k = next((int(found[-1]) for p in _K_IN_DATA if (found := p.findall(before))), None)
+            ks = frozenset() if k is None or code.language in _PROGRAMS else frozenset({k})
+            yield AcceptanceLength(line, number, name, name, code.line, section, ks)
+
+
+_PROGRAMS = {"python", "py", "json5", "javascript", "js"}
+_K_IN_DATA = (
+    re.compile(r"(?:num_)?speculative_(?:tokens|num_steps)[\"']?\s*[:=]\s*(\d{1,2})\b"),
+    re.compile(r"[\"'](?:num_)?steps[\"']\s*:\s*(\d{1,2})\b(?=[^{}]{0,80}top_?k)"),
+)
+"""The K that a block of data gives before an acceptance length."""
 
 
 @_once
@@ -911,6 +969,13 @@ def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re
                 yield line, m
 
 
+def temperatures_of(table: Table) -> set[float]:
+    """Return the temperatures of a table: those of the sentence that leads to it, else of all text around it."""
+    leading = _SENTENCE_ENDS.split(table.before)[-1]
+    own = temperatures(leading) if leading.rstrip().endswith((":", "：")) else set()
+    return own or temperatures(text_around(table))
+
+
 def temperatures(text: str) -> set[float]:
     """Return the temperatures that a text names; greedy decoding is 0."""
     named = {float(next(g for g in m.groups() if g)) for m in MEASURED_T.finditer(text)}
@@ -965,7 +1030,7 @@ def rate_series(card: Card) -> list[RateSeries]:
     for section, prose in card.blocks_of(Prose):
         found += _in_sentence(prose, section)
     for section, code in card.blocks_of(Code):
-        found += _in_log(code, section)
+        found += [*_in_log(code, section), *_in_program(code, section)]
     return found
 
 
@@ -979,6 +1044,30 @@ def _in_log(code: Code, section: Section) -> Iterator[RateSeries]:
         line, seen = line + code.text.count("\n", seen, m.start()), m.start()
         values = tuple(numbers(m["rates"]))
         yield RateSeries(line, values, (line,) * len(values), m[0], "marginal", section, False)
+
+
+_LIST_IN_CODE = re.compile(
+    r"(?P<name>[A-Za-z_]\w*)[\"']?\s*[:=]\s*[\[(]\s*(?P<rates>\d*\.\d+(?:\s*,\s*\d*\.\d+){1,63})\s*,?\s*[\])]"
+)
+_OF_POSITIONS = re.compile(r"(?<![A-Za-z])pos(?:ition)?s?(?![A-Za-z])|marginal|conditional", re.I)
+
+
+def _in_program(code: Code, section: Section) -> Iterator[RateSeries]:
+    """Yield the rates that a program, or printed data, has in a list: its name, or the lines before it, say so."""
+    if not _OF_POSITIONS.search(code.text) or "accept" not in code.text.lower():
+        return
+    line, seen = code.line, 0
+    for m in islice(_LIST_IN_CODE.finditer(code.text), _MOST_LISTS):
+        line, seen = line + code.text.count("\n", seen, m.start()), m.start()
+        around = code.text[max(0, m.start() - 200) : m.end()].rpartition("\n\n")[2]
+        values = tuple(numbers(m["rates"]))
+        said = re.search(r"accept", around, re.I) and _OF_POSITIONS.search(around)
+        if said and all(n.share <= _NO_SHARE for n in values):
+            at = (line,) * len(values)
+            yield RateSeries(line, values, at, m["name"], _word(around.replace("_", " ")), section, False)
+
+
+_MOST_LISTS = 50
 
 
 def _down(table: Table, section: Section) -> Iterator[RateSeries]:
@@ -1056,9 +1145,11 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
             yield RateSeries(lines[0], tuple(values), lines, name, named, section, accuracy, around)
 
 
-_LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|、|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
+_ONE = r"(?:\d*\.\d+(?:\s?%)?|\d+(?:\.\d+)?\s?%)"
+_LIST = re.compile(rf"{_ONE}(?:\s*(?:,|/|;|、|，|→|,? and)\s*{_ONE}){{1,}}")
 _BY_POSITION = re.compile(
-    r"(?:per|by|each)[- ](?:draft )?position|positions? \d|各(?:个)?位置|每个位置|逐位置"
+    r"(?:per|by|each|of an?|at (?:each|every)|of (?:each|every)|for each)[- ](?:draft(?:ed)? )?(?:position|slot)"
+    r"|(?:positions?|slots?) \d|各(?:个)?位置|每个位置|逐位置|位置 ?\d"
     r"|\b(?:marginal|conditional) (?:acceptance )?rates\W{1,3}\d",
     re.I,
 )
@@ -1096,6 +1187,17 @@ def _word(text: str) -> str | None:
     if bool(marginal) == bool(conditional):
         return None
     return "marginal" if marginal else "conditional"
+
+
+@_once
+def counts_bonus(card: Card) -> bool:
+    """Return whether the card says that its acceptance lengths count the target's own token."""
+    return card.says(
+        r"\b(?:incl\w*\.?|with|counts?|counting|plus)\b[^.;|\n]{0,24}\b(?:bonus|(?:target|verifier)(?: model)?['’]s)"
+        r"|(?:bonus|(?:target|verifier)['’]s(?: own)?)(?: token)?,? (?:token )?(?:is |are )?(?:incl|counted)"
+        r"|(?:包?含|包括|计入)[^，。；|\n]{0,6}(?:bonus|目标|额外)",
+        remarks=True,
+    )
 
 
 def part_of(section: Section) -> Heading | None:

@@ -23,7 +23,7 @@ _BATCH = (
     r"|\b(?:single|one|1) (?:concurrent |parallel )?(?:request|sequence|client|user|stream)s?\b"
     r"(?! (?:per|is|was|has|of))|\bone prompt at a time"
     r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
-    r"|\bone (?:at a time|after the other)\b|\bsequential(?:ly)?\b(?: requests| prompts)?"
+    r"|\bone (?:at a time|after the other)\b|\bsequential (?:requests|prompts|decoding)\b"
     r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发|用户)|逐条|串行"
 )
 _SETS = (
@@ -31,7 +31,8 @@ _SETS = (
     r"|Alpaca\S*|ShareGPT|CNN/?DM|LiveCodeBench|LongBench|IFEval|Arena-?Hard|WildChat|LMSYS\S*|UltraChat\S*"
 )
 _COUNT = (
-    r"\b\d[\d,]* (?:[\w-]+ ){0,3}(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
+    r"\b\d[\d,]* (?:[“\"][^“”\"\n]{1,40}[”\"] |[\w-]+ ){0,3}"
+    r"(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
     r"|instances|dialog(?:ue)?s|queries|items)\b(?! (?:per|/) ?(?:s|sec|second)\b)"
     rf"|(?<![A-Za-z])(?:{_SETS})(?:\s?\(|, |: ?)(?:all |first |n ?= ?)?\d{{2,}}(?![\d.,]*\s?(?:%|tok|ms|[x×]|\.\d))\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
@@ -74,7 +75,8 @@ _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|]
 _RELEASE = r"\s*(?:\(?v(?:ersion)?[ :]*)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
 _STEP = r"(?:\w+ )?step"
 _LENGTH_SAID = (
-    rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d|\d\.\d+\W{{0,4}}tokens per {_STEP}"
+    rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d"
+    rf"|\d\.\d+\W{{0,4}}tok(?:en)?s? ?(?:per|/) ?{_STEP}"
     r"|\baccepted (?:drafts |tokens )?per (?:round|step)"
     rf"|\b(?:each|every) {_STEP}[^.]{{0,40}}\d\.\d+ tokens"
     rf"|\d\.\d+ tokens (?:on average )?(?:in|with|for|at) (?:each|every) {_STEP}"
@@ -508,7 +510,9 @@ def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
             yield table, found
 
 
-_METHODS = re.compile(r"method|draft|head|algorithm|speculat|decod|variant|方法|算法", re.I)
+_METHODS = re.compile(
+    r"method|draft|head|algorithm|speculat|decod|variant|\bversion|release|revision|checkpoint|方法|算法|版本", re.I
+)
 _METHOD = re.compile(
     r"eagle|mtp|medusa|dflash|hass|ngram|draft|spec|vanilla|baseline|target (?:only|alone)|original|ours"
     r"|this (?:model|head|work)|head",
@@ -610,8 +614,9 @@ def open_requirement(card: Card) -> Iterator[Violation]:
 def one_temperature(card: Card) -> Iterator[Violation]:
     """Report tables of acceptance lengths at one temperature if the card has results at others."""
     tables = {x.table.line: x.table for x in claims.acceptance_lengths(card) if x.table is not None}
-    named = {line: claims.temperatures(claims.text_around(table)) for line, table in tables.items()}
-    everywhere = set().union(*named.values())
+    named = {line: claims.temperatures_of(table) for line, table in tables.items()}
+    around = (claims.temperatures(claims.text_around(table)) for table in tables.values())
+    everywhere = set().union(*named.values(), *around)
     for line, own in named.items():
         rest = everywhere - own
         if len(own) == 1 and rest:

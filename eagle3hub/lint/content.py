@@ -427,7 +427,7 @@ def which_tokens(card: Card) -> Iterator[Violation]:
                 shown = f"{length.number.value:g} of {most} drafted tokens ({length.label}, line {length.line})"
                 yield Violation(hit.line, f"“{hit.match[0]}” would be {shown}: the target's own token is counted")
                 return
-    if card.says(_COUNTS_BONUS):
+    if card.says(_COUNTS_BONUS) or claims.counts_bonus(card):
         return
     seen: set[int] = set()
     for length in claims.acceptance_lengths(card):

@@ -38,7 +38,7 @@ def impossible_length(card: Card) -> Iterator[Violation]:
         tau = length.number
         # a page about several heads has several K, and says elsewhere which is whose
         k = max(length.ks) if length.ks else measured if card.is_of_a_head else None
-        if tau.value + tau.slack < 1 and not _may_lack_bonus(length):
+        if tau.value + tau.slack < 1 and (claims.counts_bonus(card) or not _may_lack_bonus(length)):
             yield Violation(length.line, f"τ = {tau.value:g} ({length.label}): less than 1 token per step cannot be")
         elif k is not None and tau.value - tau.slack > k + 1:
             message = f"τ = {tau.value:g} ({length.label}) is more than K + 1 = {k + 1}"
@@ -162,21 +162,27 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
             yield Violation(line, message, severity=None if sure else "warning")
 
 
-_UNIT = r"\s?(?:tok(?:en)?s?/s(?:ec)?|TPS|tokens per second|req/s|ms|s|seconds)?"
+_UNIT = r"\s?(?:(?:output )?tok(?:en)?s?/s(?:ec)?|TPS|tokens (?:per|a) second|req/s|ms|s|seconds)?"
+_JOINED = (
+    r"\s?(?:[,，:：;—–-]|=|\(|（)?\s?(?:(?:an?|that is|i\.e\.,?|or|=|about|roughly|a factor of|by|up|down"
+    r"|≈|~|提升了?|提高了?|降低了?|下降了?|减少了?|增加了?|加速|约|达|即)[ ,]?){0,3}(?<![\d.])"
+)
 _SAID_PAIR = (
-    rf"\bfrom (?P<b1>\d[\d,]*(?:\.\d+)?){_UNIT} to (?P<a1>\d[\d,]*(?:\.\d+)?){_UNIT}\s?\((?P<f1>{{0}})\)"
+    rf"\bfrom (?P<b1>\d[\d,]*(?:\.\d+)?){_UNIT} to (?P<a1>\d[\d,]*(?:\.\d+)?){_UNIT}{_JOINED}(?P<f1>{{0}})"
     rf"|(?<![\d.])(?P<b2>\d[\d,]*(?:\.\d+)?){_UNIT}\s?(?:→|⇒|->|=>)"
-    rf"\s?(?P<a2>\d[\d,]*(?:\.\d+)?){_UNIT}\s?\((?P<f2>{{0}})\)"
-    rf"|从 ?(?P<b3>\d[\d,]*(?:\.\d+)?){_UNIT} ?(?:提升|提高|增加|降低)?[到至]"
-    rf" ?(?P<a3>\d[\d,]*(?:\.\d+)?){_UNIT}\s?[（(](?P<f3>{{0}})[）)]"
-).replace("{0}", r"[+\-−]?\d+(?:\.\d+)?\s?(?:%|[x×]|倍)")
+    rf"\s?(?P<a2>\d[\d,]*(?:\.\d+)?){_UNIT}{_JOINED}(?P<f2>{{0}})"
+    rf"|从 ?(?P<b3>\d[\d,]*(?:\.\d+)?){_UNIT} ?(?:提升|提高|增加|降低|下降|降|升|减少)?[到至]"
+    rf" ?(?P<a3>\d[\d,]*(?:\.\d+)?){_UNIT}{_JOINED}(?P<f3>{{0}})"
+    rf"|(?<![\d.])(?P<a4>\d[\d,]*(?:\.\d+)?){_UNIT},? (?:vs\.?|versus|against|compared (?:to|with)|instead of|over)"
+    rf" (?P<b4>\d[\d,]*(?:\.\d+)?){_UNIT}{_JOINED}(?P<f4>{{0}})"
+).replace("{0}", r"[+\-−]?\d+(?:\.\d+)?\s?(?:%|[x×](?!\w)|倍)")
 
 
 def _said_pairs(card: Card) -> Iterator[tuple[int, str, Number, Number, Number]]:
     """Yield what sentences say of two numbers: (line, words, factor or percentage, value, base)."""
     for hit in card.search(_SAID_PAIR, tables=False):
         m = hit.match
-        base, value, factor = next((m[f"b{i}"], m[f"a{i}"], m[f"f{i}"]) for i in "123" if m[f"f{i}"])
+        base, value, factor = next((m[f"b{i}"], m[f"a{i}"], m[f"f{i}"]) for i in "1234" if m[f"f{i}"])
         (a, *_), (b, *_), (cell, *_) = numbers(value), numbers(base), numbers(factor)
         # “GPUs from 8 to 16 (1.8x)” is not of these two numbers
         measured = _HAS_UNIT.search(m[0]) or (m["f2"] and min(a.ulp, b.ulp) < 1)
@@ -443,9 +449,15 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
 
 
 _NEAR = 0.05
+_A_RATE = r"\d{1,3}(?:\.\d+)?\s?%|0?\.\d+"
 _SAID_SHARE = re.compile(
-    r"draft acceptance rate(?: \([^()\d]{0,60}\))?\W{0,4}(?:(?:of|is|was|about) )?"
-    r"(?P<n>\d{1,3}(?:\.\d+)?\s?%|0?\.\d+)",
+    rf"draft acceptance rate(?: \([^()\d]{{0,60}}\))?\W{{0,4}}(?:(?:of|is|was|about) )?(?P<n1>{_A_RATE})"
+    rf"|(?<![\d.])(?P<n2>{_A_RATE}) of (?:the |all )?(?:draft(?:ed)?|proposed|spec\w*) tokens?"
+    r" (?:is |are |was |were |get )?accept"
+    r"|(?:接受数 ?/ ?(?:草拟|草稿|提议)数?|accepted ?/ ?(?:drafted|proposed))[)）]?\W{0,4}"
+    rf"(?:of |is |was |= ?|为|是|约|达){{0,2}} ?(?P<n3>{_A_RATE})"
+    rf"|草稿 ?(?:token|词元)? ?的?接[受收](?:率|比例)(?:为|是|约|达|：|:| )*(?P<n4>{_A_RATE})"
+    rf"|\baccept rate: (?P<n5>{_A_RATE})",
     re.I,
 )
 
@@ -472,9 +484,12 @@ def _said_draft_rates(card: Card) -> Iterator[Violation]:
                 k = by_line.get(line) or (next(iter(ks)) if len(ks) == 1 else None)
                 if len({x.number.value for x in beside}) != 1 or k is None:
                     continue
-                tau, (share, *_) = beside[0].number, numbers(m["n"])
+                tau, (share, *_) = beside[0].number, numbers(next(g for g in m.groups() if g))
                 right = (tau.value - 1) / k
-                if abs(right - share.share) > share.slack + tau.slack / k + 1e-9:
+                room = share.slack + tau.slack / k + 1e-9
+                if m["n5"] and abs(tau.value / (k + 1) - share.share) <= room:
+                    continue  # as SGLang counted up to 0.5.5: with the target's token in both
+                if abs(right - share.share) > room:
                     message = f"τ = {tau.value:g} at K = {k} means {right:.1%}, not {share.value:g}{share.unit}"
                     known = line in by_line or claims.names_k(block.text)
                     sure = known and beside[0].line == line and abs(right - share.share) >= _NEAR
@@ -599,11 +614,12 @@ def interval_without_value(card: Card) -> Iterator[Violation]:
         yield from _outside(hit.line, hit.match[0], hit.match)
 
 
-_ENDS = r"[\[(]?(?P<a>\d+(?:\.\d+)?)\s*(?:[-–—,，]|to|至)\s*(?P<b>\d+(?:\.\d+)?)[\])]?"
+_ENDS = r"[\[(]?(?P<a>\d+(?:\.\d+)?)\s*(?:[-–—,，~]|…|\.\.\.|to|and|至|到)\s*(?P<b>\d+(?:\.\d+)?)[\])]?"
 _IN_ONE_CELL = re.compile(rf"\W*(?P<v>\d+(?:\.\d+)?)\s*(?=[\[(]){_ENDS}\W*$")
 _SAID_INTERVAL = (
-    r"(?<![\d.])(?P<v>\d+\.\d+)\s*(?:tok\w*(?:/s)?\s*)?[（(\[]\s*(?:95 ?% ?)?"
-    r"(?:\bCI\b|confidence interval|置信区间)[:：,\s]*" + _ENDS
+    r"(?<![\d.])(?P<v>\d+\.\d+)\s*(?:tok\w*(?:/s)?\s*)?[（(\[,，;]\s*(?:(?:[A-Za-z]+ ){0,4}[A-Za-z]+,? )??"
+    r"(?:95 ?% ?(?:\bCI\b|confidence interval|置信区间)?|\bCI\b|confidence interval|置信区间)"
+    r"(?:\s(?:is|of|from|between|over [a-z]+))?[:：,=\s]*" + _ENDS
 )
 
 
@@ -675,14 +691,18 @@ def contradicting_tables(card: Card) -> Iterator[Violation]:
     for (first, conditions, a), (second, others, b) in combinations(found, 2):
         shared = [label for label in a if label in b]
         other = [s for s in shared if not a[s].agrees(b[s])]
-        enough = len(shared) >= _SHARED or (len(shared) == len(a) == len(b) == len(other) == 2 and _repeats(second))
+        enough = len(shared) >= _SHARED or (
+            len(shared) == len(a) == len(b) == len(other) == 2 and _repeats(first, second)
+        )
         if enough and 3 * len(other) >= 2 * len(shared) and not conditions.differ(others):
             shown = ", ".join(f"{s} {a[s].value:g} and {b[s].value:g}" for s in other[:3])
             yield Violation(second.line, f"the table of line {first.line} has other acceptance lengths: {shown}")
 
 
-def _repeats(table: Table) -> bool:
-    """Return whether nothing but a heading stands before a table, so that no words can say of what else it is."""
+def _repeats(first: Table, table: Table) -> bool:
+    """Return whether nothing but a heading stands between two tables, so that no words can say of what else it is."""
+    if first.heading == table.heading and first.before == table.before:
+        return True
     return not table.before.rpartition("\n\n")[2].strip() or bool(
         re.match(
             r"\W*(?:in )?(?:summary|overall|results|总结|汇总)\b.{0,20}$", table.before.rpartition("\n\n")[2], re.I
@@ -727,6 +747,8 @@ class _Conditions:
 
 _SAID_OF = (
     r"accept\w*[ -]len\w*(?: \(τ\))?(?: \w+){{0,3}}? (?:of |is |was |: ?|= ?)(?P<a>\d\.\d+)(?: \w+){{0,3}}"
+    r" (?:on|for|in) {0}\b"
+    r"|(?<![\d.])(?P<e>\d\.\d+) tok(?:en)?s? (?:\w+ )?(?:per|/) ?(?:\w+ ){{0,2}}(?:step|round|pass)"
     r" (?:on|for|in) {0}\b"
     r"|\b{0}\b[^.|;\n\d]{{0,40}}(?:accept\w*[ -]len\w*|τ|\btau\b)(?: \w+){{0,3}}?"
     r" ?(?:of |is |was |: ?|= ?)(?P<b>\d\.\d+)"
@@ -777,7 +799,7 @@ def _said_of_a_set(card: Card, printed: list[claims.AcceptanceLength]) -> Iterat
             rows.setdefault(length.label, []).append(length.number)
     for label, given in rows.items() if len(rows) <= _MOST_ROWS else ():
         for hit in card.search(_SAID_OF.format(re.escape(label)), tables=False):
-            said = numbers(next(hit.match[g] for g in "abcd" if hit.match[g]))[0]
+            said = numbers(next(hit.match[g] for g in "abcde" if hit.match[g]))[0]
             if not _has_own_conditions(_sentence(hit.match)) and not any(n.agrees(said) for n in given):
                 shown = ", ".join(f"{n.value:g}" for n in given[:4])
                 yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")
@@ -885,7 +907,7 @@ _AT_A_LOAD = re.compile(r"batch|concurren|\bbs\b|\bTP\b|并发|批", re.I)
     fix="Measure again without simulated acceptance, or say what the number counts.",
 )
 def full_acceptance(card: Card) -> Iterator[Violation]:
-    """Report an acceptance rate of 100 %, in a sentence or in a whole column of more than one row."""
+    """Report an acceptance rate of 100 %, in a sentence, or in a whole column, also as the rate among the drafted."""
     rate = r"(?:acceptance(?: rates?| ratio)?|接[受收]率)"
     sure = r"100(?:\.0+)?\s?%"
     for hit in card.search(
@@ -899,5 +921,7 @@ def full_acceptance(card: Card) -> Iterator[Violation]:
             yield Violation(hit.line, f"“{hit.match[0].strip()}”")
     for _, table, i in claims.columns_of_kind(card, "rate"):
         values = [n for _, n in table.column(i)]
-        if len(values) > 1 and all(n.share >= 1 and n.unit == "%" for n in values):
-            yield Violation(table.line, f"“{table.header[i]}” is 100% in every row")
+        line = table.line if len(values) > 1 else table.column(i)[0][0].at(i)
+        among = len(values) == 1 and re.search(r"draft|propos|草", table.header[i], re.I)
+        if (len(values) > 1 or among) and all(n.share >= 1 and n.unit == "%" for n in values):
+            yield Violation(line, f"“{table.header[i]}” is 100%{' in every row' if len(values) > 1 else ''}")

@@ -338,20 +338,21 @@ def _broken_off(block: Code) -> Iterator[Violation]:
 
 _IDS = (
     r"(?:layers?|layer[_ ]ids?|to_capture"
-    r"|indices)\b[^.\n\[{()\d]{0,40}(?:[\[{(]\s*(?P<a>\d{1,3}(?:\s*,\s*\d{1,3})+)\s*[\]})]"
+    r"|indices)\b(?:\s?[({\[][^(){}\[\]\n]{0,40}[nNL]\b[^(){}\[\]\n]{0,30}[)}\]]\s?\|?)?[^.\n\[{()\d]{0,40}(?:[\[{(]\s*(?P<a>\d{1,3}(?:\s*,\s*\d{1,3})+)\s*[\]})]"
     r"|(?P<b>\d{1,3}(?:\s*/\s*\d{1,3})+)|(?P<c>\d{1,3}(?:, ?\d{1,3})*,? (?:and|&) \d{1,3}\b"
     r"|\d{1,3}(?:, ?\d{1,3}){2,}\b|\d{1,3}(?:、\d{1,3})+))"
 )
 _DEPTH = (
     r"(?P<d>\d{1,3})[ -](?:decoder |transformer |hidden )?layers?\b|num_hidden_layers\W{1,4}(?P<e>\d{1,3})"
-    r"|\b(?:target|verifier|base)(?: model)?(?:'s)? (?:decoder |hidden )?layers?\W{1,4}(?P<f>\d{1,3})\b"
+    r"|\b(?:target|verifier|base)(?: model)?(?:'s)? (?:decoder |hidden )?layers?"
+    r"(?: \(?(?-i:[nNL])\)?)?\W{1,4}(?P<f>\d{1,3})\b"
     r"(?![,、/.]| and)"
     r"|(?-i:\bL)\s*=\s*(?P<g>\d{1,3})\b"
 )
 _FORMULA = re.compile(
-    r"[{\[(]\s*(\d+\s*,\s*(?:L\s*(?://|/)\s*2[^,]{0,6}|L[^,]{0,6}|\d+)(?:,\s*L[^,}\])]{0,6})*)\s*[}\])]"
+    r"[{\[(]\s*(\d+\s*,\s*(?:[LNn]\s*(?://|/)\s*2[^,]{0,6}|[LNn][^,]{0,6}|\d+)(?:,\s*[LNn][^,}\])]{0,6})*)\s*[}\])]"
 )
-_TERM = re.compile(r"(?P<half>L\s*//?\s*2)|(?P<all>L)|(?P<n>\d+)")
+_TERM = re.compile(r"(?P<half>[LNn]\s*//?\s*2)|(?P<all>[LNn])|(?P<n>\d+)")
 _CAPTURE = re.compile(rf"{AUX_CAPTURE}[\"']?\s*[:=]\s*\[\s*(\d+(?:\s*,\s*\d+)+)\s*\]")
 
 
@@ -391,7 +392,7 @@ def aux_layers(card: Card) -> Iterator[Violation]:
             continue
         ids = [int(n) for n in re.findall(r"\d+", hit.match["a"] or hit.match["b"] or hit.match["c"])]
         text = hit.match.string[hit.match.end() : hit.match.end() + 200]
-        right = _of_formula(text, depth)
+        right = _of_formula(hit.match[0], depth) or _of_formula(text, depth)
         if max(ids) > depth:
             yield Violation(hit.line, f"layer {max(ids)} of a target that has {depth}", severity=severity)
         elif right and right != ids:
@@ -414,8 +415,8 @@ _SHALLOWEST = 8
 
 def _of_formula(text: str, depth: int) -> list[int] | None:
     """Return the layers that a formula such as ``{1, L//2-1, L-4}`` gives, or None if there is none."""
-    m = _FORMULA.search(text)
-    if m is None or "L" not in m[1]:
+    m = _FORMULA.search(text.replace("−", "-"))
+    if m is None or not re.search("[LNn]", m[1]):
         return None
     out = []
     for part in m[1].split(","):

@@ -161,6 +161,21 @@ SPEAKS = [
     ("python-syntax", block("from vllm import LLM\nLLM(model='t' dtype='auto')", "python")),
     ("json-syntax", block('{"method": "eagle3" "num_speculative_tokens": 3}', "json")),
 ]
+NAMED = [
+    ("flag-removed", "Give the head with `--speculative-model owner/head`.\n"),
+    ("flag-removed", "SGLang: keep `--speculative-num-steps` small.\n\nWith vLLM, pass `--speculative-model`.\n"),
+    ("flag-unknown", f"{block(VLLM)}\nUse `--speculative-konfig` to tune it.\n"),
+    ("sglang-algorithm", f"> {SGLANG.replace('EAGLE3', 'EAGLE9').replace(' --spec', chr(10) + '> --spec', 1)}\n"),
+    ("sglang-algorithm", block(FOLDED.replace("EAGLE3", "EAGLE9").replace(chr(92), "`"), "powershell")),
+]
+QUIET = [
+    "Older versions took `--speculative-model`.\n",
+    "`--speculative-model` was removed.\n",
+    "`--speculative-config` has it all; SGLang has `--speculative-num-steps`.\n",
+    "Our script has `--draft-name`.\n",
+    f"> {SGLANG} {NUMBERS}\n",
+    block(f"$env:CUDA_VISIBLE_DEVICES = '0'\n{FOLDED} {NUMBERS}".replace(chr(92), "`"), "powershell"),
+]
 SILENT = [
     f"{SGLANG} {NUMBERS}",
     SGLANG,
@@ -214,6 +229,16 @@ def test_it_speaks(code: str, text: str) -> None:
     found = [f for f in found_in(text) if f.code == code]
     assert found, codes(text)
     assert all(f.line >= 6 and f.what for f in found)
+
+
+@pytest.mark.parametrize(("code", "text"), NAMED)
+def test_it_speaks_of_flags_in_sentences_quotes_and_other_shells(code: str, text: str) -> None:
+    assert code in codes(text)
+
+
+@pytest.mark.parametrize("text", QUIET)
+def test_it_is_silent_about_what_was_and_what_is_right(text: str) -> None:
+    assert found_in(text) == []
 
 
 @pytest.mark.parametrize("command", SILENT)

@@ -13,7 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint, parser_findings
+from eagle3hub.engines.check.commands import (
+    check_command,
+    check_named,
+    check_variable,
+    command_engine_hint,
+    parser_findings,
+)
 from eagle3hub.engines.check.documents import check_json, check_yaml
 from eagle3hub.engines.check.finding import Against, NotChecked, Outcome, RecipeFinding
 from eagle3hub.engines.check.python import check_python
@@ -46,6 +52,7 @@ def check_snippets(
     hint = command_engine_hint(found.commands)
     parts = [Outcome(found.findings, found.not_checked)]
     parts += [check_command(command, hint, against, found.publishes) for command in found.commands]
+    parts += [check_named(command, hint, against) for command in found.named]
     parts += [check_variable(variable, against, found.publishes) for variable in found.variables]
     parts += [check_python(snippet, against, found.publishes) for snippet in found.python]
     parts += [check_yaml(snippet, against, found.publishes) for snippet in found.yaml]

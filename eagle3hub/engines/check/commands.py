@@ -136,6 +136,27 @@ def command_engine_hint(commands: Sequence[ServerCommand]) -> str | None:
 # Check a command
 
 
+def check_named(command: ServerCommand, hint: str | None, against: Against) -> Outcome:
+    """Check a flag that a sentence names: whether the engine still has it, or has one of nearly that name.
+
+    Whose flag it is: that of the engine in the sentence, else of the only engine that has or had such a flag, else of
+    the only engine that the text starts.
+    """
+    flag, line = command.words[0], command.lines[0]
+    had = [e for e in _PREFIXES if against.fact(e, flag, line) is not None]
+    own = {e: known for e in _PREFIXES if (known := against.interface(e)) is not None and e != "llamacpp"}
+    has = [e for e, known in own.items() if _resolved(e, flag, known) is not None]
+    engine = command.engine or (had[0] if len(had) == 1 and not has else None) or hint
+    if engine is None or engine in has or (command.engine is None and has):
+        return Outcome()
+    if (fact := against.fact(engine, flag, line)) is not None:
+        return Outcome([fact], checked=1)
+    if engine not in own:
+        return Outcome()
+    found = against.unknown_name(engine, "flag-unknown", flag, own[engine].flags, line, must_resemble=True)
+    return Outcome([found] if found else [], checked=1)
+
+
 def check_command(command: ServerCommand, hint: str | None, against: Against, published: bool) -> Outcome:
     """Check one command, or flags that stand alone (for these, missing flags are no fault)."""
     given = parse_flags(command.words)

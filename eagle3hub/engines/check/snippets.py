@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from eagle3hub.engines.check.containers import Started, dockerfile_starts, yaml_starts
 from eagle3hub.engines.check.finding import NotChecked, RecipeFinding
@@ -70,8 +71,10 @@ PYTHON = frozenset({"python", "py", "python3", "pycon", "ipython", "ipython3"})
 YAML = frozenset({"yaml", "yml"})
 JSON = frozenset({"json", "jsonc", "json5"})
 DOCKERFILE = frozenset({"dockerfile", "docker", "containerfile"})
+CONTINUED = {"powershell": "`", "pwsh": "`", "ps1": "`", "cmd": "^", "bat": "^", "batch": "^"}
+"""Shells of Windows, and the character that ends a line of theirs that goes on."""
 CONSOLE = frozenset({"console", "shell-session", "shellsession", "terminal", "text", "txt"})
-SHELL = frozenset({"", "bash", "sh", "shell", "zsh", *CONSOLE, *DOCKERFILE})
+SHELL = frozenset({"", "bash", "sh", "shell", "zsh", *CONTINUED, *CONSOLE, *DOCKERFILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class Extracted:
     """Everything that `extract_snippets` found, in the order of the text.
 
     ``findings`` are faults of the text itself: what does not parse. ``publishes`` says whether the text outside of
-    code states an acceptance length or rate.
+    code states an acceptance length or rate; ``named`` are the flags that sentences name by themselves.
     """
 
     commands: list[ServerCommand] = field(default_factory=list)
@@ -138,6 +141,7 @@ class Extracted:
     findings: list[RecipeFinding] = field(default_factory=list)
     not_checked: list[NotChecked] = field(default_factory=list)
     publishes: bool = False
+    named: list[ServerCommand] = field(default_factory=list)
     tries: int = 0
 
 
@@ -281,6 +285,8 @@ def _yaml_around(region: Snippet, index: int) -> Snippet:
 
 
 def _take_prose(region: Snippet, found: Extracted) -> None:
+    if any(line.lstrip().startswith(">") for line in region.lines):  # what is quoted is text like other text
+        region = Snippet(region.start, tuple(_QUOTE.sub("", line) for line in region.lines))
     lines = region.lines
     at = 0
     while at < len(lines):
@@ -301,6 +307,8 @@ def _take_prose(region: Snippet, found: Extracted) -> None:
             at = _take_line(region, begin, found)
     if "`" in region.text and _LAUNCH.search(region.text):
         _take_inline(region, found)
+    if "`--" in region.text:
+        _take_named(region, found)
 
 
 def _flags_end(lines: Sequence[str], begin: int) -> int:
@@ -395,8 +403,7 @@ def _take_inline(region: Snippet, found: Extracted) -> None:
     for match in _CODE.finditer(text):
         if not _LAUNCH.search(match[1]) or not re.search(r"\s--?[A-Za-z]", match[1]):
             continue
-        sentence = re.split(r"[.!?]\s", text[max(0, match.start() - 200) : match.start()])[-1]
-        if _PAST.search(sentence):
+        if _PAST.search(_before(text, match.start())):
             continue
         start = text.count("\n", 0, match.start())
         inner = tuple(match[1].split("\n"))
@@ -408,10 +415,41 @@ def _take_inline(region: Snippet, found: Extracted) -> None:
                 _take_command(command, snippet, found, exact=False)
 
 
+_NAMED_FLAG = re.compile(r"`(?P<flag>--(?=[a-z_-]*(?:spec|eagle|draft))[a-z][\w-]*)(?P<value>[ =][\w./-]+)?`")
+_MOST_NAMED = 50
+
+
+def _take_named(region: Snippet, found: Extracted) -> None:
+    """Take the flags of speculative decoding that a sentence names as code, unless it is about the past."""
+    text, line, seen = region.text, region.start, 0
+    for match in islice(_NAMED_FLAG.finditer(text), _MOST_NAMED):
+        line, seen = line + text.count("\n", seen, match.start()), match.start()
+        after = re.split(r"[.!?]\s", text[match.end() : match.end() + 200])[0]
+        before = _before(text, match.start())
+        if _PAST.search(before) or _PAST.search(after):
+            continue
+        named = {name for name, p in _ENGINE_NAMES.items() if p.search(before + after)}
+        words = (match["flag"], *([match["value"][1:]] if match["value"] else []))
+        where = Snippet(line, (match[0],))
+        engine = named.pop() if len(named) == 1 else None
+        found.named.append(ServerCommand(engine, words, where, (line,) * len(words), exact=False))
+
+
+_ENGINE_NAMES = {"vllm": re.compile(r"\bvllm\b", re.I), "sglang": re.compile(r"\bsglang\b(?!-jax)", re.I)}
+
+
+def _before(text: str, at: int) -> str:
+    """Return what stands before a place in its sentence."""
+    return re.split(r"[.!?]\s", text[max(0, at - 200) : at])[-1]
+
+
 # Blocks: a script, a session with its output, a Dockerfile, or something that only looks like one
 
 
 def _take_block(region: Snippet, language: str, found: Extracted) -> None:
+    if (mark := CONTINUED.get(language)) is not None:
+        joined = (re.sub(rf"\s{re.escape(mark)}\s*$", r" \\", line) for line in region.lines)
+        region = Snippet(region.start, tuple("" if line.lstrip().startswith("$") else line for line in joined))
     text = region.text
     stripped = text.lstrip()
     if language not in DOCKERFILE and language not in ("bash", "sh", "shell", "zsh"):
