@@ -357,7 +357,17 @@ def _has_experts(tensors: Mapping[str, TensorRef]) -> bool:
     return is_draft and any(part in name for name in tensors for part in _EXPERTS)
 
 
-_SHAPES: Mapping[str, Callable[[Mapping[str, TensorRef]], bool]] = {"eagle1": _is_eagle1, "experts": _has_experts}
+def _is_of_mlx(tensors: Mapping[str, TensorRef]) -> bool:
+    """Whether values are packed as MLX packs them: U32, with scales and biases of the same module beside them."""
+    packed = (name.removesuffix("weight") for name, ref in tensors.items() if ref.dtype == "U32")
+    return any(f"{module}scales" in tensors and f"{module}biases" in tensors for module in packed)
+
+
+_SHAPES: Mapping[str, Callable[[Mapping[str, TensorRef]], bool]] = {
+    "eagle1": _is_eagle1,
+    "experts": _has_experts,
+    "mlx": _is_of_mlx,
+}
 
 
 # Have files changed since they were opened? Their bytes are not read.

@@ -81,10 +81,22 @@ _TOLD_BY = {
     "qk_norm": re.compile(r".+\.q_norm\.weight"),
 }
 """Features that a tensor's name tells, so that a layout without them is none of a folder's."""
+_FLAGS = {
+    "norm_before_residual": "norm_before_residual",
+    "norm_before_fc": "norm_before_fc",
+    "fc_norm": "fc_norm",
+    "use_aux_norm": "fc_norm",
+}
+"""Likewise features that a flag of a flat config tells, unless the layout's trainer ignores the flag. Not norm_output,
+which has two meanings: beside a trainer's marks the user has to settle it."""
 
 
-def _features(checkpoint: Checkpoint) -> set[str]:
-    return {f for f, name in _TOLD_BY.items() if any(name.fullmatch(n) for n in checkpoint.tensors)}
+def _may_be(reader: Reader, checkpoint: Checkpoint) -> bool:
+    """Whether a layout has a place for all that the names of a folder's tensors and the flags of its config tell."""
+    config = checkpoint.config
+    told = {f for f, name in _TOLD_BY.items() if any(name.fullmatch(n) for n in checkpoint.tensors)}
+    told |= {f for flag, f in _FLAGS.items() if config.get(flag) is True and flag not in reader.inert}
+    return told <= reader.contract.expresses | set(reader.contract.held_for)
 
 
 def by_readers() -> list[str]:
@@ -126,7 +138,7 @@ def detect(checkpoint: Checkpoint) -> tuple[Reader, Match]:
     if written_as is not None and written_as in LAYOUTS:
         return LAYOUTS[written_as], Match(1.0, ("eagle3hub.json says so and matches the files",))
     refuse_recognised(checkpoint)
-    able = [r for r in READERS.values() if _features(checkpoint) <= r.contract.expresses]
+    able = [reader for reader in READERS.values() if _may_be(reader, checkpoint)]
     matches = [(layout, m) for layout in able if (m := layout.detect(checkpoint)) is not None]
     matches.sort(key=lambda pair: pair[1].rank, reverse=True)
     if not matches:

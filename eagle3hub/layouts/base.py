@@ -357,10 +357,11 @@ class LayoutFiles:
 
 
 class Reader(Protocol):
-    """A codec that reads one layout."""
+    """A codec that reads one layout; ``inert``: keys of a config that its trainer ignores."""
 
     name: str
     contract: Contract
+    inert: frozenset[str]
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Whether the folder looks like this layout, from header and config alone."""

@@ -77,6 +77,8 @@ class ModelOpt(FlatLayout):
         evidence = [f"{style}* names"]
         if isinstance(eagle, dict) and ("next_layer_regular" in eagle or "use_last_layernorm" in eagle):
             evidence.append("eagle_config of ModelOpt")
+        elif config.get("norm_output") is True:
+            return None  # a field of others, in a config without ModelOpt's marks
         if "embed_tokens.weight" not in tensors:
             evidence.append("neither t2d nor embed_tokens")
         if config.get("architectures") in _ARCHITECTURES:

@@ -58,6 +58,9 @@ class SafeAILab(FlatLayout):
             return None
         if config.get("architectures") != ["LlamaForCausalLM"]:
             return None
+        scaling = config.get("rope_scaling")
+        if isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) not in _SCALINGS:
+            return None  # its trainer could not have made it
         evidence = ["midlayer.* names", "architecture LlamaForCausalLM"]
         if "d2t" in tensors and tensors["d2t"].dtype == "I64":
             evidence.append("int64 d2t with t2d")

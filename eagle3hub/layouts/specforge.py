@@ -176,6 +176,6 @@ class SpecForge(FlatLayout):
 
 
 def _is_foreign(stated: Any) -> bool:
-    """Whether a config names an EAGLE-3 class that SpecForge's exports never have, such as one that vLLM registers."""
+    """Whether a config names a class that SpecForge's exports never have: a plain Llama's, or one of vLLM's own."""
     names = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
-    return any(name.startswith("Eagle3") for name in names)
+    return any(name.startswith("Eagle3") or name == "LlamaForCausalLM" for name in names)

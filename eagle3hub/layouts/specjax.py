@@ -59,12 +59,16 @@ class SpecJax(FlatLayout):
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
-        """Midlayer names, and signs of SpecJAX alone: int32 d2t, no metadata, a plain architecture."""
+        """Midlayer names, and signs of SpecJAX alone: int32 d2t, no metadata, a plain architecture.
+
+        JAX has no 64-bit integers unless it is told to (jax_enable_x64), so a map of them is of another trainer.
+        """
         tensors, config = checkpoint.tensors, checkpoint.config
-        if not any(n.startswith("midlayer.") for n in tensors):
+        d2t = tensors.get("d2t")
+        if not any(n.startswith("midlayer.") for n in tensors) or (d2t is not None and d2t.dtype == "I64"):
             return None
         evidence = ["midlayer.* names"]
-        if "d2t" in tensors and tensors["d2t"].dtype == "I32":
+        if d2t is not None and d2t.dtype == "I32":
             evidence.append("int32 d2t")
         if checkpoint.metadata is None:
             evidence.append("no header metadata")

@@ -250,6 +250,7 @@ class Speculators:
     """Codec of speculators folders."""
 
     name = "speculators"
+    inert: frozenset[str] = frozenset()
     contract = Contract(
         title="speculators",
         tensor_prefix="layers.0.",

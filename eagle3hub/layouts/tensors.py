@@ -764,10 +764,12 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     if prefixed and bare <= _NEVER_PREFIXED and not (bare and kinds):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         if _is_language_model(stripped):
+            refuse_contents(checkpoint.source, {}, checkpoint.config, checkpoint.files)  # a draft model with a name
             raise _whole_model(checkpoint)
         return replace(checkpoint, tensors=stripped)
     if prefixed:
         if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
+            refuse_contents(checkpoint.source, {}, checkpoint.config, checkpoint.files)
             raise _whole_model(checkpoint)
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         refuse_contents(checkpoint.source, stripped, checkpoint.config, checkpoint.files)

@@ -22,8 +22,8 @@ from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import examine, preflight_all
-from eagle3hub.errors import ConfigError, LayoutError, TensorError
-from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
+from eagle3hub.errors import ConfigError, InputError, LayoutError, TensorError
+from eagle3hub.layouts import LAYOUTS, ReadOptions, detect, open_head
 
 H, INNER, VOCAB = 8, 12, 40
 LLAMA = {
@@ -107,6 +107,27 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         LLAMA | {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"},
         {"pre_projection.weight": (H, 2 * H), **layer("model.layers.0.")},
         r"a Gemma assistant.* vLLM \(method mtp\) and SGLang \(FROZEN_KV_MTP\) serve",
+    ),
+    "Gemma's assistant with embeddings": (
+        LLAMA | {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"},
+        {
+            "pre_projection.weight": (H, 2 * H),
+            "model.embed_tokens.weight": (VOCAB, H),
+            "model.norm.weight": (H,),
+            **layer("model.layers.0."),
+        },
+        "a Gemma assistant",
+    ),
+    "EAGLE-1 of MiniCPM": (
+        LLAMA | {"architectures": ["EagleMiniCPMForCausalLM"]},
+        {
+            "model.embed_tokens.weight": (VOCAB, H),
+            "model.input_norm1.weight": (H,),
+            "model.input_norm2.weight": (H,),
+            "model.fc.weight": (H, 2 * H),
+            **layer("model.eagle_layers.0."),
+        },
+        "an EAGLE-1 head of MiniCPM",
     ),
     "DSpark": (
         LLAMA | {"architectures": ["Qwen3DSparkModel"]},
@@ -247,6 +268,8 @@ BY_FILES = {
     ),
     "GGUF": (["draft-q8_0.gguf"], "gguf", "a GGUF file; llama.cpp serves it"),
     "ONNX": (["model.onnx", "tokenizer.json"], "onnx", "an ONNX model"),
+    "OpenVINO": (["openvino_model.xml", "openvino_model.bin"], "openvino", "an OpenVINO model"),
+    "MNN": (["llm.mnn", "llm_config.json"], "mnn", "an MNN model"),
     "a LoRA adapter": (["adapter_config.json", "adapter_model.safetensors"], "lora", "a LoRA adapter"),
     "DeepSpeed's parts": (["zero_to_fp32.py", "latest"], "deepspeed", r"a DeepSpeed checkpoint \(zero_to_fp32\.py\)"),
     "a part of DeepSpeed's": (["mp_rank_00_model_states.pt"], "deepspeed", "a DeepSpeed checkpoint"),
@@ -477,6 +500,58 @@ def test_sizes_in_a_part_of_the_config_are_looked_for_and_said(tmp_path: Path, p
     assert open_head(variants.edit(source, **config)).layout == "specforge"
 
 
+def test_weights_packed_for_mlx_are_called_so(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    packed = torch.zeros(VOCAB, 1, dtype=torch.uint32)
+    scales, biases = (torch.zeros(VOCAB, 1, dtype=torch.bfloat16) for _ in range(2))
+    of_head = {"lm_head.weight": packed, "lm_head.scales": scales, "lm_head.biases": biases}
+    variants.replace(source, {"format": "mlx"}, **of_head)
+    with pytest.raises(LayoutError, match=r"quantized for MLX.* none of the engines known here") as refused:
+        open_head(source)
+    assert refused.value.code == "layout-mlx"
+    variants.replace(source, {"format": "mlx"}, **{"lm_head.biases": None})
+    with pytest.raises(InputError) as other:
+        open_head(source)
+    assert other.value.code != "layout-mlx", "scales alone are of many formats"
+
+
+@pytest.mark.parametrize("flag", ["norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm"])
+def test_a_flag_tells_what_a_trainer_without_it_cannot_have_made(tmp_path: Path, flag: str):
+    """Such a folder was taken for ModelOpt's, because it has no t2d, and refused."""
+    source = heads.modelopt(tmp_path / "x")
+    plain = variants.edit(source, eagle_config="DELETE", eagle_aux_hidden_state_layer_ids=[2, 4, 6])
+    assert detect(open_checkpoint(plain))[0].name == "modelopt"
+    told = detect(open_checkpoint(variants.edit(source, **{flag: True})))[0]
+    assert told.contract.expresses >= {{"use_aux_norm": "fc_norm"}.get(flag, flag)}
+    assert (told.name == "modelopt") == (flag == "norm_before_fc"), "which ModelOpt has"
+
+
+def test_norm_output_without_a_trainers_marks_is_of_no_trainer(tmp_path: Path):
+    source = heads.modelopt(tmp_path / "x")
+    assert detect(open_checkpoint(variants.edit(source, norm_output=True)))[0].name == "modelopt", "its own marks"
+    bare = variants.edit(source, norm_output=True, eagle_config="DELETE", eagle_aux_hidden_state_layer_ids=[2, 4, 6])
+    head = open_head(bare)
+    assert (head.layout, head.semantics.feedback, head.problems) == ("flat", "post_norm", [])
+
+
+def test_specforges_config_with_a_targets_type_is_its_own(tmp_path: Path):
+    """SpecForge's configs for Gemma and vision targets have the field that AngelSlim adds."""
+    source = heads.specforge(tmp_path / "x")
+    ours = variants.edit(source, target_model_type="gemma3_text")
+    assert detect(open_checkpoint(ours))[0].name == "specforge"
+    bare = variants.edit(source, target_model_type="qwen3", eagle_config="DELETE")
+    assert detect(open_checkpoint(bare))[0].name == "angelslim"
+    assert detect(open_checkpoint(variants.edit(source, target_model_type="minicpm_v_4")))[0].name == "specforge"
+
+
+def test_a_scaling_that_a_trainer_does_not_know_is_of_another(tmp_path: Path):
+    source = heads.safeailab(tmp_path / "x")
+    for kind, layout in (("linear", "safeailab"), ("dynamic", "safeailab"), ("yarn", "flat")):
+        scaling = {"rope_type": kind, "factor": 2.0, "original_max_position_embeddings": 32}
+        scaled = variants.edit(source, rope_scaling=scaling)
+        assert detect(open_checkpoint(scaled))[0].name == layout
+
+
 def test_every_kind_is_tried_and_says_who_serves_it():
     """Each entry of the data has a case here, and each case meets the entry that is meant for it."""
     met = set()
@@ -487,5 +562,6 @@ def test_every_kind_is_tried_and_says_who_serves_it():
         k for k in kinds() for files, _, _ in BY_FILES.values() if any(fnmatch(n, p) for n in files for p in k.files)
     }
     met |= {k for k in kinds() if k.beside or "parallel_draft_heads" in str(k.tensors)}  # test_modelopt, test_layouts
+    met |= {k for k in kinds() if k.code == "mlx"}  # its own test
     assert met == set(kinds())
     assert all(re.search(r"\b(serves?|runs|load|right)\b", kind.served) for kind in kinds())

@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
-from support import heads
-from support.folders import replace
+from support import heads, variants
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -24,8 +22,7 @@ def test_files_that_two_trainers_could_have_written(tmp_path: Path, cli: Cli):
     config = json.loads((source / "config.json").read_text())
     del config["architectures"]
     (source / "config.json").write_text(json.dumps(config))
-    ids = heads.sorted_ids(heads.dims())
-    replace(source, d2t=ids - torch.arange(len(ids)))
+    variants.replace(source, {"format": "pt"})
     status, error = refused(cli, "convert", source, tmp_path / "out", "--to", "modelopt")
     assert (status, error["code"]) == (3, "layout-ambiguous")
     assert error["message"] == f"{source} could be specjax or specforge: its files do not decide it"
