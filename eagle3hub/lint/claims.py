@@ -1013,6 +1013,47 @@ def unread_results(card: Card) -> tuple[int, str] | None:
     return None
 
 
+_A_ROUND = r"\b(?:a|per|each|every) (?:round|step|turn)\b"
+_ACCEPTANCE_WORD = re.compile(
+    rf"{_LENGTH.pattern}|accept(?:ance|ed|s|_)|\bacc\.|接[受收]|\b(?:verify|verification) steps?\b"
+    rf"|{_A_ROUND}(?:[^.\n]|\.\d){{0,40}}\btokens?\b|\btokens?\b[^.\n]{{0,40}}{_A_ROUND}",
+    re.I,
+)
+_MAY_BE_A_LENGTH = re.compile(
+    r"(?P<before>[\w.&-]*\W?)(?<![\w.-])(?:[1-9]\.\d{1,3}(?![\w.]|\s?(?:[%×x]|[BMGk]\b|kg|kWh|h\b|days|倍))"
+    r"|(?:one|two|three|four) point [a-z]+)"
+)
+_A_VERSION = re.compile(
+    r"(?:apache|by|v|version|torch|pytorch|cuda|transformers|python|llama|qwen|glm|gemma|gpl|eagle|driver|rocm|sa)\W?$",
+    re.I,
+)
+
+
+@_once
+def unread_acceptance(card: Card) -> tuple[int, str] | None:
+    """Return (line, what) of a number that may be an acceptance length, in a section that speaks of it, or None."""
+    for section in card.sections:
+        blocks = [
+            (block.line, f"{' '.join(block.header)}\n{block.text}" if isinstance(block, Table) else block.text)
+            for block in section.blocks
+            if not (isinstance(block, Code) and block.language == "bibtex")
+        ]
+        whole = "\n".join([section.title, *(text[:_LONG] for _, text in blocks)])
+        if re.search(TRAINING, section.path[-1].text if section.path else "", re.I) or not _ACCEPTANCE_WORD.search(
+            whole
+        ):
+            continue
+        for line, text in blocks:
+            for m in islice(_MAY_BE_A_LENGTH.finditer(text[:_LONG]), _LOOKED_AT):
+                if not _A_VERSION.search(m["before"]):
+                    shown = " ".join(text[max(0, m.start() - 30) : m.end() + 20].split())
+                    return line + text.count("\n", 0, m.start()), f"the number in “{shown}”"
+    return None
+
+
+_LONG = 20_000
+
+
 # Rates by position
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 
 from eagle3hub.engines.specs import default_version
@@ -540,7 +541,10 @@ def _are_methods(table: Table) -> bool:
     also=claims.prints_acceptance,
 )
 def missing_draft_tokens(card: Card) -> Iterator[Violation]:
-    """Report acceptance lengths, and a head's acceptance rates, if the text of the card names no K."""
+    """Report acceptance lengths, and a head's acceptance rates, if the text of the card names no K.
+
+    It is an info where the examples give one K: the card most likely means that.
+    """
     lengths = claims.acceptance_lengths(card)
     rates = [table.line for _, table, _ in claims.columns_of_kind(card, "rate")] or claims.said_rates(card)
     if claims.rate_series(card) or claims.draft_numbers_of_rows(card):
@@ -550,7 +554,8 @@ def missing_draft_tokens(card: Card) -> Iterator[Violation]:
     if first is not None and claims.most_drafted(card) is None and not card.says(named, remarks=True):
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
-        yield _absent(card, first, f"the K of the measurement is not given{end}", "K")
+        found = _absent(card, first, f"the K of the measurement is not given{end}", "K")
+        yield replace(found, severity="info") if len(examples) == 1 else found
 
 
 @rule(
@@ -657,6 +662,8 @@ def missing_length(card: Card) -> Iterator[Violation]:
     """Report a head's card without any acceptance length; if it shows results that are not read, C418 does."""
     if claims.acceptance_lengths(card) or card.says(_LENGTH_SAID) or claims.unread_results(card):
         return
+    if claims.unread_acceptance(card):
+        return
     if any(claims.columns_of_kind(card, "rate")) and (claims.most_drafted(card) or claims.draft_numbers_of_rows(card)):
         return  # τ = 1 + K times the rate
     titles = [s.path[-1] for s in card.sections if s.path]
@@ -682,7 +689,7 @@ def missing_length(card: Card) -> Iterator[Violation]:
 )
 def results_not_read(card: Card) -> Iterator[Violation]:
     """Report results that are shown in a form that is not read, on a card whose acceptance length was not found."""
-    unread = claims.unread_results(card)
+    unread = claims.unread_results(card) or claims.unread_acceptance(card)
     if unread is not None and not claims.acceptance_lengths(card):
         line, what = unread
         yield Violation(line, f"{what} was not read")
