@@ -71,7 +71,7 @@ def wrong_title(card: Card) -> Iterator[Violation]:
 _SAID_ID = rf"(?:arXiv(?:\.org/(?:abs|pdf|html)/|[:：. ]{{1,2}})|(?:huggingface\.co|hf\.co)/papers/)(?P<id>{_ID})"
 _BEFORE_AN_ID = 300
 _END_OF_A_PART = re.compile(r"(?<=[^\W\d_]{2})[.?] |(?<=\d)[.] |[“”\"«»《》()（）\[\]，。；;]|:? \*|\* ")
-_COMMA = re.compile(r"(?<=[^\W\d_]{2}), ")
+_COMMA = re.compile(r"(?<=[^\W\d_]{2}), |(?<=[^\W\d_]{2}\.), ")
 
 
 def _said_titles(card: Card) -> Iterator[tuple[int, str, str]]:
@@ -90,6 +90,8 @@ def _said_titles(card: Card) -> Iterator[tuple[int, str, str]]:
 
 def _is_other_title(title: str, known: Reference) -> bool:
     """Return whether words are set as the title of a known work, and are another: a new subtitle, or changed words."""
+    if _normal(title).startswith(_normal(known.title)):
+        return False  # with its venue
     if _is_titled(title, known) or _by_title(title) not in {None, known}:
         return False
     name, colon, rest = title.partition(":")

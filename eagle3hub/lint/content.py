@@ -202,20 +202,20 @@ def too_many_items(card: Card) -> Iterator[Violation]:
 )
 def contradictory_modality(card: Card) -> Iterator[Violation]:
     """Report image-to-text on a card that says that the input is text."""
-    of_text = next(iter(card.search(_TEXT_ALONE, tables=False)), None)
     tag = str(card.metadata.get("pipeline_tag", ""))
     sees = any(_SEES.search(name) for name in card.listed("base_model"))
-    if of_text and re.search("image|video|audio", tag) and not sees:
+    of_text = next(iter(card.search(_NO_IMAGES if sees else rf"{_TEXT_ALONE}|{_NO_IMAGES}", tables=False)), None)
+    if of_text and re.search("image|video|audio", tag):
         yield Violation(card.metadata_line("pipeline_tag"), f"{tag}, and line {of_text.line}: “{of_text.match[0]}”")
     if card.says(r"\binput (?:type|modalit)\w*(?:\(s\))?\W+text\b(?!\W{0,3}(?:and |\+ |/ ?)?image)"):
         for hit in card.search(r"image[- ](?:text[- ])?to[- ]text"):
             yield Violation(hit.line, f"“{hit.match[0]}”, but the input is text")
 
 
-_TEXT_ALONE = (
-    r"\btext[- ]only (?:head|draft\w*|model|speculator)|\btext in, text out\b"
-    r"|\bnever (?:saw|sees|seen) (?:an? )?images?\b|\b(?:does|do) not (?:support|take|read|see) images?\b"
-    r"|\bno (?:image|vision) (?:input|support)|(?:仅|只)支持文本|不支持图[像片]"
+_TEXT_ALONE = r"\btext[- ]only (?:head|draft\w*|model|speculator)|\btext in, text out\b|(?:仅|只)支持文本"
+_NO_IMAGES = (
+    r"\bnever (?:saw|sees|seen) (?:an? )?images?\b|\b(?:does|do) not (?:support|take|read|see) images?\b"
+    r"|\bno (?:image|vision) (?:input|support)|\bimages? (?:inputs? )?(?:are|is) not supported|不支持图[像片]"
 )
 _SEES = re.compile(r"VL\b|vision|omni|multimodal|pixtral|llava|gemma-3n?-(?:4|12|27)b|llama-4|\d+(?:\.\d+)?v\b", re.I)
 """A target that reads images: its draft head may be of text alone."""
@@ -296,7 +296,7 @@ _RATE_IN_DATA = re.compile(
 def unnamed_rates(card: Card) -> Iterator[Violation]:
     """Report a series of rates if no word near it says whether they are marginal or conditional."""
     for s in claims.rate_series(card):
-        if s.kind is None and not s.is_described_so:
+        if s.kind is None and not s.is_described_so and not re.search(r"\baccurac|准确率", s.name, re.I):
             lengths = []
             for kind in ("conditional", "marginal"):
                 total, product = 1.0, 1.0
@@ -358,7 +358,8 @@ def training_accuracy(card: Card) -> Iterator[Violation]:
     seen = {s.line for s in claims.rate_series(card) if s.is_training_accuracy}
     for _, table in card.tables:
         words = f"{table.heading} {' '.join(table.header)}"
-        if re.search(r"accept", table.heading, re.I) and (m := _AGREEMENT.search(words)):
+        denied = re.search(r"\b(?:not|no) (?:an? )?accept", table.heading, re.I)
+        if re.search(r"accept", table.heading, re.I) and not denied and (m := _AGREEMENT.search(words)):
             yield Violation(table.line, f"“{table.heading}” shows “{m[0]}”")
         logged = [row.label for row in table.rows[:50] if _LOGGED.search(row.label)]
         as_acceptance = re.search(_ACCEPT, table.heading, re.I) and not _CALLED_TRAINING.search(words)
@@ -449,7 +450,8 @@ def which_tokens(card: Card) -> Iterator[Violation]:
 
 
 _COUNTS_BONUS = (
-    r"bonus token|target(?: model)?['’]s own token|(?:in|ex)clud\w+ (?:the )?(?:bonus|target|verif|last|free|first)|"
+    r"bonus token|target(?: model)?['’]s own token|without (?:\*\*)?the token that|\badd (?:1|one) for|"
+    r"(?:in|ex)clud\w+ (?:the )?(?:bonus|target|verif|last|free|first)|"
     r"not counting|drafts? accepted (?:in a row )?per|emitted per|plus (?:one|the)|\+ ?1\b"
     r"|generated per (?:verification|target|decod)"
     r"|accepted drafts? (?:tokens )?(?:only|alone)|committed per|\bceiling (?:is|of)"
@@ -836,7 +838,7 @@ _LEFT_OVER = (
 )
 _INTERNAL = re.compile(
     r"\binternal\b|do not publish|not for release|confidential|/(?:home|Users|mnt|data|workspace|nfs"
-    r"|raid)/[\w.-]+/[\w./-]+|\bTODO\b",
+    r"|raid)/[\w.-]+/[\w./-]+|\b(?:TODO|FIXME)\b",
     re.I,
 )
 

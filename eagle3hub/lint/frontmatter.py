@@ -95,13 +95,19 @@ def deduced_license(card: Card) -> Iterator[Violation]:
     since = (
         rf"\b(?:since|because|as) {base} (?:is|was|has|uses|comes)\b[^.\n]{{0,80}}\b(?:inherit\w*|is (?:also )?"
         r"(?:released|licensed|distributed)|so (?:is|does)|applies (?:here|too)|must (?:also )?be)\b"
+        r"|\b(?:the )?(?:base|target|original|verifier)(?: model)? is [^,\n]{2,40}, (?:therefore|so|hence|thus) "
+        r"(?:this|the|our)\b"
+        r"|,? since that is what \S+ (?:uses|has)|\b(?:this|the|our) (?:head|draft\w*|model|checkpoint) inherits it\b"
         r"|(?:由于|因为|因)[^。\n]{0,4}(?:基座|基础|目标|原始?)模型[^。\n]{0,40}(?:因此|所以|故|同样|也)[^。\n]{0,20}(?:许可|协议|发布)"
     )
+    seen: set[int] = set()
     for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?|{named}|{chinese}|{alike}|{since}"):
         before = re.split(r"[.!?。]\s", hit.match.string[: hit.match.start()])[-1]
         # “under Apache 2.0, the same license as the base model” deduces nothing
         stated = hit.match[0].lower().startswith("same") and vocabulary.printed(before)
-        if re.search("licen|许可|协议", before + hit.match[0] + hit.section.title, re.I) and not stated:
+        spoken = re.search("licen|许可|协议", before + hit.match[0] + hit.section.title, re.I)
+        if hit.line not in seen and not stated and (spoken or vocabulary.printed(hit.match[0])):
+            seen.add(hit.line)
             yield Violation(hit.line, f"“{hit.match[0]}”")
 
 
@@ -120,6 +126,7 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
     stated = set(card.listed("license"))
     if not stated or stated & {"other", "unknown"}:
         return
+    stated |= {name for value in stated for name in vocabulary.printed(f"{value} license")}  # “Apache 2.0” is C602's
     lines_of: dict[int, list[Hit]] = {}
     for hit in card.search(r".+"):
         lines_of.setdefault(id(hit.section), []).append(hit)
@@ -141,7 +148,7 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
         named = vocabulary.printed(hit.match["terms"])
         if named and not named & stated:
             said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
-            yield Violation(hit.line, said, severity="warning" if hit.match["work"] else None)
+            yield Violation(hit.line, said, severity="warning" if hit.match["work"] or hit.match["the"] else None)
     for _, table in card.tables:
         for row in table.rows[:_MOST_ROWS]:
             text = " ".join(cell.text for cell in row.cells[1:])
@@ -172,7 +179,8 @@ _WEIGHTS_UNDER = (
 )
 _MOST_ROWS = 200
 _LICENSED = (
-    r"\bthis (?:(?:draft |eagle\S* )?(?:model|head|checkpoint|drafter|speculator)|(?P<work>repo\w*|project|work|code))"
+    r"\b(?:this (?:(?:draft |eagle\S* )?(?:model|head|checkpoint|drafter|speculator)"
+    r"|(?P<work>repo\w*|project|work|code))|(?P<the>the (?:draft(?: model| head)?|head|drafter|speculator|weights)))"
     r"(?:'s weights| weights)? (?:is|are) (?:released|licensed|distributed|available|provided|published) under "
     r"(?:the |an? )?"
     r"(?P<terms>[^.\n]{2,40}?\d?(?:\.\d)?)(?= licen[cs]e|[.,;\n]|$)"
@@ -334,12 +342,17 @@ def different_datasets(card: Card) -> Iterator[Violation]:
     listed = card.listed("datasets")
     lower = {name.lower() for name in listed}
     body = _plain(card.body)
-    trained = [h for h in card.search(_TRAINED_ON, tables=False) if h.match["id"].lower() not in lower]
-    for hit in (
-        trained[:_MOST_ROWS] if listed and not any(_plain(n.rpartition("/")[2]) in body for n in listed) else ()
-    ):
-        yield Violation(hit.line, f"the text says {hit.match['id']}, the metadata {', '.join(listed)}")
-        return
+    if listed and not any(_plain(name.rpartition("/")[2]) in body for name in listed):
+        named = [(h.match["id"], h.line) for h in card.search(_TRAINED_ON, tables=False)]
+        named += [
+            (m[1], link.line)
+            for link in card.links
+            if (m := _DATA_URL.search(link.target)) and not _is_of_results(card, link.line)
+        ]
+        if named:
+            shown = ", ".join(list(dict.fromkeys(name for name, _ in named))[:4])
+            yield Violation(named[0][1], f"the text says {shown}, the metadata {', '.join(listed)}")
+            return
     for i, name in enumerate(listed):
         line = card.metadata_line("datasets", i)
         if not _ID.fullmatch(name):
@@ -359,6 +372,14 @@ def different_datasets(card: Card) -> Iterator[Violation]:
         if m and m[1].lower() not in lower and at >= 0 and link.line < spans[at][1]:
             message = f"{m[1]} is linked here and not listed in the metadata"
             yield Violation(link.line, message, severity="info" if listed else None)
+
+
+def _is_of_results(card: Card, line: int) -> bool:
+    """Return whether a line stands in a section about results."""
+    at = [s for s in card.sections if s.path and s.path[-1].line <= line]
+    return bool(at) and bool(
+        re.search(r"result|eval|bench|performance|accept|speed|性能|评测|结果", at[-1].title, re.I)
+    )
 
 
 _TRAINED_ON = (
@@ -440,6 +461,10 @@ def _names_training_data(card: Card) -> bool:
     if card.says(_DATA_NAMES) or next(claims.code_matches(card, re.compile(_DATA_NAMES, re.I)), None):
         return True
     bare = {s.path[-1].line for s in card.sections if s.path and not _says_something(s)}
+    for hit in card.search(r"(?<![\w./-])[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]+"):
+        title = hit.section.path[-1].text if hit.section.path else ""
+        if re.search(claims.TRAINING + r"|\bdata", title, re.I) and hit.match[0] not in card.listed("base_model"):
+            return True
     for hit in card.search(_DATA_WORDS):
         if hit.line in bare:
             continue  # a heading over nothing
