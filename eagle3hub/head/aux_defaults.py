@@ -104,6 +104,11 @@ def special_trainers() -> list[str]:
     return list(_data()["trainers"])
 
 
+def captured_by_sglang(layout: str) -> bool:
+    """Whether SGLang's own code may have captured the aux hidden states that a head of this layout was trained on."""
+    return layout in _data()["captured_by"]["sglang"]
+
+
 @cache
 def target_types(name: str) -> frozenset[str]:
     """The list of target types of that name, as ``model_type`` of a target's config.json."""

@@ -12,7 +12,7 @@ from eagle3hub.head import Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
-from eagle3hub.layouts.aux_layers import apply_depth, apply_target, target_notes, unnamed_layers
+from eagle3hub.layouts.aux_layers import apply_depth, apply_target, numbered_by_target, target_notes, unnamed_layers
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.flat import UnknownTrainer
 from eagle3hub.layouts.hf_config import context_of
@@ -231,6 +231,8 @@ def settle(
         apply_depth(head, options.num_target_layers)
     elif head.aux is None and all(a.field != "aux" for a in head.assumptions):
         head.assumptions.append(unnamed_layers(head))
+    if (doubt := numbered_by_target(head)) is not None:
+        head.assumptions.append(doubt)
     if head.max_position_embeddings is None:
         head.problems.append(
             Problem(

@@ -10,7 +10,7 @@ from typing import Literal
 
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
-from eagle3hub.head.aux_defaults import AUX_IDS, AuxDefault, aux_default, shown, target_types
+from eagle3hub.head.aux_defaults import AUX_IDS, AuxDefault, aux_default, captured_by_sglang, shown, target_types
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.rope import ROPE_THETA, beside_in_words, bound_by_context, of_whole_heads
 from eagle3hub.head.target import TargetFacts
@@ -167,9 +167,14 @@ def numbering_of(ids: Sequence[int], layers: int | None, kind: str | None) -> tu
             return "boundary", usual
         if ascending == default.after_layer:
             return "after", usual
-    if kind in target_types("sglang_boundary_unless_1") and ascending[0] != 1:
+    if _sglang_takes_raw(kind, ascending):
         return "boundary", f"every engine takes them for such in a head for a {kind} target"
     return "boundary", None
+
+
+def _sglang_takes_raw(kind: str | None, ids: Sequence[int]) -> bool:
+    """Whether SGLang takes ids in ``eagle_config`` for boundary ids in a head for a target of this type."""
+    return kind in target_types("sglang_boundary_unless_1") and ids[0] > 1
 
 
 _NUMBERINGS: dict[Convention, str] = {"after": "after-layer ids", "boundary": "boundary ids"}
@@ -189,10 +194,14 @@ def _assumed_numbering(ids: Sequence[int], aux: AuxTaps, convention: Convention)
     return Assumption("aux", aux.after_layer, why, settle)
 
 
+_NESTED_ONLY = "aux-ids-nested-only"
+"""Code of the problem of ids that stand in ``eagle_config`` and nowhere else."""
+
+
 def _nested_only(nested: list[int]) -> Problem:
     return Problem(
         "warning",
-        "aux-ids-nested-only",
+        _NESTED_ONLY,
         f"aux layer ids {nested} stand in eagle_config only: vLLM's CPU runner takes them one layer too low "
         "and its GPU runner ignores them",
         f"eagle3hub convert also writes {AUX_IDS}: {[i + 1 for i in sorted(nested)]} at top level",
@@ -341,10 +350,11 @@ def apply_depth(head: Head, layers: int, name: str = "the target") -> None:
         return
     if head.target_model_type == "gpt_oss" and head.aux.origin == "config" and max(head.aux.after_layer) == layers:
         _read_as_boundary(head, layers)
+    captured = _read_as_captured(head)
     if max(head.aux.boundary) > layers:
         message = f"the head taps layer {max(head.aux.after_layer)}, but {name} has {layers} layers"
         head.problems.append(_mismatch(message))
-    elif head.aux.origin == "config":
+    elif head.aux.origin == "config" and not captured:
         _warn_of_shifted(head, head.aux, layers)
 
 
@@ -378,15 +388,69 @@ def _take_default(head: Head, layers: int) -> None:
 
 def _read_as_boundary(head: Head, layers: int) -> None:
     """Read the ids as boundaries: NVIDIA's gpt-oss heads use the numbering SGLang has for a list that ends with L."""
-    assert head.aux is not None
-    listed = head.aux.after_layer
-    head.aux = AuxTaps.from_boundary(listed, "config")
-    head.problems = [p for p in head.problems if p.code != "aux-ids-nested-only"]
-    head.assumptions = [a for a in head.assumptions if a.field != AUX_IDS]
+    listed = _taken_for_boundaries(head)
     message = (
         f"the aux layers {listed} are boundary ids: the highest is the gpt_oss target's number of layers, {layers}"
     )
     head.problems.append(Problem("info", "aux-boundary", message))
+
+
+def _taken_for_boundaries(head: Head) -> list[int]:
+    """Take the ids that were read as after-layer ids for boundary ids, and return them."""
+    assert head.aux is not None
+    listed = head.aux.after_layer
+    head.aux = AuxTaps.from_boundary(listed, "config")
+    head.fc_order = None if head.fc_order is None else tuple(i - 1 for i in head.fc_order)
+    head.problems = [p for p in head.problems if p.code != _NESTED_ONLY]
+    head.assumptions = [a for a in head.assumptions if a.field not in ("aux", AUX_IDS)]
+    return listed
+
+
+def _read_as_captured(head: Head) -> bool:
+    """Read ids as SGLang does where it captured the training data; whether it takes them for boundary ids.
+
+    Other programs that may have captured count after layers, so that the numbering stays an assumption.
+    """
+    aux, kind = head.aux, head.target_model_type
+    if aux is None or not _open_to_capture(head, aux) or not _sglang_takes_raw(kind, aux.after_layer):
+        return False
+    listed = _taken_for_boundaries(head)
+    why = (
+        f"eagle_config lists the aux layers {listed}: they are taken for boundary ids, as SGLang takes a list that "
+        f"does not begin with 1 for a {kind} target, in training and in serving; another program that captured the states "
+        "takes them for after-layer ids"
+    )
+    settle = Hint(
+        f"give --aux-layers {_listed([i - 1 for i in listed])} if SGLang captured the states for training, or "
+        f"--aux-layers {_listed(listed)} if another program counted after layers",
+        "--aux-layers",
+    )
+    head.assumptions.append(Assumption("aux", [i - 1 for i in listed], why, settle))
+    return True
+
+
+def numbered_by_target(head: Head) -> Assumption | None:
+    """The assumption that ids are after-layer ids where the target's type, which is not known, may say otherwise."""
+    aux = head.aux
+    if aux is None or head.target_model_type or not _open_to_capture(head, aux) or aux.after_layer[0] < 2:
+        return None
+    if any(a.field in ("aux", AUX_IDS) for a in head.assumptions):
+        return None
+    listed = aux.after_layer
+    why = (
+        f"eagle_config lists the aux layers {listed}: they are taken for after-layer ids, but SGLang, which may have "
+        "captured the states for training, takes such a list for boundary ids in targets of some types (Kimi, "
+        "DeepSeek, GLM-lite)"
+    )
+    return Assumption(
+        "aux", listed, why, Hint("give --target, whose type decides it, or --aux-layers", "--aux-layers")
+    )
+
+
+def _open_to_capture(head: Head, aux: AuxTaps) -> bool:
+    """Whether SGLang may have numbered the ids of a head, which stand in ``eagle_config`` alone."""
+    alone = any(p.code == _NESTED_ONLY for p in head.problems)
+    return aux.origin == "config" and aux.numbered and alone and captured_by_sglang(head.layout)
 
 
 def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 from eagle3hub.checkpoint.folder import Checkpoint
@@ -33,6 +33,7 @@ from eagle3hub.layouts.flat import (
 from eagle3hub.layouts.hf_config import MLA_CLASS, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
+from eagle3hub.system.text import listed
 
 # Which heads an engine would get wrong in the universal layout, and why.
 #
@@ -41,28 +42,69 @@ from eagle3hub.layouts.specjax import saved_by_specjax
 # ``sgl_jax/srt/models/llama_eagle3.py``.
 
 
-CANNOT = {
-    "no_lm_head": "sglang-jax makes one of random numbers",
-    "mla": "sglang-jax has no draft class with MLA attention",
-    "quantization": "sglang-jax loads no quantized heads",
-    "no_aux": "sglang-jax's fc takes 3 hidden states, and the GPU runner of vLLM before 0.33 forces aux hidden states "
-    "on",
-    "parallel_drafting": "only vLLM runs P-EAGLE heads",
-    "several_layers": "SGLang and TensorRT-LLM look for hidden_norm in layers 1 and up where vLLM looks for "
-    "input_layernorm, and sglang-jax loads one layer",
-    "attention_bias": "SGLang and sglang-jax drop the biases without a word",
-    "fc_bias": "vLLM drops the bias of fc without a word",
-    "qk_norm": "SGLang, TensorRT-LLM and sglang-jax have no query and key norms in a draft head",
-    "norm_before_residual": "SGLang, TensorRT-LLM and sglang-jax ignore it and compute another residual",
-    "norm_before_fc": "sglang-jax and released TensorRT-LLM ignore it",
-    "fc_norm": "sglang-jax and released TensorRT-LLM ignore it",
-    "post_norm_feedback": "sglang-jax ignores it, and released TensorRT-LLM knows another key for it",
-    "sliding_window": "SGLang ignores the window a config states",
-    "hidden_act": "vLLM accepts silu only",
-    "embed_tokens": "SGLang, TensorRT-LLM and sglang-jax always take the target's embeddings, whatever the file holds",
-    "target_width": "sglang-jax embeds with the target's tokens, which are of another width than the head's",
-    "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """What some engines do that keeps a head out of a folder for them.
+
+    Attributes:
+        who: the engines, each as the sentence calls it.
+        do: the words that follow; "(s)" marks the end of a verb that takes an s if there is one engine.
+    """
+
+    who: Mapping[str, str]
+    do: str
+
+    def says(self, engines: Collection[str]) -> str:
+        """The clause about these engines; empty where it is about none of them."""
+        named = [name for engine, name in self.who.items() if engine in engines]
+        return f"{listed(named)} {self.do.replace('(s)', 's' if len(named) == 1 else '')}" if named else ""
+
+
+_VLLM, _SGLANG, _TRTLLM, _JAX = (
+    {"vllm": "vLLM"},
+    {"sglang": "SGLang"},
+    {"trtllm": "TensorRT-LLM"},
+    {"sglang_jax": "sglang-jax"},
+)
+_RELEASED = {"trtllm": "released TensorRT-LLM"}
+_STOPS: Mapping[str, tuple[_Stop, ...]] = {
+    "no_lm_head": (_Stop(_JAX, "make(s) one of random numbers"),),
+    "mla": (_Stop(_JAX, "lack(s) a draft class with MLA attention"),),
+    "quantization": (_Stop(_JAX, "load(s) no quantized heads"),),
+    "no_aux": (
+        _Stop({"sglang_jax": "sglang-jax's fc"}, "take(s) 3 hidden states"),
+        _Stop({"vllm": "the GPU runner of vLLM before 0.33"}, "force(s) aux hidden states on"),
+    ),
+    "several_layers": (
+        _Stop(_SGLANG | _TRTLLM, "look(s) for hidden_norm in layers 1 and up where vLLM looks for input_layernorm"),
+        _Stop(_JAX, "load(s) one layer"),
+    ),
+    "attention_bias": (_Stop(_SGLANG | _JAX, "drop(s) the biases without a word"),),
+    "fc_bias": (_Stop(_VLLM, "drop(s) the bias of fc without a word"),),
+    "qk_norm": (_Stop(_SGLANG | _TRTLLM | _JAX, "lack(s) query and key norms in a draft head"),),
+    "norm_before_residual": (_Stop(_SGLANG | _TRTLLM | _JAX, "ignore(s) it and compute(s) another residual"),),
+    "norm_before_fc": (_Stop(_JAX | _RELEASED, "ignore(s) it"),),
+    "fc_norm": (_Stop(_JAX | _RELEASED, "ignore(s) it"),),
+    "post_norm_feedback": (_Stop(_JAX, "ignore(s) it"), _Stop(_RELEASED, "know(s) another key for it")),
+    "sliding_window": (_Stop(_SGLANG, "ignore(s) the window a config states"),),
+    "hidden_act": (_Stop(_VLLM, "accept(s) silu only"),),
+    "embed_tokens": (
+        _Stop(_SGLANG | _TRTLLM | _JAX, "always take(s) the target's embeddings, whatever the file holds"),
+    ),
+    "target_width": (_Stop(_JAX, "embed(s) with the target's tokens, which are of another width than the head's"),),
+    "permuted_vocabulary": (_Stop(_VLLM, "lack(s) a slot for a map where the vocabulary is full"),),
 }
+_ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax")
+
+
+def cannot(engines: Collection[str]) -> dict[str, str]:
+    """Why a folder for these engines cannot hold a feature, in words that name no other engine."""
+    said = {
+        feature: ", and ".join(filter(None, (s.says(engines) for s in stops))) for feature, stops in _STOPS.items()
+    }
+    return {"parallel_drafting": "only vLLM runs P-EAGLE heads"} | {
+        feature: why for feature, why in said.items() if why
+    }
 
 
 HELD_FOR = {
@@ -99,6 +141,8 @@ def narrowed(head: Head, contract: Contract) -> Contract:
     Engines that take a head of another width than its target's take its own embeddings too: the target's do not fit.
     """
     able = contract.for_engines(head.made_for)
+    if head.made_for:
+        able = replace(able, cannot={**able.cannot, **cannot(head.made_for)})
     if head.made_for == ("vllm",):
         able = replace(able, cannot={**able.cannot, **dict.fromkeys(_OF_OTHERS, _NO_FORM)})
     if head.dims.hidden_size != head.dims.target_hidden_size and "target_width" in able.expresses:
@@ -279,13 +323,13 @@ class Universal(FlatLayout):
         identity_map=False,
         metadata={"format": "pt"},
         aux_ids="top level (boundary) and eagle_config (after-layer, or as SGLang reads them for the target)",
-        engines=("vllm", "sglang", "trtllm", "sglang_jax"),
+        engines=_ENGINES,
         trainer_sorts=False,
         needs=(
             Need("aux layer ids", "--target", "refused-aux-unknown", "where the source does not name them"),
             Need("context length", "--target", "refused-context-unknown", "where the source does not state it"),
         ),
-        cannot=CANNOT,
+        cannot=cannot(_ENGINES),
         held_for=HELD_FOR,
         reads=("its own",),
         writes="what vLLM, SGLang, TensorRT-LLM and sglang-jax read, in the versions pinned here",

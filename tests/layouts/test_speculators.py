@@ -11,8 +11,10 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
+from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import PreflightVerdict
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
@@ -364,3 +366,27 @@ def test_the_window_of_qwen3_layers_is_that_of_transformers(tmp_path: Path, laye
     kinds = written.get("layer_types", ["full_attention"] * 2)
     assert [i for i, kind in enumerate(kinds) if kind == "sliding_attention"] == list(limited), "all vLLM goes by"
     assert open_head(tmp_path / "out").semantics == semantics
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_the_number_of_states_is_written_where_vllm_reads_it(tmp_path: Path, nested: bool):
+    """Where the hint says, and in no other place, it helps."""
+    target = heads.target(tmp_path / "a-target")
+    source, d = tmp_path / "flat", heads.dims(aux=4)
+    whole = variants.speculators(tmp_path / "x", d, layer={"num_aux_hidden_states": "DELETE"})
+    convert(whole, source, "modelopt")
+    source = edit(whole if nested else source, num_aux_hidden_states="DELETE", eagle_config="DELETE")
+    verdict = verdict_of_vllm(source, target)
+    place = "in its transformer_layer_config" if nested else "at its top level"
+    assert (verdict.kind, verdict.reasons[0].code) == ("refuses", "fc-width")
+    assert verdict.reasons[0].hint == f"write num_aux_hidden_states: 4 into config.json, {place}"
+    edit(source, num_aux_hidden_states=4)
+    assert verdict_of_vllm(source, target).kind == ("refuses" if nested else "right")
+    if nested:
+        layer = {**config_of(source)["transformer_layer_config"], "num_aux_hidden_states": 4}
+        assert verdict_of_vllm(edit(source, transformer_layer_config=layer), target).kind == "right"
+
+
+def verdict_of_vllm(head: Path, target: Path) -> PreflightVerdict:
+    found = inspect(head, InspectOptions(target=str(target))).engines
+    return next(v for v in found if v.engine == "vllm")

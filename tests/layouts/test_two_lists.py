@@ -11,7 +11,7 @@ from support.variants import edit
 from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.errors import ConfigError
+from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import ReadOptions, open_head
@@ -193,3 +193,69 @@ def test_what_the_source_leaves_open_is_not_said_to_be_stated(tmp_path: Path):
 def test_a_target_too_small_to_have_defaults_decides_by_its_depth_alone():
     assert numbering_of([1, 2, 4], 4, "llama")[0] == "boundary"
     assert numbering_of([1, 2, 3], 4, "llama") == ("boundary", None)
+
+
+def captured(folder: Path, ids: list[int], layout: str = "specforge") -> Path:
+    """A head that lists its layers in eagle_config alone, whose states SGLang may have captured."""
+    source = heads.modelopt(folder) if layout == "modelopt" else heads.specforge(folder)
+    changes = {"architectures": ["Eagle3Qwen3ForCausalLM"]} if layout == "flat" else {}
+    return edit(source, eagle_config={"use_aux_hidden_state": True, AUX_IDS: ids}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind", "after", "certain"),
+    [
+        ([2, 15, 27], "deepseek_v3", [1, 14, 26], False),  # SGLang takes them as they are, in training and in serving
+        ([4, 10, 21], "kimi_k25", [3, 9, 20], False),
+        ([4, 10, 30], "glm4_moe_lite", [3, 9, 29], False),
+        ([1, 14, 26], "deepseek_v3", [1, 14, 26], True),  # these it counts after layers
+        ([4, 10, 21], "llama", [4, 10, 21], True),  # as it does for other targets
+        ([4, 10, 21], None, [4, 10, 21], False),  # which one it is is not known
+        ([1, 14, 26], None, [1, 14, 26], True),
+    ],
+)
+def test_ids_that_sglang_captured_have_its_numbering(tmp_path: Path, ids, kind: str | None, after, certain):
+    source = captured(tmp_path / "head", ids)
+    target = None if kind is None else str(heads.target(tmp_path / "target", model_type=kind))
+    head = open_head(source, target=target)
+    assert (head.layout, head.aux.after_layer, doubted(head)) == ("specforge", after, not certain)
+    codes = {p.code for p in head.problems}
+    assert ("aux-ids-nested-only" in codes) == (after == ids)
+    assert not codes & {"aux-ids-shifted", "target-mismatch"}
+    for told in ([1, 14, 26], [5, 9, 20]):
+        settled = open_head(source, target=target, options=ReadOptions(aux_layers=tuple(told)))
+        assert settled.aux.after_layer == told and not doubted(settled)
+
+
+@pytest.mark.parametrize(("layout", "after"), [("flat", [3, 9, 20]), ("modelopt", [4, 10, 21])])
+def test_a_trainer_that_captures_itself_counts_after_layers(tmp_path: Path, layout: str, after: list[int]):
+    target = str(heads.target(tmp_path / "target", model_type="kimi_k2"))
+    head = open_head(captured(tmp_path / "head", [4, 10, 21], layout), target=target)
+    assert (head.layout, head.aux.after_layer, doubted(head)) == (layout, after, layout == "flat")
+    assert not any(a.field == AUX_IDS for a in head.assumptions)
+
+
+def test_a_list_that_sglang_captured_is_not_shifted(tmp_path: Path):
+    source = captured(tmp_path / "head", [2, 15, 27])
+    target = str(heads.target(tmp_path / "target", model_type="kimi_k25"))
+    verdicts = inspect(source, InspectOptions(target=target)).engines
+    assert {v.kind for v in verdicts if v.engine == "vllm"} == {"depends"}
+    assert "silently_wrong" not in {v.kind for v in verdicts}
+    out = convert(source, tmp_path / "out", "universal", ConvertOptions(target=target, engines=("vllm", "sglang")))
+    assert out.plan.written.config[AUX_IDS] == [2, 15, 27]
+    assert out.plan.written.config["eagle_config"][AUX_IDS] == [1, 14, 26]
+    with pytest.raises(Refusal) as strict:
+        convert(source, tmp_path / "not", "universal", ConvertOptions(target=target, strict=True))
+    assert strict.value.code == "refused-assumption" and "boundary ids, as SGLang takes" in strict.value.message
+
+
+def test_ids_out_of_order_move_with_their_numbering(tmp_path: Path):
+    source = captured(tmp_path / "head", [21, 4, 10])
+    head = open_head(source, target=str(heads.target(tmp_path / "target", model_type="kimi_k25")))
+    assert (head.aux.after_layer, head.fc_order) == ([3, 9, 20], (20, 3, 9))
+
+
+def test_a_captured_list_beyond_the_target_is_of_another_one(tmp_path: Path):
+    source = captured(tmp_path / "head", [4, 10, DEPTH + 1])
+    head = open_head(source, target=str(heads.target(tmp_path / "target", model_type="kimi_k25")))
+    assert "target-mismatch" in {p.code for p in head.problems}

@@ -11,7 +11,7 @@ from support.variants import Has, config_of, tensors_of
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, Refusal
-from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 from eagle3hub.layouts.base import FEATURES
 
 IDS = "eagle_aux_hidden_state_layer_ids"
@@ -65,7 +65,7 @@ def test_every_refusal_names_an_engine():
         (Has(), {"norm_output": True}, "sglang-jax ignores it"),
         (Has(embeddings=True), {}, "always take the target's embeddings"),
         (Has(layers=2), {}, "SGLang and TensorRT-LLM look for hidden_norm"),
-        (Has(qk_norm=True), {}, "have no query and key norms"),
+        (Has(qk_norm=True), {}, "lack query and key norms"),
     ],
 )
 def test_what_one_engine_would_get_wrong_is_refused(tmp_path: Path, target: Path, has: Has, config: dict, says: str):
@@ -73,6 +73,32 @@ def test_what_one_engine_would_get_wrong_is_refused(tmp_path: Path, target: Path
     with pytest.raises(Refusal, match=says):
         convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("engines", "says"),
+    [
+        ("sglang", "SGLang always takes the target's embeddings, whatever"),
+        ("sglang,trtllm", "SGLang and TensorRT-LLM always take the target's embeddings, whatever"),
+        ("vllm,sglang_jax", "sglang-jax always takes the target's embeddings, whatever"),
+    ],
+)
+def test_a_refusal_names_no_engine_that_the_folder_is_not_made_for(
+    tmp_path: Path, target: Path, engines: str, says: str
+):
+    source = variants.speculators(tmp_path / "x", has=Has(embeddings=True))
+    options = ConvertOptions(target=str(target), engines=tuple(engines.split(",")))
+    with pytest.raises(Refusal) as refused:
+        convert(source, tmp_path / "out", "universal", options)
+    assert f"embed_tokens.weight, and {says}" in refused.value.message
+
+
+def test_a_refusal_names_no_engine_that_cannot_serve_the_target(tmp_path: Path):
+    target = heads.target(tmp_path / "target", model_type="qwen2_audio")
+    source = variants.speculators(tmp_path / "x", has=Has(embeddings=True))
+    with pytest.raises(Refusal) as refused:
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target)))
+    assert "and TensorRT-LLM always takes the target's embeddings" in refused.value.message
 
 
 def test_what_must_be_known_is_asked_for(tmp_path: Path, target: Path):
@@ -120,9 +146,8 @@ def test_nested_ids_follow_sglangs_rule_for_the_target(
     tmp_path: Path, model_type: str, ids: list[int], expected: list[int]
 ):
     target = heads.target(tmp_path / "target", model_type=model_type)
-    done = convert(
-        other_layers(tmp_path / "x", ids), tmp_path / "out", "universal", ConvertOptions(target=str(target))
-    )
+    options = ConvertOptions(target=str(target), read=ReadOptions(aux_layers=tuple(ids)))
+    done = convert(other_layers(tmp_path / "x", ids), tmp_path / "out", "universal", options)
     assert config_of(tmp_path / "out")[IDS] == [i + 1 for i in ids]
     assert nested(tmp_path / "out") == expected
     told = any("eagle3_layers_to_capture" in n for n in done.plan.written.notes)

@@ -147,6 +147,17 @@ class HeadFiles:
         object.__setattr__(self, "fields", {**nested, **own} if isinstance(nested, dict) else self.config)
 
     @property
+    def serves_parallel(self) -> bool:
+        """Whether it is a P-EAGLE head in speculators' format with target and draft tokens, which is served alone."""
+        own = self.config.get("speculators_config")
+        if self.config.get("speculators_model_type") != "peagle" or not (self.nested and isinstance(own, dict)):
+            return False
+        methods, verifier = own.get("proposal_methods"), own.get("verifier")
+        first = methods[0] if isinstance(methods, list) and methods else None
+        asked = first.get("speculative_tokens") if isinstance(first, dict) else None
+        return type(asked) is int and isinstance(verifier, dict) and isinstance(verifier.get("name_or_path"), str)
+
+    @property
     def says_quantized(self) -> str | None:
         """The place in the files that asks for quantized layers, or None; a null in config.json is no request."""
         if self.config.get("quantization_config"):

@@ -350,7 +350,8 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("sliding-window-stated")
     yield from quantization_findings(case)
     if truth.parallel_drafting:
-        yield PreflightFinding("parallel-drafting")
+        told = case.files.serves_parallel and "parallel-by-name" in case.contract.rules
+        yield PreflightFinding("parallel-by-name" if told else "parallel-drafting")
         if all(case.files.config.get(key) is None for key in MASK_TOKENS):
             yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
@@ -511,7 +512,14 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
         built = feature_count(case) * truth.target_hidden_size
         if inputs != built:
             after = None if truth.boundaries is None else [b - 1 for b in truth.boundaries]
-            facts = {"file": inputs, "built": built, "count": truth.num_aux, "after": after or "[…]"}
+            where = "in its transformer_layer_config" if case.files.nested else "at its top level"
+            facts = {
+                "file": inputs,
+                "built": built,
+                "count": truth.num_aux,
+                "after": after or "[…]",
+                "where": where,
+            }
             yield PreflightFinding("fc-width", facts)
     plain = {_parse(name.removeprefix("model."))[1]: shape for name, (_, shape) in case.files.tensors.items()}
     q = plain.get("layers.0.self_attn.q_proj.weight")

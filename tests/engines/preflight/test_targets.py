@@ -111,6 +111,7 @@ def test_targets_of_which_sglang_reaches_the_last_layer(kind: str):
     subject = nested([1, 14, 29], (2, 15, 30))
     assert sglang(subject, kind).kind == "right"
     assert codes(sglang(subject, "qwen3")) >= {"aux-range"}
+    assert "stops, for some targets at start" in sglang(subject, "qwen3_next").reasons[0].sentence
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "gemma3_text"])

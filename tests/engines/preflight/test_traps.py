@@ -18,6 +18,16 @@ KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 FOUR = (2, 10, 15, 27)
 
 
+def parallel_speculators(**changes) -> ExaminedHead:
+    """A P-EAGLE head of the speculators library, as it is published."""
+    own = f.speculators(
+        **{"speculators_model_type": "peagle", "architectures": ["PEagleDraftModel"], "mask_token_id": 1, **changes}
+    )
+    held = {**own.files.tensors, "mask_hidden": ("BF16", (1, 3 * f.H))}
+    files = replace(own.files, tensors=held)
+    return replace(own, files=files, truth=replace(own.truth, parallel_drafting=True))
+
+
 def nested(after: list[int], **changes) -> ExaminedHead:
     return f.universal(tuple(a + 1 for a in after), eagle_aux_hidden_state_layer_ids="DELETE", **changes)
 
@@ -177,6 +187,21 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         f.speculators(speculators_model_type="peagle", fc_norm=True, norm_output=True, mask_token_id=1),
         "S S X X X X S",
         "fc-norm",
+    ),
+    "P-EAGLE of speculators, which asks for parallel drafting where it is served by its own name": (
+        parallel_speculators(),
+        "R R X X X X X",
+        "parallel-by-name",
+    ),
+    "P-EAGLE of speculators without the target's name": (
+        parallel_speculators(speculators_config={"proposal_methods": [{"speculative_tokens": 5}]}),
+        "S S X X X X X",
+        "parallel-drafting",
+    ),
+    "P-EAGLE of speculators without draft tokens": (
+        parallel_speculators(speculators_config={"proposal_methods": [], "verifier": {"name_or_path": "o/t"}}),
+        "S S X X X X X",
+        "parallel-drafting",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
         nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, pard_token=1),
