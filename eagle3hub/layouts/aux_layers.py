@@ -417,8 +417,8 @@ def _read_as_captured(head: Head) -> bool:
     listed = _taken_for_boundaries(head)
     why = (
         f"eagle_config lists the aux layers {listed}: they are taken for boundary ids, as SGLang takes a list that "
-        f"does not begin with 1 for a {kind} target, in training and in serving; another program that captured the states "
-        "takes them for after-layer ids"
+        f"does not begin with 1 for a {kind} target, in training and in serving; another program that captured the "
+        "states takes them for after-layer ids"
     )
     settle = Hint(
         f"give --aux-layers {_listed([i - 1 for i in listed])} if SGLang captured the states for training, or "

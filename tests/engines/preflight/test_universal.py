@@ -10,7 +10,7 @@ import pytest
 from support import outlines as f
 
 from eagle3hub.engines.preflight import ExaminedHead, judge, pinned_contracts
-from eagle3hub.layouts.universal import CANNOT, HELD_FOR
+from eagle3hub.layouts.universal import HELD_FOR, cannot
 
 ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax")
 """The engines that a universal folder may be made for."""
@@ -54,5 +54,8 @@ def test_a_feature_is_held_for_the_engines_that_get_it_right(feature: str) -> No
 
 
 def test_only_what_some_engine_lacks_is_held_for_some() -> None:
-    assert set(HELD_FOR) <= set(CANNOT)
+    assert set(HELD_FOR) <= set(cannot(ENGINES))
+    for feature, able in HELD_FOR.items():
+        for engine in set(ENGINES) - able:
+            assert feature in cannot([engine]), f"a refusal for {engine} alone says what it does with {feature}"
     assert set(HELD_FOR) - set(HEADS) == {"no_aux", "no_lm_head", "embed_tokens", "target_width"}
