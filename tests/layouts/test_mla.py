@@ -192,7 +192,7 @@ def test_universal_names_the_engine_that_does_not_serve_it(tmp_path: Path, deeps
     done = convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(deepseek)))
     assert done.plan.head.made_for == ("vllm", "sglang", "trtllm")
     assert any("not made for sglang-jax" in note for note in done.plan.written.notes)
-    with pytest.raises(Refusal, match="sglang-jax has no draft class with MLA attention") as refused:
+    with pytest.raises(Refusal, match="sglang-jax lacks a draft class with MLA attention") as refused:
         convert(source, tmp_path / "other", "universal")  # for a target that is not known
     assert "--engines vllm,sglang,trtllm" in str(refused.value.hint)
 
