@@ -611,6 +611,12 @@ def prints_acceptance(card: Card) -> bool:
     return printed or bool(tagged and said_rates(card))
 
 
+@_once
+def prints_lengths(card: Card) -> bool:
+    """Return whether the card `prints_acceptance`, or gives an acceptance length anywhere, as a guide's log does."""
+    return prints_acceptance(card) or bool(acceptance_lengths(card))
+
+
 _SPECULATIVE = re.compile(r"speculat|\bspec\b|draft|\bmtp\b|eagle|dflash|dspark|medusa|投机|推测|草稿", re.I)
 
 
@@ -1062,7 +1068,7 @@ def rate_series(card: Card) -> list[RateSeries]:
     """Return every series of rates by position: down a column, along a row, or in a sentence."""
     found: list[RateSeries] = []
     for section, table in card.tables:
-        found += [*_down(table, section), *_along(table, section)]
+        found += [*_down(table, section), *_along(table, section), *_in_cells(table, section)]
     seen = {line for s in found for line in s.lines}
     for section, table in read_tables(card):
         if table.is_list or any(row.lines for row in table.rows[:1]):
@@ -1186,6 +1192,20 @@ def _along(table: Table, section: Section) -> Iterator[RateSeries]:
             yield RateSeries(lines[0], tuple(values), lines, name, named, section, accuracy, around)
 
 
+def _in_cells(table: Table, section: Section) -> Iterator[RateSeries]:
+    """Yield the rates that stand as a list in one cell, under a head that says that they are by position."""
+    places = [i for i, h in enumerate(table.header) if i and (_BY_POSITION.search(h) or _PER_POSITION.search(h))]
+    for row in table.rows[:_MOST_TURNED] if places else ():
+        for i in places:
+            m = _LIST.fullmatch(row.cells[i].text.strip(" []()*"))
+            values = tuple(numbers(m[0])) if m else ()
+            if values and all(n.share <= 1 + n.slack for n in values):
+                at = (row.line,) * len(values)
+                name = table.header[i]
+                yield RateSeries(row.line, values, at, name, _named(name, table), section, False)
+
+
+_PER_POSITION = re.compile(r"\bper[- ]pos|\ba0(?:…|\.\.|-|–| to )", re.I)
 _ONE = r"(?:\d*\.\d+(?:\s?%)?|\d+(?:\.\d+)?\s?%)"
 _LIST = re.compile(rf"{_ONE}(?:\s*(?:,|/|;|、|，|→|,? and)\s*{_ONE}){{1,}}")
 _BY_POSITION = re.compile(

@@ -34,7 +34,7 @@ _SETS = (
 _COUNT = (
     r"\b\d[\d,]* (?:[“\"][^“”\"\n]{1,40}[”\"] |[\w-]+ ){0,3}"
     r"(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
-    r"|instances|dialog(?:ue)?s|queries|items)\b(?! (?:per|/) ?(?:s|sec|second)\b)"
+    r"|instances|dialog(?:ue)?s|queries|items|pages|documents|images)\b(?! (?:per|/) ?(?:s|sec|second)\b)"
     rf"|(?<![A-Za-z])(?:{_SETS})(?:\s?\(|, |: ?)(?:all |first |n ?= ?)?\d{{2,}}(?![\d.,]*\s?(?:%|tok|ms|[x×]|\.\d))\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
@@ -277,7 +277,7 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
     fix="Give n, the number of prompts measured.",
     heads=True,
     words=True,
-    also=claims.prints_acceptance,
+    also=claims.prints_lengths,
 )
 def missing_count(card: Card) -> Iterator[Violation]:
     """Report acceptance if the card does not give the number of prompts."""
@@ -294,7 +294,7 @@ def missing_count(card: Card) -> Iterator[Violation]:
     fix="Give the temperature, and how draft tokens are sampled.",
     heads=True,
     words=True,
-    also=claims.prints_acceptance,
+    also=claims.prints_lengths,
 )
 def missing_temperature(card: Card) -> Iterator[Violation]:
     """Report acceptance if the text of the card names no temperature."""

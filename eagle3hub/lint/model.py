@@ -752,9 +752,11 @@ _OWN_TITLE = re.compile(
 )
 """The title of a head's card: the method, that it is a draft, and the model."""
 _OTHER_TITLE = re.compile(
-    r"\b(?:train(?:ing)?|offline|online|examples?|guide|recipes?|tutorial|toolkit|benchmarks?|how|study|report|patch|inference|serving)\b",
+    r"\b(?:train(?:ing)?|offline|online|examples?|guide|recipes?|tutorial|toolkit|benchmarks?|how|study|report|patch|inference|serving"
+    r"|preview(?:s|ed)|announc(?:es|ed)|launch(?:es|ed)|unveil(?:s|ed))\b",
     re.I,
 )
+_NEWS_TITLE = re.compile(r"\b(?:previews|announces|launches|unveils|introduces|releases)\b", re.I)
 _RECIPE = re.compile(r"^\W*(?:\w+ ){0,2}(?:recipes?|guide|runbook) for\b", re.I | re.M)
 _TITLE = re.compile(r"eagle|draft|speculator|dflash|mtp|head|草稿", re.I)
 _METHOD_TAGS = {"speculative-decoding", "dflash", "dflash2", "dspark", "mtp", "medusa", "p-eagle"}
@@ -799,7 +801,7 @@ def is_of_a_head(card: Card) -> bool:
         return True
     opening = [b.text for s in card.sections[:4] for b in s.blocks if isinstance(b, Prose)][:5]
     first = "\n".join([*titles, *(text[:800] for text in opening)])
-    if not _HEAD_WORDS.search(first) or _RECIPE.search(first):
+    if not _HEAD_WORDS.search(first) or _RECIPE.search(first) or (titles and _NEWS_TITLE.search(titles[0])):
         return False
     if card.front is not None:
         return not titles or bool(_TITLE.search(titles[0]) or _OWN_WORDS.search(first))

@@ -45,6 +45,8 @@ _FOOTER = re.compile(
 )
 """What the Hub's page has around a card, and the source of a card never has on a line of its own."""
 _BIBTEX = re.compile(r"\s*@[A-Za-z]+\{")
+_MARKUP = re.compile(r"\s*(?:#{1,6} |\||```|~~~|[-*+] |<[a-z/!])")
+_FEW_LINES = 2_000
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:%|[x×](?![\w]))?"
 _ROW = re.compile(rf"(?P<label>\S.*?)(?P<cells>(?:\s+{_NUMBER})+)\s*$")
 _SHELL = re.compile(
@@ -58,8 +60,11 @@ _NOT_HEADING = re.compile(r"[.,;!?\\]$|:.|\d\.\d")
 
 
 def is_page_text(lines: Sequence[str]) -> bool:
-    """Return whether the lines contain what the Hub's page has around a card."""
-    return any(_FOOTER.match(line) for line in lines)
+    """Return whether the lines have what the Hub's page has around a card, or the bullets of a page and no markup."""
+    if any(_FOOTER.match(line) for line in lines):
+        return True
+    bullets = sum(line.lstrip().startswith("•") for line in lines[:_FEW_LINES])
+    return bullets > 1 and not any(_MARKUP.match(line) for line in lines[:_FEW_LINES])
 
 
 def to_markdown(lines: Sequence[Line]) -> list[Line]:
@@ -88,6 +93,8 @@ def _block(lines: Sequence[Line], i: int, *, first: bool) -> tuple[int, list[Lin
         return end - i, _table(lines[i], lines[i + 1 : end])
     if _is_heading(lines, i):
         return 1, [(number, ""), (number, ("# " if first else "## ") + text.strip().rstrip(":")), (number, "")]
+    if text.lstrip().startswith("•"):
+        return 1, [(number, "- " + text.lstrip()[1:].strip())]
     if text.startswith("|") and i + 1 < len(lines) and not lines[i + 1][1].startswith("|"):
         return 1, [(number, text), (number, "")]
     return 1, [(number, text)]

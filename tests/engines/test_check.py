@@ -173,6 +173,7 @@ QUIET = [
     "`--speculative-model` was removed.\n",
     "`--speculative-config` has it all; SGLang has `--speculative-num-steps`.\n",
     "Our script has `--draft-name`.\n",
+    f"{block('llama-server -m t.gguf')}\nThe other program takes `--draft`.\n",
     f"> {SGLANG} {NUMBERS}\n",
     block(f"$env:CUDA_VISIBLE_DEVICES = '0'\n{FOLDED} {NUMBERS}".replace(chr(92), "`"), "powershell"),
 ]

@@ -169,6 +169,14 @@ Nothing below counts 9.99
 """
 
 
+def test_a_page_is_known_by_its_bullets():
+    text = "A Draft Head\n\nUsage\n\n  • vLLM 0.1\n  • K: 3\n"
+    card = parse_card(text)
+    assert card.is_page_text and [s.path[-1].text for s in card.sections if s.path] == ["A Draft Head", "Usage"]
+    assert [p.item > 0 for _, p in card.blocks_of(Prose)] == [True, True]
+    assert not parse_card(text.replace("Usage", "## Usage")).is_page_text
+
+
 def test_text_of_a_page_becomes_markdown_again():
     card = parse_card(PAGE)
     assert card.is_page_text

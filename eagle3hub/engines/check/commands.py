@@ -143,10 +143,11 @@ def check_named(command: ServerCommand, hint: str | None, against: Against) -> O
     the only engine that the text starts.
     """
     flag, line = command.words[0], command.lines[0]
-    had = [e for e in _PREFIXES if against.fact(e, flag, line) is not None]
+    clear = "spec" in flag or "eagle" in flag  # other programs have a --draft, too
+    had = [e for e in _PREFIXES if clear and against.fact(e, flag, line) is not None]
     own = {e: known for e in _PREFIXES if (known := against.interface(e)) is not None and e != "llamacpp"}
     has = [e for e, known in own.items() if _resolved(e, flag, known) is not None]
-    engine = command.engine or (had[0] if len(had) == 1 and not has else None) or hint
+    engine = command.engine or (had[0] if len(had) == 1 and not has else None) or (hint if clear else None)
     if engine is None or engine in has or (command.engine is None and has):
         return Outcome()
     if (fact := against.fact(engine, flag, line)) is not None:

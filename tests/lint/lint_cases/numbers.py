@@ -742,6 +742,21 @@ CASES = [
         name="a ratio of two columns",
     ),
     Case(
+        "C302",
+        lengths("| this head | 2.31 | [0.49, 0.31, 0.22] |", header="| | τ | per-position a0…a2 |"),
+        "this head",
+        lengths("| this head | 2.31 | [0.49, 0.31, 0.22] |", header="| | τ | marginal, per-position a0…a2 |"),
+        name="in a cell",
+    ),
+    Case(
+        "C406",
+        "## Server log\n\n```text\nDecode batch. accept len: 2.80, #queue-req: 0\n```",
+        "accept len",
+        "## Server log\n\n```text\nDecode batch. accept len: 2.80, temperature: 0\n```\n\nGreedy decoding.",
+        front="",
+        name="in a log, on a page of a manual",
+    ),
+    Case(
         "C405",
         lengths("| greedy acceptance | 2.68 | 2.74 |", header="| metric | bf16 | int4 |"),
         "| metric",
