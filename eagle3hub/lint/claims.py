@@ -22,7 +22,7 @@ _OF_MEASUREMENT = re.compile(
     r"|\b(?:vLLM|SGLang|TensorRT-LLM|llama\.cpp) v?\d|(?<![A-Za-z])K ?= ?\d|测|评|推理|温度|接受",
     re.I,
 )
-_SENTENCE_ENDS = re.compile(r"[.!?;]\s+(?=[\W_]*[A-Z\d\u4e00-\u9fff])|[。！？；]|\n\s*\n")
+_SENTENCE_ENDS = re.compile(r";\s+|[.!?]\s+(?=[\W_]*[A-Z\d\u4e00-\u9fff])|[。！？；]|\n\s*\n")
 _FAR = 300
 
 
@@ -120,6 +120,7 @@ _KEY_VALUE = re.compile(
 )
 _POSITION = re.compile(
     r"^(?:position|pos|slot|(?:draft )?token|#)?[ .#]*\d+$|\bacc_?\d|\bpos(?:ition)?[ _-]?\d|\b(?:slot|depth) \d+$"
+    r"|\bi ?= ?\d+$"
     r"|^\d(?:st|nd|rd|th)\b|位置 ?\d|^第 ?\d+ ?(?:个|位)",
     re.I,
 )
@@ -127,20 +128,23 @@ _K_IN_HEAD = re.compile(
     r"\(?\bk\s*=\s*(\d{1,3})\b\)?|\(?(?:num[_ ])?(?:spec\w*|draft\w*)[_ ](?:tokens?|len\w*|steps?"
     r"|depth)\s*[=:]?\s*(\d{1,3})\b\)?"
     r"|\b(\d{1,3}) (?:spec\w*|draft\w*) tokens?|^(?:depth|steps?|γ|gamma)\s*[=:]?\s*(\d{1,3})$"
-    r"|\b(?:steps|block)(?:[ _-]size)?(?:\s*=\s*| )(\d{1,3})\b",
+    r"|\b(?:num[_ -]?)?(?:steps|block)(?:[ _-]size)?(?:\s*=\s*| )(\d{1,3})\b",
     re.I,
 )
 """The K of a column, in its own head."""
 _T_IN_HEAD = re.compile(r"\(?\b(?:T|temp(?:erature)?|温度)\s*[=:]?\s*(\d(?:\.\d+)?)\b\)?", re.I)
 
-_IN_WORDS = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen"
-_SOME = rf"(?:(\d{{1,3}})|({_IN_WORDS}))"
+IN_WORDS = "one|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen"
+"""Small numbers that people write as words."""
+_SOME = rf"(?:(\d{{1,3}})|({IN_WORDS}))"
 _ZH_SOME = r"(?:(\d{1,3})|([一两二三四五六七八]))"
 _DRAFTED = r"(?:draft(?:ed|ing)?|spec\w*|proposed|candidate)"
 MEASURED_K = re.compile(
     r"(?<![\w-])K\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:|\|)?\s*(\d{1,3})\b"
     rf"|(?<![-–.\d])\b{_SOME}[ -]{_DRAFTED} tokens?\b(?! (?:were|are|was|accepted|emitted))"
-    rf"|num[_ ](?:speculative|draft)[_ ]tokens\W+(\d{{1,3}})\b"
+    rf"|\b{_SOME} (?:drafts\b|tokens? (?:are |is |were |was )?(?:draft|propos|speculat)ed\b)"
+    r"|(?<=\")k\"\s*:\s*(\d{1,2})\b"
+    rf"|num[_ ](?:speculative|draft)[_ ]tokens\W+(\d{{1,3}})\b|\bnum[_ -]?steps\s*[=:]\s*(\d{{1,3}})\b"
     r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b"
     rf"|\b(?:{_DRAFTED}|speculative) tokens?(?: \(\w\))?(?: (?:per|each|every) (?:step|round|iteration|verification))?"
     r"(?: \(\w\))?\s*[:=|]\s*(\d{1,3})\b(?![.,]?\d)"
@@ -375,7 +379,9 @@ def _by_caption(table: Table, taken: set[str]) -> str:
 
     The words around a table of settings and their values are not about its numbers.
     """
-    ends = (table.header[0], table.header[-1]) if len(table.header) < 4 else (table.header[-1],)
+    heads = [_by_header(h) for h in table.header[1:]]
+    measured = any(head.k is not None or head.temperature is not None for head in heads)
+    ends = (table.header[0], table.header[-1]) if len(table.header) < 4 and not measured else (table.header[-1],)
     if any(_KEY_VALUE.match(header.strip(" *`")) for header in ends):
         return ""
     if table.is_list and any(_by_header(row.label).kind != "none" or not row.cells[1].number for row in table.rows):
@@ -391,7 +397,13 @@ def _by_caption(table: Table, taken: set[str]) -> str:
         bare = [(m, name) for m, name in matches if not _HAS_VALUE.match(said, m.end())]
         if matches:
             return chosen(bare or matches, key=lambda found: (found[0].start(), found[1]))[1]
-    return ""
+    first = _SENTENCE_ENDS.split(table.after)[0][:_CAPTION_BELOW]
+    below = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(first)]
+    return min(below)[1] if below and not _HAS_NUMBER.search(first) else ""
+
+
+_CAPTION_BELOW = 60
+_HAS_NUMBER = re.compile(r"\d\.\d")
 
 
 _HAS_VALUE = re.compile(r"\W{0,3}(?:of |is |was |= ?|: ?|≈ ?)?\d")
@@ -552,9 +564,19 @@ def _by_kind(card: Card) -> dict[str, list[tuple[Section, Table, int]]]:
     found: dict[str, list[tuple[Section, Table, int]]] = {}
     for section, table in read_tables(card):
         for i, column in enumerate(columns(table)):
+            if column.kind in _OF_SPEED and is_of_training_table(table):
+                continue  # of the trainer
             if column.kind not in {"label", "other"} and table.column(i):
                 found.setdefault(column.kind, []).append((section, table, i))
     return found
+
+
+_OF_SPEED = {"throughput", "speedup", "latency"}
+
+
+def is_of_training_table(table: Table) -> bool:
+    """Return whether the nearest heading of a table, or its first head, is about the training."""
+    return bool(re.search(TRAINING, f"{table.heading}\n{table.header[0]}", re.I))
 
 
 _SET_IN_LABEL = re.compile(
@@ -675,7 +697,7 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
     measured = any(c.kind in _RESULT_KINDS for j, c in enumerate(columns(table)) if j != i)
     if measured and _TAU_ALONE.fullmatch(header.strip(" *`$\\")) and all(n.value <= 1 for _, n in values):
         return  # a threshold, beside what was measured with it
-    if _is_of_training(section, header):
+    if _is_of_training(section, header) or any(re.search(r"\bloss\b", h, re.I) for h in table.header):
         return
     alone = bool(_ACCEPTED_ALONE.search(header)) and not re.search("len|长度", header, re.I)
     own = columns(table)[i].k
@@ -734,7 +756,9 @@ _TAU_ALONE = re.compile(r"τ|tau", re.I)
 
 
 def _is_of_training(section: Section, name: str) -> bool:
-    """Return whether ``tokens per step`` under a heading about training is the size of its batches."""
+    """Return whether a name is of a trainer's value, or of its batches: ``tokens per step`` under such a heading."""
+    if re.search(r"simulat|teacher|\btrain|validation|模拟|训练", name, re.I):
+        return True
     heading = section.path[-1].text if section.path else ""
     return bool(re.search(TRAINING, heading, re.I)) and not re.search(rf"accept|接[受收]|{_TAU}", name, re.I)
 
@@ -783,6 +807,12 @@ _NOT_ITS_VALUE = re.compile(
     r"|error|±|\+)\W*$",
     re.I,
 )
+_A_CHANGE = re.compile(
+    r"(?:\blos[te]s?|\bgain\w*|\bby|\badd\w*|\bcost\w*|\bdrop\w*|\bplus|\bminus|\banother|\bsav\w+|\bonly|[+−±])"
+    r"(?: (?:about|only|up to|some|roughly))?\s*$",
+    re.I,
+)
+"""What stands before a number of tokens that one length differs from another by."""
 _OF_OTHERS = re.compile(
     r"\bpaper|upper bound|at most|maximum|\bideal|theoretical|reported by|\boriginal\b|compared (?:to"
     r"|with)|\bprior\b|previous|"
@@ -791,11 +821,19 @@ _OF_OTHERS = re.compile(
 )
 
 
+_NUMBER_BEGINS = re.compile(
+    r"\W*(?:about |≈ ?|~ ?)?(?P<n>\d\.\d{1,4})(?=\s*(?:[:,(;：，（。]|\.?$|tok\w*\b|on |for |with ))"
+)
 _SENTENCE_END = re.compile(r"[.!?。]\s")
 _MAY_BE_LENGTH = re.compile(rf"accept|\bacc\b|{_TAU}|tok(?:en)?s?\b|接[受收]|词元", re.I)
 
 
 def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
+    heading = section.path[-1].text if section.path else ""
+    if (m := _NUMBER_BEGINS.match(prose.text)) and _LENGTH.search(heading) and not _is_of_training(section, heading):
+        ks = frozenset(_ks_of(prose.text[:_FAR]))
+        number = numbers(m["n"])[0]
+        yield AcceptanceLength(prose.line, number, "in a sentence", heading, prose.line, section, ks)
     if not _MAY_BE_LENGTH.search(prose.text):
         return
     plain = prose.text.replace("\n", " ")
@@ -808,6 +846,8 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
     for m in found:
         if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
             continue
+        if (m["b"] or m["d"]) and _A_CHANGE.search(plain[max(0, m.start() - 30) : m.start()]):
+            continue
         before = bisect_right(ends, m.start())
         begun = max(ends[before - 1] if before else 0, m.start() - 200)
         if bisect_left(others, m.end()) > bisect_left(others, begun):
@@ -819,7 +859,9 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         begin, end = max(0, m.start() - 200), m.end() + 200
         near = bisect_left(named, end) > bisect_left(named, begin)
         own, after = sentence_around(m) if near else ("", "")
-        ks = frozenset(_ks_of(own + after) or _ks_of(plain[begin:end])) if near else frozenset()
+        ks = frozenset(_ks_of(own + after)) if near else frozenset()
+        if near and not ks and len(around := _ks_of(plain[begin:end])) == 1:
+            ks = frozenset(around)
         yield AcceptanceLength(line, number, "in a sentence", header, prose.line, section, ks, accepted_alone=alone)
 
 
@@ -836,7 +878,7 @@ _IN_CODE = re.compile(
 
 def _in_code(code: Code, section: Section) -> Iterator[AcceptanceLength]:
     """Yield the acceptance lengths that a block of JSON or of a program's output prints."""
-    if code.language in {"bibtex", "bash", "sh", "shell", "console", "toml"}:
+    if code.language in {"bibtex", "toml"}:
         return
     line, seen = code.line, 0
     for m in _IN_CODE.finditer(code.text):
@@ -850,7 +892,7 @@ def _in_code(code: Code, section: Section) -> Iterator[AcceptanceLength]:
             yield AcceptanceLength(line, number, name, name, code.line, section, ks)
 
 
-_PROGRAMS = {"python", "py", "json5", "javascript", "js"}
+_PROGRAMS = {"python", "py", "json5", "javascript", "js", "bash", "sh", "shell", "console"}
 _K_IN_DATA = (
     re.compile(r"(?:num_)?speculative_(?:tokens|num_steps)[\"']?\s*[:=]\s*(\d{1,2})\b"),
     re.compile(r"[\"'](?:num_)?steps[\"']\s*:\s*(\d{1,2})\b(?=[^{}]{0,80}top_?k)"),
@@ -899,10 +941,17 @@ def _ks_of(text: str) -> set[int]:
     blocks = {k for n in found_numbers(_BLOCK, text) for k in (n - 1, n)}
     steps = {int(m[1]) for m in _STEPS_TOPK_TOKENS.finditer(text) if _is_configuration(m, named_so)}
     named = set(found_numbers(MEASURED_K, text)) or blocks
-    if re.search(r"\bsteps\b|num[_-]steps", text, re.I):  # then the draft tokens are SGLang's, one more than K
-        named -= {int(n) for n in re.findall(r"\b(\d{1,3}) draft(?:ed)? tokens", text)} - steps
-        named |= {int(n) for n in re.findall(r"\b(\d{1,3}) spec\w*(?: decoding)? steps", text)}
+    if own := set(found_numbers(_STEPS, text)):  # then the draft tokens are SGLang's, one more than K
+        return steps | own
     return steps | named
+
+
+_STEPS = re.compile(
+    r"num[_ -]?steps\W{1,3}(\d{1,2})\b|\b(\d{1,2}) spec\w*(?: decoding)? steps"
+    r"|\b(\d{1,2}) steps?\b(?=[^.\n]{0,40}top-?_?k)"
+    r"|\bsteps?\s?[=: ]\s?(\d{1,2})\b(?=[^.\n]{0,40}top-?_?k)|(?<=[^.\n])top-?_?k[^.\n]{0,40}?\b(\d{1,2}) steps\b",
+    re.I,
+)
 
 
 def _is_configuration(m: re.Match[str], named_so: bool) -> bool:
@@ -915,6 +964,7 @@ def _is_configuration(m: re.Match[str], named_so: bool) -> bool:
     return chain or (named_so and 1 <= steps <= 16 and 1 < topk <= 16 and steps < tokens)
 
 
+_LAUNCHED = re.compile(r"\b(?:vllm serve|launch_server|sglang serve|trtllm-serve|api_server)\b")
 _OF_BLOCKS = re.compile(r"algorithm[ =\"':]+(?:DFLASH|DSPARK)", re.I)
 """These draft a whole block in one step."""
 _RECOMMENDED = re.compile(r"\b(?:recommend|suggest)\w*[^.\n]{0,50}$", re.I)
@@ -936,6 +986,8 @@ def measured_ks(card: Card) -> dict[int, int]:
             hit.match.string[max(0, hit.match.start() - 60) : hit.match.start()]
         ):
             continue
+        if _LAUNCHED.search(hit.match.string, max(0, hit.match.start() - 400), hit.match.start()):
+            continue  # part of a command
         around = hit.match.string[max(0, hit.match.start() - 120) : hit.match.end() + 120]
         for k in _ks_of(around):
             out.setdefault(k, hit.line)
@@ -960,6 +1012,9 @@ def example_ks(card: Card) -> list[tuple[int, int]]:
         for line, m in code_matches(card, EXAMPLE_K)
         if not ("steps" in m[0] and _OF_BLOCKS.search(m.string))
     ]
+    for hit in card.search(EXAMPLE_K.pattern, tables=False):
+        if _LAUNCHED.search(hit.match.string, max(0, hit.match.start() - 400), hit.match.start()):
+            found.append((found_numbers(EXAMPLE_K, hit.match[0])[0], hit.line))
     for hit in card.search(rf"{_RECOMMENDED.pattern[:-1]}(?:num_speculative_tokens|\bK)\W{{1,4}}(?P<k>\d{{1,2}})\b"):
         found.append((int(hit.match["k"]), hit.line))
     return found
@@ -1108,10 +1163,12 @@ def _in_program(code: Code, section: Section) -> Iterator[RateSeries]:
         line, seen = line + code.text.count("\n", seen, m.start()), m.start()
         around = code.text[max(0, m.start() - 200) : m.end()].rpartition("\n\n")[2]
         values = tuple(numbers(m["rates"]))
-        said = re.search(r"accept", around, re.I) and _OF_POSITIONS.search(around)
+        said = re.search(r"accept", around, re.I) and _OF_POSITIONS.search(around.replace("_", " "))
         if said and all(n.share <= _NO_SHARE for n in values):
             at = (line,) * len(values)
-            yield RateSeries(line, values, at, m["name"], _word(around.replace("_", " ")), section, False)
+            told = " ".join(b.text for b in section.blocks if isinstance(b, Prose))[:2000]
+            kind = _word(around.replace("_", " ")) or _word(told)
+            yield RateSeries(line, values, at, m["name"], kind, section, False)
 
 
 _MOST_LISTS = 50
@@ -1250,15 +1307,23 @@ def _word(text: str) -> str | None:
     return "marginal" if marginal else "conditional"
 
 
+_OWN_TOKEN = r"(?:bonus|(?:target|verifier)(?: model)?(?:['’]s)?(?: own)?)"
+
+
 @_once
 def counts_bonus(card: Card) -> bool:
     """Return whether the card says that its acceptance lengths count the target's own token."""
-    return card.says(
-        r"\b(?:incl\w*\.?|with|counts?|counting|plus)\b[^.;|\n]{0,24}\b(?:bonus|(?:target|verifier)(?: model)?['’]s)"
-        r"|(?:bonus|(?:target|verifier)['’]s(?: own)?)(?: token)?,? (?:token )?(?:is |are )?(?:incl|counted)"
-        r"|(?:包?含|包括|计入)[^，。；|\n]{0,6}(?:bonus|目标|额外)",
-        remarks=True,
+    counted = (
+        rf"\b(?:incl\w*\.?|with|counts?|counting|plus)\b(?! (?:drafted|accepted|only))[^.;|\n]{{0,24}}\b{_OWN_TOKEN}\b"
+        rf"|{_OWN_TOKEN}(?: token)?,? (?:token )?(?:is |are )?(?:incl|counted)"
+        r"|(?<!不)(?<!不包)(?:包?含|包括|计入)[^，。；|\n]{0,6}(?:bonus|目标|额外)"
     )
+    left_out = (
+        rf"\b(?:excl\w*\.?|without|not counting|not incl\w*|minus|leav\w+ out)\b[^.;|\n]{{0,24}}\b{_OWN_TOKEN}\b"
+        rf"|{_OWN_TOKEN}(?: token)?,? (?:token )?(?:is |are )?(?:excl|not (?:counted|incl))"
+        r"|(?:不包?含|不包括|不计|除去)[^，。；|\n]{0,8}(?:bonus|目标|额外)"
+    )
+    return card.says(counted, remarks=True) and not card.says(left_out, remarks=True)
 
 
 def part_of(section: Section) -> Heading | None:

@@ -20,7 +20,8 @@ _BATCH = (
     r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"
     r"\b(?:bs|batch(?:[ _-]?size)?|concurren\w+|conc\.?|max[_-]num[_-]seqs"
     r"|max[_-]running[_-]requests)\W{0,3}(?:of |is )?\W?\d"
-    r"|\b\d+ (?:concurrent|parallel|simultaneous|clients?\b|users?\b|in flight)|\bbatch of (?:one|\d)|\bbatch[- ]?1\b"
+    rf"|\b(?:\d+|{claims.IN_WORDS}) (?:concurrent|parallel|simultaneous|clients?\b|users?\b|in flight)"
+    r"|\bbatch of (?:one|\d)|\bbatch[- ]?1\b"
     r"|\b(?:single|one|1) (?:concurrent |parallel )?(?:request|sequence|client|user|stream)s?\b"
     r"(?! (?:per|is|was|has|of))|\bone prompt at a time"
     r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
@@ -145,7 +146,10 @@ def _throughput_line(card: Card) -> int | None:
     lines += [
         table.line
         for _, table in card.tables
-        if any(_OF_SPEED.search(r.label) or any(_A_SPEED.search(c.text) for c in r.cells[1:]) for r in table.rows[:50])
+        if not claims.is_of_training_table(table)
+        and any(
+            _OF_SPEED.search(r.label) or any(_A_SPEED.search(c.text) for c in r.cells[1:]) for r in table.rows[:50]
+        )
     ]
     # a rate of the training is no measurement of the head
     lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False, outside=TRAINING)]
@@ -549,6 +553,8 @@ def missing_draft_tokens(card: Card) -> Iterator[Violation]:
     rates = [table.line for _, table, _ in claims.columns_of_kind(card, "rate")] or claims.said_rates(card)
     if claims.rate_series(card) or claims.draft_numbers_of_rows(card):
         rates = []
+    if {id(s.section) for s in claims.rate_series(card)} & {id(x.section) for x in lengths}:
+        return  # as many as there are positions
     first = lengths[0].place if lengths else rates[0] if rates and card.is_of_a_head else None
     named = rf"\bn[_-]max\W{{1,3}}\d|\d\.\d+ (?:tokens )?drafted|{claims.MEASURED_K.pattern}"
     if first is not None and claims.most_drafted(card) is None and not card.says(named, remarks=True):

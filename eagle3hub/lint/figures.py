@@ -449,6 +449,7 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
 
 
 _NEAR = 0.05
+_A_TREE = re.compile(r"\btop-?_?k\W{1,3}(?:[2-9]|\d\d)\b|\btree\b", re.I)
 _A_RATE = r"\d{1,3}(?:\.\d+)?\s?%|0?\.\d+"
 _SAID_SHARE = re.compile(
     rf"draft acceptance rate(?: \([^()\d]{{0,60}}\))?\W{{0,4}}(?:(?:of|is|was|about) )?(?P<n1>{_A_RATE})"
@@ -477,6 +478,8 @@ def _said_draft_rates(card: Card) -> Iterator[Violation]:
         for block in section.blocks:
             if not isinstance(block, Prose | Code) or not _SAID_SHARE.search(block.text):
                 continue
+            if _A_TREE.search(block.text):
+                continue  # then the share is of all that the tree has
             line, seen = block.line, 0
             for m in islice(_SAID_SHARE.finditer(block.text), _MOST_ROWS):
                 line, seen = line + block.text.count("\n", seen, m.start()), m.start()
@@ -512,7 +515,7 @@ def wrong_average(card: Card) -> Iterator[Violation]:
     for _, table in claims.read_tables(card):
         if not any(_AVERAGE.match(row.label) for row in table.rows):
             continue
-        if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table), re.I):
+        if _is_weighted(table):
             continue
         kinds = [claims.column_kind(table, i) for i in range(len(table.header))]
         weights = [i for i, kind in enumerate(kinds) if kind == "count"]
@@ -541,6 +544,13 @@ def wrong_average(card: Card) -> Iterator[Violation]:
         yield from _wrong_average_column(table)
 
 
+def _is_weighted(table: Table) -> bool:
+    """Return whether the words around a table say that its means are not those of its rows."""
+    around = claims.text_around(table)
+    plain = re.search(r"\bunweighted|\barithmetic|\bsimple (?:mean|average)|\bmacro\b", around, re.I)
+    return plain is None and bool(re.search(r"pooled|weighted|geometric|harmonic", around, re.I))
+
+
 _MEAN_COLUMN = re.compile(r"^\W*(?:avg\.?|average|mean|平均)\W*$", re.I)
 
 
@@ -556,7 +566,7 @@ def _wrong_average_column(table: Table) -> Iterator[Violation]:
             or any(_MEAN_COLUMN.match(claims.without_length(table.header[j])) for j in others)
         ):
             continue
-        if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table), re.I):
+        if _is_weighted(table):
             continue
         for row in table.rows[:_MOST_ROWS]:
             printed, given = row.cells[i].number, [n for j in others if (n := row.cells[j].number) is not None]
@@ -898,6 +908,9 @@ _FACTORS_OF_ALL = (
 _AT_A_LOAD = re.compile(r"batch|concurren|\bbs\b|\bTP\b|并发|批", re.I)
 
 
+_ALL_LOGGED = re.compile(r"(?i:draft acceptance rate)\W{1,4}(?:100(?:\.0+)?\s?%|1\.0+\b)")
+
+
 @rule(
     "C210",
     "warning",
@@ -919,6 +932,8 @@ def full_acceptance(card: Card) -> Iterator[Violation]:
         around = before + hit.match.string[hit.match.start() : hit.match.end() + 40]
         if not re.search(r"\b(?:not|no|never|impossible|simulat|synthetic|cannot|upper)", around, re.I):
             yield Violation(hit.line, f"“{hit.match[0].strip()}”")
+    for line, m in claims.code_matches(card, _ALL_LOGGED):
+        yield Violation(line, f"“{m[0]}”")
     for _, table, i in claims.columns_of_kind(card, "rate"):
         values = [n for _, n in table.column(i)]
         line = table.line if len(values) > 1 else table.column(i)[0][0].at(i)

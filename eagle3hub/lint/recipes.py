@@ -350,7 +350,8 @@ _DEPTH = (
     r"|(?-i:\bL)\s*=\s*(?P<g>\d{1,3})\b"
 )
 _FORMULA = re.compile(
-    r"[{\[(]\s*(\d+\s*,\s*(?:[LNn]\s*(?://|/)\s*2[^,]{0,6}|[LNn][^,]{0,6}|\d+)(?:,\s*[LNn][^,}\])]{0,6})*)\s*[}\])]"
+    r"(?:\blayers |[{\[(])\s*(\d+\s*,\s*(?:[LNn]\s*(?://|/)\s*2[^,]{0,6}|[LNn][^,]{0,6}|\d+)"
+    r"(?:,\s*[LNn][^,}\])]{0,6}?)*)\s*(?:[}\]),.;:]|\bof\b|$)"
 )
 _TERM = re.compile(r"(?P<half>[LNn]\s*//?\s*2)|(?P<all>[LNn])|(?P<n>\d+)")
 _CAPTURE = re.compile(rf"{AUX_CAPTURE}[\"']?\s*[:=]\s*\[\s*(\d+(?:\s*,\s*\d+)+)\s*\]")
@@ -379,7 +380,7 @@ def aux_layers(card: Card) -> Iterator[Violation]:
         named = any(hit.match[name] for name in "efg")
         if depth >= _SHALLOWEST and not of_draft and (named or _OF_TARGET.search(hit.match.string)):
             depths.setdefault(id(hit.section), set()).add(depth)
-    everywhere = set().union(*depths.values())
+    everywhere = set().union(*depths.values()) or _known_depths(card)
     for hit in card.search(_IDS):
         known = depths.get(id(hit.section), everywhere)
         severity: Severity | None = None if id(hit.section) in depths else "warning"
@@ -392,7 +393,8 @@ def aux_layers(card: Card) -> Iterator[Violation]:
             continue
         ids = [int(n) for n in re.findall(r"\d+", hit.match["a"] or hit.match["b"] or hit.match["c"])]
         text = hit.match.string[hit.match.end() : hit.match.end() + 200]
-        right = _of_formula(hit.match[0], depth) or _of_formula(text, depth)
+        before = hit.match.string[max(0, hit.match.start() - 200) : hit.match.start()]
+        right = next((r for said in (hit.match[0], text, before) if (r := _of_formula(said, depth))), None)
         if max(ids) > depth:
             yield Violation(hit.line, f"layer {max(ids)} of a target that has {depth}", severity=severity)
         elif right and right != ids:
@@ -402,9 +404,27 @@ def aux_layers(card: Card) -> Iterator[Violation]:
         (depth,) = everywhere
         for line, m in claims.code_matches(card, _CAPTURE):
             ids = [int(n) for n in re.findall(r"\d+", m[1])]
-            if ids == [2, depth // 2, depth - 3]:
+            if max(ids) >= depth:
+                message = f"{AUX_CAPTURE} {ids} of a target that has {depth} layers, 0 … {depth - 1}"
+                yield Violation(line, message, severity=None if depths else "warning")
+            elif ids == [2, depth // 2, depth - 3]:
                 message = f"{AUX_CAPTURE} {ids} counts as vLLM does; here {[i - 1 for i in ids]} are the same layers"
                 yield Violation(line, message, severity="warning")
+
+
+_DEPTHS = {
+    "qwen3-0.6b": 28, "qwen3-1.7b": 28, "qwen3-4b": 36, "qwen3-8b": 36, "qwen3-14b": 40, "qwen3-32b": 64,
+    "qwen3-30b-a3b": 48, "qwen3-coder-30b-a3b": 48, "qwen3-235b-a22b": 94, "llama-3.1-8b": 32, "llama-3.1-70b": 80,
+    "llama-3.3-70b": 80, "llama-3.2-1b": 16, "llama-3.2-3b": 28, "gpt-oss-20b": 24, "gpt-oss-120b": 36,
+}  # fmt: skip
+"""The layers of targets, by the name of the model: num_hidden_layers in the config.json that the makers publish."""
+
+
+def _known_depths(card: Card) -> set[int]:
+    """Return the depths of the targets in the metadata, if they are all known."""
+    names = [re.sub(r"-(?:instruct|thinking|base|it|\d{4}|fp8|awq)\b.*$", "", name.rpartition("/")[2].lower())
+             for name in card.listed("base_model")]  # fmt: skip
+    return {_DEPTHS[name] for name in names} if names and all(name in _DEPTHS for name in names) else set()
 
 
 _AUX_WORDS = re.compile(r"\baux|hidden[- ]states?|feature|captur|fus(?:e|ion)|\btap|辅助|隐藏状态|特征", re.I)
@@ -415,7 +435,7 @@ _SHALLOWEST = 8
 
 def _of_formula(text: str, depth: int) -> list[int] | None:
     """Return the layers that a formula such as ``{1, L//2-1, L-4}`` gives, or None if there is none."""
-    m = _FORMULA.search(text.replace("−", "-"))
+    m = _FORMULA.search(re.sub(r",? and ", ", ", text.replace("−", "-")))
     if m is None or not re.search("[LNn]", m[1]):
         return None
     out = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def check_named(command: ServerCommand, hint: str | None, against: Against) -> O
     if engine is None or engine in has or (command.engine is None and has):
         return Outcome()
     if (fact := against.fact(engine, flag, line)) is not None:
-        return Outcome([fact], checked=1)
+        return Outcome([replace(fact, severity="warning")], checked=1)  # nobody runs a sentence
     if engine not in own:
         return Outcome()
     found = against.unknown_name(engine, "flag-unknown", flag, own[engine].flags, line, must_resemble=True)
@@ -364,7 +364,7 @@ def check_variable(variable: VariableSetting, against: Against, published: bool)
     for engine in ENGINES:
         fact = against.fact(engine, variable.name, variable.line)
         if fact is not None:
-            return Outcome([fact], checked=1)
+            return Outcome([replace(fact, severity="warning")], checked=1)  # nobody runs a sentence
         own = against.interface(engine)
         known = () if own is None else own.environment
         if variable.name.startswith(_PREFIXES.get(engine, ())) and known:

@@ -416,6 +416,7 @@ def _take_inline(region: Snippet, found: Extracted) -> None:
 
 
 _NAMED_FLAG = re.compile(r"`(?P<flag>--(?=[a-z_-]*(?:spec|eagle|draft))[a-z][\w-]*)(?P<value>[ =][\w./-]+)?`")
+_GONE = re.compile(r"\b(?:old|drop(?:s|ped)|gone|renamed|earlier|legacy|obsolete|no effect|was|were|without)\b", re.I)
 _MOST_NAMED = 50
 
 
@@ -426,7 +427,7 @@ def _take_named(region: Snippet, found: Extracted) -> None:
         line, seen = line + text.count("\n", seen, match.start()), match.start()
         after = re.split(r"[.!?]\s", text[match.end() : match.end() + 200])[0]
         before = _before(text, match.start())
-        if _PAST.search(before) or _PAST.search(after):
+        if any(_PAST.search(said) or _GONE.search(said) for said in (before, after)):
             continue
         named = {name for name, p in _ENGINE_NAMES.items() if p.search(before + after)}
         words = (match["flag"], *([match["value"][1:]] if match["value"] else []))
