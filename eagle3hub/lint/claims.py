@@ -196,6 +196,7 @@ class AcceptanceLength:
         place: the line of the table, paragraph or code block.
         table: the table; None elsewhere. Likewise ``row``.
         ks: the values of K that it may have been measured with; empty if the card does not say.
+        k_is_far: whether another sentence of the paragraph gives its K.
         accepted_alone: whether its name is that of accepted drafts, so that the target's own token may be missing.
     """
 
@@ -209,6 +210,7 @@ class AcceptanceLength:
     table: Table | None = None
     row: Row | None = None
     accepted_alone: bool = False
+    k_is_far: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -757,7 +759,7 @@ _TAU_ALONE = re.compile(r"τ|tau", re.I)
 
 def _is_of_training(section: Section, name: str) -> bool:
     """Return whether a name is of a trainer's value, or of its batches: ``tokens per step`` under such a heading."""
-    if re.search(r"simulat|teacher|\btrain|validation|模拟|训练", name, re.I):
+    if re.search(r"simulat|teacher|\btraining\b|^train\b|validation|模拟|训练", name, re.I):
         return True
     heading = section.path[-1].text if section.path else ""
     return bool(re.search(TRAINING, heading, re.I)) and not re.search(rf"accept|接[受收]|{_TAU}", name, re.I)
@@ -807,6 +809,7 @@ _NOT_ITS_VALUE = re.compile(
     r"|error|±|\+)\W*$",
     re.I,
 )
+_IS_CHANGE = re.compile(r"\w*\s+(?:more|fewer|less|extra|additional|higher|lower|better)\b", re.I)
 _A_CHANGE = re.compile(
     r"(?:\blos[te]s?|\bgain\w*|\bby|\badd\w*|\bcost\w*|\bdrop\w*|\bplus|\bminus|\banother|\bsav\w+|\bonly|[+−±])"
     r"(?: (?:about|only|up to|some|roughly))?\s*$",
@@ -846,6 +849,8 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
     for m in found:
         if m["gap"] and _NOT_ITS_VALUE.search(m["gap"]):
             continue
+        if _IS_CHANGE.match(plain, m.end()):
+            continue
         if (m["b"] or m["d"]) and _A_CHANGE.search(plain[max(0, m.start() - 30) : m.start()]):
             continue
         before = bisect_right(ends, m.start())
@@ -860,9 +865,11 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         near = bisect_left(named, end) > bisect_left(named, begin)
         own, after = sentence_around(m) if near else ("", "")
         ks = frozenset(_ks_of(own + after)) if near else frozenset()
-        if near and not ks and len(around := _ks_of(plain[begin:end])) == 1:
-            ks = frozenset(around)
-        yield AcceptanceLength(line, number, "in a sentence", header, prose.line, section, ks, accepted_alone=alone)
+        far = near and not ks and len(around := _ks_of(plain[begin:end])) == 1
+        yield AcceptanceLength(
+            line, number, "in a sentence", header, prose.line, section, frozenset(around) if far else ks,
+            accepted_alone=alone, k_is_far=far,
+        )  # fmt: skip
 
 
 _MOST_SENTENCES = 2_000
@@ -1164,7 +1171,7 @@ def _in_program(code: Code, section: Section) -> Iterator[RateSeries]:
         around = code.text[max(0, m.start() - 200) : m.end()].rpartition("\n\n")[2]
         values = tuple(numbers(m["rates"]))
         said = re.search(r"accept", around, re.I) and _OF_POSITIONS.search(around.replace("_", " "))
-        if said and all(n.share <= _NO_SHARE for n in values):
+        if said and "len" not in m["name"].lower() and all(n.share <= _NO_SHARE for n in values):
             at = (line,) * len(values)
             told = " ".join(b.text for b in section.blocks if isinstance(b, Prose))[:2000]
             kind = _word(around.replace("_", " ")) or _word(told)
