@@ -28,7 +28,8 @@ _FAR = 300
 
 def sentence_around(m: re.Match[str]) -> tuple[str, str]:
     """Return what stands before a match in its sentence, and from its start to the end of the sentence."""
-    before = _SENTENCE_ENDS.split(m.string[max(0, m.start() - _FAR) : m.start()])[-1]
+    # with the first letter of the match, which tells whether a sentence begins with it
+    before = _SENTENCE_ENDS.split(m.string[max(0, m.start() - _FAR) : m.start() + 1])[-1][:-1]
     inside = m.string[m.start() : m.end()]
     return before, inside + _SENTENCE_ENDS.split(m.string[m.end() : m.end() + _FAR])[0]
 
@@ -80,7 +81,9 @@ _THROUGHPUT = re.compile(
     re.I,
 )
 _SPEEDUP = re.compile(
-    r"speed-?\s?up|acceleration ratio|\bspd\b|\bspeed\b.{0,30}\brelative|加速比|加速倍|提速|加速", re.I | re.DOTALL
+    r"speed-?\s?up|acceleration ratio|^\W*(?:ratio|factor)\W*$|\bspd\b|\bspeed\b.{0,30}\brelative"
+    r"|加速比|加速倍|提速|加速",
+    re.I | re.DOTALL,
 )
 _LATENCY = re.compile(r"latency|\bTTFT\b|\bTPOT\b|\bITL\b|\bE2EL?\b|\bms\b|时延|延迟|耗时", re.I)
 _DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative|提升|变化", re.I)
@@ -499,7 +502,8 @@ def _exchanged(table: Table, header: Sequence[str], rows: Sequence[tuple[int, Se
 
 
 _ITEM = re.compile(
-    r"\W*(?P<key>[^:：=|\n]{1,60}?)(?:\s*[:：=]\s*|\s+[–—-]\s+)(?P<value>\S.*)"
+    r"\W*(?P<key>[^:：|\n]{1,60}?)(?:\s*[:：]\s*|\s+[–—-]\s+)(?P<value>\S.*)"
+    r"|\W*(?P<key3>[^:：=|\n]{1,60}?)\s*=\s*(?P<value3>\S.*)"
     r"|\W*(?P<key2>[^\W\d][\w ./+@-]{0,40}?) (?P<value2>[~≈]?\d+(?:\.\d+)?\s?(?:%|[x×]|ms|tok/s)?)",
     re.S,
 )
@@ -538,8 +542,11 @@ _TOLD = 600
 
 def _of_items(section: Section, items: Sequence[tuple[int, str]], before: str, *, is_list: bool) -> Table | None:
     """Return the table of names and values, or None if too few of the items have both."""
-    found = [(line, m["key"] or m["key2"], (m["value"] or m["value2"])) for line, text in items
-             if len(text) < _TOLD and (m := _ITEM.fullmatch(text.strip()))]  # fmt: skip
+    found = [
+        (line, m["key"] or m["key2"] or m["key3"], m["value"] or m["value2"] or m["value3"])
+        for line, text in items
+        if len(text) < _TOLD and (m := _ITEM.fullmatch(text.strip()))
+    ]
     if len(found) < 2 or (len(found) < len(items) and not is_list) or 2 * len(found) < len(items):
         return None
     # “GSM8K: acceptance length 2.4”: the words before every value are the name of the column
@@ -935,6 +942,11 @@ def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
 def names_k(text: str) -> bool:
     """Return whether a text names a K."""
     return bool(_ks_of(text))
+
+
+def names_length(header: str) -> bool:
+    """Return whether a head or label itself names an acceptance length."""
+    return bool(_LENGTH.search(header))
 
 
 def is_of_others(text: str) -> bool:

@@ -42,7 +42,9 @@ def impossible_length(card: Card) -> Iterator[Violation]:
         if tau.value + tau.slack < 1 and (counted or not _may_lack_bonus(length)):
             message = f"τ = {tau.value:g} ({length.label}): less than 1 token per step cannot be"
             # a sentence may be of what the draft adds
-            named = counted or length.table is not None or re.search(r"τ|\btau\b", length.header, re.I)
+            said = length.table is not None or re.search(r"τ|\btau\b", length.header, re.I)
+            # what a caption says may be of another column
+            named = (counted or bool(said)) and claims.names_length(length.header)
             yield Violation(length.line, message, severity=None if named else "warning")
         elif k is not None and tau.value - tau.slack > k + 1:
             message = f"τ = {tau.value:g} ({length.label}) is more than K + 1 = {k + 1}"

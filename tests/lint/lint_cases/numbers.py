@@ -860,6 +860,21 @@ CASES = [
         name="under its heading",
     ),
     Case(
+        "C201",
+        lengths(
+            "| 64 | 3000 | 0.90 |", header="| load | on, tok/s | accept len |", before="τ counts the target's token."
+        ),
+        "| 64",
+        lengths("| 64 | 3000 | 0.90 |", header="| load | on, tok/s | ratio |", before="τ counts the target's token."),
+        name="a ratio",
+    ),
+    Case(
+        "C201",
+        listed("K = 1: 2.78", "K = 3: 2.90", before="τ:"),
+        "K = 1",
+        listed("K = 1: 1.78", "K = 3: 2.90", before="τ:"),
+    ),
+    Case(
         "C405",
         lengths("| greedy acceptance | 2.68 | 2.74 |", header="| metric | bf16 | int4 |"),
         "| metric",
