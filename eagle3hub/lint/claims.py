@@ -720,10 +720,13 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
             ks = frozenset({own})
         elif k_column is not None and (n := row.cells[k_column].number) and n.ulp == 1:
             ks = frozenset({int(n.value)})
-        elif said := _ks_of(row.cells[i].text) or _ks_in_label(row.label):
-            ks = frozenset(said)
+        elif _MAY_NAME_K.search(f"{row.cells[i].text} {row.label}"):
+            ks = frozenset(_ks_of(row.cells[i].text) or _ks_in_label(row.label)) or rest
         label = row.label if len(table.rows) > 1 or not row.lines else header
         yield AcceptanceLength(row.at(i), number, label, header, table.line, section, ks, table, row, alone)
+
+
+_MAY_NAME_K = re.compile(r"[kK] ?=|γ|[dD]raft|[sS]tep|[sS]pec|[dD]epth|n[_-]max|草|gamma")
 
 
 def _ks_in_label(label: str) -> set[int]:
@@ -894,13 +897,14 @@ def _in_code(code: Code, section: Section) -> Iterator[AcceptanceLength]:
     """Yield the acceptance lengths that a block of JSON or of a program's output prints."""
     if code.language in {"bibtex", "toml"}:
         return
+    of_a_k = "steps" in code.text or "speculative_tokens" in code.text
     line, seen = code.line, 0
     for m in _IN_CODE.finditer(code.text):
         line, seen = line + code.text.count("\n", seen, m.start()), m.start()
         (number,) = numbers(m["value"])
         if number.value < 100 and (code.language not in _PROGRAMS or number.ulp < 1):
             name = m["name"]
-            before = code.text[max(0, m.start() - 400) : m.start()]
+            before = code.text[max(0, m.start() - 400) : m.start()] if of_a_k else ""
             k = next((int(found[-1]) for p in _K_IN_DATA if (found := p.findall(before))), None)
             ks = frozenset() if k is None or code.language in _PROGRAMS else frozenset({k})
             yield AcceptanceLength(line, number, name, name, code.line, section, ks)
