@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,11 @@ from eagle3hub.system.text import listed
 
 # Stray weights: files beside those that count. Do they hold the same head?
 #
-# Engines differ in what they read: vLLM and SGLang load every ``*.safetensors`` of a folder that has no
-# index, one after the other (``model_loader/default_loader.py``, ``model_loader/loader.py``), SafeAILab's own loader
-# takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model.py``).
+# Engines differ in what they read: vLLM loads ``consolidated*.safetensors`` alone where there is one, whatever an
+# index says (``model_loader/default_loader.py:168-194``, executed). Else vLLM and SGLang load every ``*.safetensors``
+# of a folder that has no index, one after the other (``model_loader/default_loader.py``, ``model_loader/loader.py``),
+# though SGLang skips ``consolidated.safetensors`` beside ``model.safetensors`` (``model_loader/weight_utils.py:767``).
+# SafeAILab's own loader takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model.py``).
 
 
 BESIDE = "checkpoint-beside"
@@ -52,29 +55,64 @@ _OF_A_HEAD = re.compile(
 )
 
 
+_ALONE = "consolidated*.safetensors"
+"""Names of files that vLLM loads in place of all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What lies beside the weights that count, as engines see it.
+
+    Attributes:
+        problems: of these files. stray: names of safetensors that hold nothing of the head, and that engines load too.
+        overlaid: whether engines load a file over the weights that holds other values.
+        alone: the name of a file that vLLM loads in place of the weights and that holds something else, or None.
+        foreign: whether that file holds tensors that the weights do not have.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    stray: tuple[str, ...] = ()
+    overlaid: bool = False
+    alone: str | None = None
+    foreign: bool = False
+
+
+NOTHING = Beside()
+
+
 def check_stray_weights(
     names: Sequence[str],
     tensors: Mapping[str, TensorRef],
     others: Sequence[str],
     pickles: Sequence[str],
     read: Callable[[str], Header],
-) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-    """The problems of weights files that do not count, and the names of the safetensors that hold nothing of the head.
+    *,
+    indexed: bool = False,
+) -> Beside:
+    """What lies beside the weights files that count.
 
     Args:
         names: the files that count, safetensors; tensors: what they hold.
         others: further safetensors, which engines would load too. pickles: torch pickles.
-        read: reads the header of a file.
+        read: reads the header of a file. indexed: whether an index names those that count.
 
     A tensor in two files is compared by dtype, shape and its first bytes. A copy of the same weights is no problem,
     nor is a file that cannot be read. Pickles on the Hub are common, so none of their bytes are fetched.
     """
     found: list[Problem] = []
     apart: list[str] = []
+    overlaid, alone, foreign = False, None, False
     for name in others:
         theirs = _tensors(read, name)
         differs = _first_difference(tensors, theirs)
-        if differs is not None:
+        if fnmatch(name, _ALONE):
+            if differs is not None or (theirs and theirs.keys() != tensors.keys()):
+                alone, foreign = name, foreign or bool(theirs.keys() - tensors.keys())
+                skipped = (name, *names) == ("consolidated.safetensors", WEIGHTS) and len(others) == 1
+                overlaid = overlaid or (differs is not None and not indexed and not skipped)
+                found.append(_taken_alone(name, names[0], differs))
+        elif differs is not None:
+            overlaid = True
             message = (
                 f"tensor {differs!r} is in both {names[0]} and {name}, with other contents: without an index vLLM and "
                 "SGLang load both files and keep what they read last"
@@ -105,7 +143,20 @@ def check_stray_weights(
             )
             found.append(Problem("warning", BESIDE, message, "remove the one that is not the head"))
             break
-    return tuple(found), tuple(apart)
+    return Beside(tuple(found), tuple(apart), overlaid, alone, foreign)
+
+
+def _taken_alone(name: str, first: str, differs: str | None) -> Problem:
+    """The problem of a file that vLLM takes for the weights; ``differs``: a tensor that has another value in it."""
+    hint = f"move {name} out of the folder before serving that, or {first} if the head is the other"
+    if differs is not None:
+        message = (
+            f"tensor {differs!r} is in both {first} and {name}, with other contents: {first} is read, as most engines "
+            "do, but vLLM loads the other alone"
+        )
+        return Problem("error", DUPLICATE, message, hint)
+    message = f"{name} beside {first} is left out, and holds other tensors: vLLM loads it alone, and nothing else"
+    return Problem("warning", BESIDE, message, hint)
 
 
 def _tensors(read: Callable[[str], Header], name: str) -> Mapping[str, TensorRef]:
@@ -158,8 +209,7 @@ class Checkpoint:
         provenance: the parsed eagle3hub.json beside them, or None.
         seen: config, index and weights on this machine, as they were just before they were read. on_hub: whether
             ``source`` is on the Hub.
-        problems, stray: of weights files that do not count, and the names of those that hold nothing of the head; see
-            `check_stray_weights`.
+        beside: what lies beside these files; see `check_stray_weights`.
         files: names of the files directly in it.
         part: see `Header`, of the first weights file.
     """
@@ -175,10 +225,14 @@ class Checkpoint:
     provenance: dict[str, Any] | None
     seen: Mapping[Path, State] = field(default_factory=dict, compare=False, repr=False)
     on_hub: bool = False
-    problems: tuple[Problem, ...] = ()
-    stray: tuple[str, ...] = ()
+    beside: Beside = NOTHING
     files: frozenset[str] = field(default=frozenset(), compare=False)
     part: str | None = None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems of files beside the weights that count."""
+        return self.beside.problems
 
 
 def open_checkpoint(
@@ -227,7 +281,6 @@ def open_checkpoint(
     seen |= file_states(weights)
     headers = [_read_weights(files, name) for name in names]
     tensors = merge(names, headers, index)
-    problems, stray = ((), ()) if on_hub and not headers_only else _stray_weights(files, names, tensors)
     raw_provenance = files.small(PROVENANCE)
     return Checkpoint(
         source=files.name,
@@ -241,8 +294,7 @@ def open_checkpoint(
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
         seen=seen,
         on_hub=on_hub,
-        problems=problems,
-        stray=stray,
+        beside=NOTHING if on_hub and not headers_only else _stray_weights(files, names, tensors),
         files=frozenset(files.names()),
         part=headers[0].part,
     )
@@ -321,16 +373,19 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     )
 
 
-def _stray_weights(
-    files: Source, names: list[str], tensors: dict[str, TensorRef]
-) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+def _stray_weights(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> Beside:
     """`check_stray_weights` of the safetensors and pickles beside ``names``, read from where they are."""
     if not names[0].endswith(".safetensors"):
-        return (), ()
+        return NOTHING
     present = files.names()
-    others = [] if INDEX in present else sorted(n for n in present - {*names} if n.endswith(".safetensors"))
+    others = sorted(n for n in present - {*names} if n.endswith(".safetensors"))
+    indexed = INDEX in present
+    if indexed:
+        others = [name for name in others if fnmatch(name, _ALONE)]
     pickles = sorted(n for n in present if n == PICKLE_WEIGHTS or _PICKLE_SHARD.fullmatch(n))
-    return check_stray_weights(names, tensors, others, pickles, lambda name: _read_weights(files, name))
+    return check_stray_weights(
+        names, tensors, others, pickles, lambda name: _read_weights(files, name), indexed=indexed
+    )
 
 
 def _index(files: Source, name: str) -> Index:

@@ -366,6 +366,13 @@ def _tensors() -> Iterator[Question]:
     yield _ask("a-pickle-called-safetensors", "plain", "rules.mislabelled-pickle", change=as_pickle)
     yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
     yield _ask("weights-beside-something-else", "plain", "rules.weights-stray", change=stray("ema.safetensors"))
+    yield _ask(
+        "weights-beside-consolidated-ones", "plain", "rules.weights-alone", change=beside("consolidated.safetensors")
+    )
+    yield _ask(
+        "weights-beside-something-consolidated", "plain", "rules.weights-alone-foreign",
+        change=stray("consolidated.safetensors"),
+    )  # fmt: skip
     yield _ask("matrices-of-several-parts", "plain", "rules.tensor-fused", change=fused)
     yield _ask("matrices-of-several-parts-and-biases", "biases", "rules.tensor-fused", change=fused)
 

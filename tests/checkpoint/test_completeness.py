@@ -298,7 +298,7 @@ def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     (said,) = (p for p in open_head(source).problems if p.code.startswith("checkpoint-"))
     assert said.code == "checkpoint-beside"
     assert said.message.startswith("ema.safetensors beside model.safetensors is left out")
-    assert open_checkpoint(source).stray == ("ema.safetensors",)
+    assert open_checkpoint(source).beside.stray == ("ema.safetensors",)
     judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
     stopped = {v.engine: v.kind for v in judged if "weights-stray" in {r.code for r in v.reasons}}
     assert stopped == {"vllm": "refuses"}, "SGLang skips names that it does not know"
@@ -306,6 +306,48 @@ def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
     assert "weights-stray" not in {r.code for v in judged for r in v.reasons}
+
+
+def judged_of(source: Path) -> dict[str, set[str]]:
+    """By engine, the codes of the reasons about other files that are not "right"."""
+    found: dict[str, set[str]] = {}
+    for verdict in preflight_all(examine(open_checkpoint(source), open_head(source))):
+        codes = {r.code for r in verdict.reasons if r.code.startswith("weights-") and r.effect != "right"}
+        found.setdefault(verdict.engine, set()).update(codes)
+    return {engine: codes for engine, codes in found.items() if codes}
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_vllm_loads_consolidated_files_alone(tmp_path: Path, indexed: bool):
+    source = heads.specforge(tmp_path / "head")
+    tensors = load_file(source / "model.safetensors")
+    if indexed:
+        index = {"weight_map": dict.fromkeys(tensors, "model.safetensors")}
+        (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    other = source / "consolidated.safetensors"
+    save_file(tensors, other)
+    assert (judged_of(source), open_checkpoint(source).problems) == ({}, ())
+    save_file({"norm.weight": tensors["norm.weight"]}, other)
+    assert judged_of(source) == {"vllm": {"weights-alone"}}
+    assert [(p.severity, p.code) for p in open_checkpoint(source).problems] == [("warning", "checkpoint-beside")]
+    save_file({**tensors, "norm.weight": tensors["norm.weight"] + 1}, other)
+    assert judged_of(source) == {"vllm": {"weights-alone"}}
+    (said,) = open_checkpoint(source).problems
+    assert (said.severity, said.code) == ("error", "checkpoint-duplicate")
+    assert "vLLM loads the other alone" in said.message
+    save_file({"layers.0.attention.wq.weight": torch.ones(2, 2)}, other)
+    assert judged_of(source) == {"vllm": {"weights-alone-foreign"}}
+    convert(source, tmp_path / "out", "specforge")
+    assert not (tmp_path / "out" / other.name).exists()
+
+
+def test_sglang_skips_one_consolidated_file_beside_one_of_weights(tmp_path: Path):
+    source = heads.specforge(tmp_path / "head")
+    tensors = load_file(source / "model.safetensors")
+    save_file({**tensors, "norm.weight": tensors["norm.weight"] + 1}, source / "consolidated.00.safetensors")
+    assert judged_of(source) == {"vllm": {"weights-alone", "weights-overlaid"}, "sglang": {"weights-overlaid"}}
+    (source / "consolidated.00.safetensors").rename(source / "consolidated.safetensors")
+    assert judged_of(source) == {"vllm": {"weights-alone"}}
 
 
 @pytest.mark.parametrize("indexed", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from eagle3hub.address import HubAddress, parse_address
-from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TensorRef, is_pickle
 from eagle3hub.checkpoint.source import INDEX, PICKLE_INDEX
 from eagle3hub.engines.preflight.contracts import doubts
@@ -121,6 +121,8 @@ class HeadFiles:
         indexed: whether an index beside them names them. part: the key in a torch pickle under which they stand.
         stray: names of safetensors files beside the weights, without an index, that hold no part of the head.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
+        alone: the name of a file beside the weights that vLLM loads in place of them, or None; foreign: whether it
+            holds tensors that they do not have.
         parted: whether config.json has the fields of the model in a part of their own (`is_parted`); ``config`` is
             then joined as vLLM does, with the ``method`` that it states.
         nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
@@ -136,6 +138,8 @@ class HeadFiles:
     indexed: bool = False
     part: str | None = None
     stray: tuple[str, ...] = ()
+    alone: str | None = None
+    foreign: bool = False
     parted: bool = False
     nested: bool = field(init=False)
     fields: Mapping[str, object] = field(init=False)
@@ -254,10 +258,12 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         weights=tuple(path.name for path in checkpoint.weights),
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
         quant_file=stated_beside(checkpoint) if (checkpoint.folder / QUANT_CONFIG).is_file() else None,
-        overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
+        overlaid=checkpoint.beside.overlaid,
         indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
         part=checkpoint.part,
-        stray=checkpoint.stray,
+        stray=checkpoint.beside.stray,
+        alone=checkpoint.beside.alone,
+        foreign=checkpoint.beside.foreign,
         parted=is_parted(checkpoint.config),
     )
     truth = _with_map(infer_truth(files), checkpoint)

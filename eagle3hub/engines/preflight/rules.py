@@ -136,6 +136,8 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("weights-part", {"file": files.weights[0], "part": files.part})
     if files.stray:
         yield PreflightFinding("weights-stray", {"file": files.stray[0]})
+    if files.alone is not None:
+        yield PreflightFinding("weights-alone-foreign" if files.foreign else "weights-alone", {"file": files.alone})
     if files.overlaid:
         yield PreflightFinding("weights-overlaid")
     if files.mislabelled:

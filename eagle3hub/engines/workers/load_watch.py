@@ -49,6 +49,9 @@ class LoadWatch:
         """Yield the same pairs, and remember each tensor's name and address."""
         for name, tensor in pairs:
             self._names.append(name)
+            if not isinstance(tensor, torch.Tensor):  # a table of a training state, which loaders hand on as it is
+                yield name, tensor
+                continue
             self._alive.append(tensor)
             start = tensor.data_ptr()
             self._spans.append((start, start + tensor.numel() * tensor.element_size(), name))
