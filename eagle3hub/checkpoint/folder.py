@@ -351,6 +351,7 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
         if single in present:
             return [single], None
         if shards:
+            refuse_files(files.name, [name for name in shards if name.startswith("shard-")])
             check_files(shards, present, files.name, None)
             return shards, None
     for name in TRAINING_STATES:

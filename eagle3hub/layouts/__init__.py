@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
@@ -212,6 +214,7 @@ def settle(
     ``opened`` is the folder that the head was read from. Returns the same object.
     """
     head.opened = opened
+    head.problems = [_with_map_beside(problem, opened.files) for problem in head.problems]
     head.problems += opened.problems
     provenance.restore(head, opened)
     settled = overridden(options)
@@ -244,6 +247,17 @@ def settle(
             )
         )
     return head
+
+
+_MAP_BESIDE = re.compile(r"(.*token_map.*|.*vocab_mapping.*|d2t)\.(pt|npy|safetensors)")
+
+
+def _with_map_beside(problem: Problem, files: Collection[str]) -> Problem:
+    """The problem of a missing map with a hint at a file of the folder that by its name holds one."""
+    beside = sorted(name for name in files if _MAP_BESIDE.fullmatch(name))
+    if problem.code != "vocab-missing" or not beside:
+        return problem
+    return replace(problem, hint=Hint(f"{beside[0]} in the folder may hold it: give it with --d2t FILE", "--d2t"))
 
 
 def _some(checkpoint: Checkpoint) -> str:

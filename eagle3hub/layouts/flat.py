@@ -161,7 +161,7 @@ POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
 _POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
-_WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
+_WRITTEN_ANEW = ("hidden_act", "num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
 Obeyed = tuple[dict[str, Any], list[Assumption], list[Problem]]

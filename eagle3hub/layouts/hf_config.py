@@ -210,6 +210,10 @@ SGLang builds drafts of this type with it (``models/llama_eagle3.py:81-84``), ot
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 
 
+_SAME_ACT = {"swish": "silu"}
+"""Names of transformers for an activation that has another name, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
     """The Llama fields of a config, in whichever object a layout keeps them.
@@ -280,6 +284,7 @@ def parse_llama(
     hidden = config.number("hidden_size")
     mla = _mla(config)
     act = config.text("hidden_act", default=config.text("hidden_activation", default=hidden_act))
+    act = _SAME_ACT.get(act or "", act)
     if act is None:
         act = assume(
             "hidden_act", "silu", "the config names no activation; transformers' Llama default is silu", doubtful=False

@@ -146,11 +146,14 @@ def read_vocab_map(
     d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
     if stated is not None and stated != d.draft_vocab_size:
         rows = d.draft_vocab_size
-        fits = d2t is not None and d2t.shape == (rows,)
+        entries = None if d2t is None else d2t.shape
         raise TensorError(
             f"lm_head.weight has {rows} rows but the config says draft_vocab_size {stated}",
             hint=f"d2t has {rows} entries, too: with draft_vocab_size: {rows} in config.json all fits"
-            if fits
+            if entries == (rows,)
+            else f"d2t has {stated} entries, too, and lm_head a row for every token of the target: it is the "
+            "target's, or another head's"
+            if entries == (stated,) and rows == d.vocab_size
             else "config.json and weights are from different heads, or one of them was edited",
             code="tensor-shape",
         )
@@ -587,6 +590,7 @@ def _check_floats(found: Mapping[str, TensorRef]) -> None:
         if ref.dtype not in FLOATS or ref.name in scales:
             raise TensorError(
                 f"{ref.name} is {ref.dtype}: this layout reads unquantized heads, whose weights are floating point",
+                hint="export the head in bfloat16, or with the scales and the config of its quantization",
                 code="tensor-dtype",
             )
 

@@ -547,6 +547,11 @@ def stray(name: str) -> Change:
     return lambda made: replace(made, beside={**made.beside, name: content})
 
 
+def holding_file(name: str, content: Mapping[str, Any]) -> Change:
+    """Add a further file of JSON."""
+    return lambda made: replace(made, beside={**made.beside, name: json.dumps(content).encode()})
+
+
 def in_two_parts(**outside: Any) -> Change:
     """Put the config's fields into ``model``, beside ``outside``."""
 

@@ -36,6 +36,7 @@ from eagle3hub.probing.heads import (
     drops,
     fused,
     head,
+    holding_file,
     holds,
     in_two_parts,
     mapped,
@@ -871,6 +872,8 @@ def _config() -> Iterator[Question]:
     yield _ask(
         "config-in-two-parts", "plain", "rules.parted-config", change=in_two_parts(method="eagle3"),
     )  # fmt: skip
+    yield _ask("a-model-type-nobody-has", "plain", "rules.model-type", change=states(model_type="llamaeagle3"))
+    yield _ask("silu-called-swish", "plain", "rules.hidden-act-name", change=states(hidden_act="swish"))
     yield _ask("config-in-two-parts-and-no-method", "plain", "rules.parted-method", change=in_two_parts())
     yield _ask("mlp-bias-null", "plain", "rules.null-strict", change=states(mlp_bias=None))
     yield _ask("no-model-type", "plain", "rules.no-model-type", change=omits("model_type"))
@@ -1091,6 +1094,17 @@ def _quantized() -> Iterator[Question]:
         change=lambda made: replace(made, config=quantized(made, "int8").config), settings={"dtype": "bfloat16"},
         # sglang-jax treats a config of fp8 otherwise than this one
         close=0.15, engines=("vllm", "sglang", "trtllm", "llamacpp"),
+    )  # fmt: skip
+    nothing = {"quant_algo": None, "kv_cache_quant_algo": None}
+    yield _ask(
+        "a-config-of-quantized-weights-that-names-no-form", "plain", "rules.quantized-config-null",
+        change=states(quantization_config={"quant_method": "modelopt", **nothing}),
+    )  # fmt: skip
+    yield _ask(
+        "a-file-of-modelopt-that-names-no-form", "plain",
+        change=holding_file(
+            "hf_quant_config.json", {"producer": {"name": "modelopt", "version": "0.37"}, "quantization": nothing}
+        ),
     )  # fmt: skip
     yield _ask("quantized-and-nothing-says-so", "int8", "rules.quantized-untold", change=omits("quantization_config"))
     yield _ask(

@@ -271,3 +271,11 @@ def test_no_config_and_no_tensor_brings_it_down(tmp_path: Path, scheme: str):
             convert(source, tmp_path / f"out-{i}", "specforge")
         except Eagle3HubError as e:
             assert e.message
+
+
+def test_packed_rows_of_bitsandbytes_are_no_other_width(tmp_path: Path):
+    head = open_head(made(tmp_path / "x", "bitsandbytes"))
+    assert head.opened is not None
+    said = {r.code for v in preflight_all(examine(head.opened, head)) for r in v.reasons}
+    assert "quantization-unread" in said
+    assert not {code for code in said if code.startswith(("mlp-width", "head-dim", "tensor-unknown", "qkv-width"))}

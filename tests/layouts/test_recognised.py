@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -64,6 +65,11 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         "an EAGLE-1 or EAGLE-2 head",
     ),
     "EAGLE-1 with model.": (LLAMA, {f"model.{n}": s for n, s in EAGLE1.items()}, "an EAGLE-1 or EAGLE-2 head"),
+    "MLX": (
+        LLAMA,
+        LAYER | {"layers.0.mlp.up_proj.scales": (INNER, 1), "layers.0.mlp.up_proj.biases": (INNER, 1)},
+        "weights packed by MLX",
+    ),
     "Medusa": (
         {"medusa_num_heads": 2, "base_model_name_or_path": "lmsys/vicuna-7b-v1.3"},
         {f"{i}.{n}": s for i in range(2) for n, s in {"0.linear.weight": (H, H), "1.weight": (VOCAB, H)}.items()},
@@ -273,6 +279,11 @@ BY_FILES = {
     "a LoRA adapter": (["adapter_config.json", "adapter_model.safetensors"], "lora", "a LoRA adapter"),
     "DeepSpeed's parts": (["zero_to_fp32.py", "latest"], "deepspeed", r"a DeepSpeed checkpoint \(zero_to_fp32\.py\)"),
     "a part of DeepSpeed's": (["mp_rank_00_model_states.pt"], "deepspeed", "a DeepSpeed checkpoint"),
+    "parts of ranks": (
+        [f"shard-0000{i}-model-0000{i}-of-00002.safetensors" for i in (1, 2)],
+        "parts-of-ranks",
+        "one part of each weight for each process",
+    ),
     "a distributed checkpoint": (["__0_0.distcp", ".metadata"], "distributed", "a distributed checkpoint of PyTorch"),
 }
 
@@ -289,6 +300,18 @@ def test_a_folder_without_a_config_is_called_by_its_files(tmp_path: Path, kind: 
     if not any(name.endswith(".safetensors") for name in files):
         with pytest.raises(LayoutError, match=says):
             open_head(tmp_path)
+
+
+def test_parts_of_ranks_are_no_shards_of_which_some_are_missing(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    halves = {name: tensor.chunk(2) for name, tensor in variants.tensors_of(source).items()}
+    (source / "model.safetensors").unlink()
+    for i in (0, 1):
+        part = {name: parts[i].contiguous() for name, parts in halves.items()}
+        save_file(part, source / f"shard-0000{i + 1}-model-0000{i + 1}-of-00002.safetensors")
+    with pytest.raises(LayoutError, match="one part of each weight for each process") as refused:
+        open_head(source)
+    assert "consolidate" in str(refused.value.hint)
 
 
 WHOLE = {
@@ -485,6 +508,76 @@ def test_aux_layers_with_a_point_are_whole_numbers(tmp_path: Path, maker: Callab
     assert {v.engine for v in judged if "aux-floats" in {r.code for r in v.reasons}} <= {"llamacpp"}
     with pytest.raises(ConfigError, match="not a list of integers"):
         open_head(variants.edit(source, eagle_aux_hidden_state_layer_ids=[2.5, 4.0, 5.0]))
+
+
+def test_silu_under_its_other_name_is_silu(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", hidden_act="swish")
+    head = open_head(source)
+    assert head.semantics.hidden_act == "silu"
+    stopped = {v.engine for v in preflight_all(examine(open_checkpoint(source), head)) if v.kind == "refuses"}
+    said = [r for v in preflight_all(examine(open_checkpoint(source), head)) for r in v.reasons]
+    assert {r.code for r in said if "swish" in r.sentence} == {"hidden-act-name"}
+    assert {"vllm", "sglang"} <= stopped
+    for to in ("specforge", "modelopt"):
+        convert(source, tmp_path / to, to)
+        assert variants.config_of(tmp_path / to)["hidden_act"] == "silu"
+
+
+def test_a_type_of_config_that_transformers_lacks_stops_engines(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", model_type="llamaeagle3")
+    said = {
+        v.engine: r.hint for v in preflight_all(examine(open_checkpoint(source))) for r in v.reasons
+        if r.code == "model-type"
+    }  # fmt: skip
+    assert said == dict.fromkeys(("vllm", "sglang", "trtllm", "sglang_jax"), "write model_type: llama")
+    for known in ("llama", "qwen3", "mistral", "gemma3_text", "kimi_k2"):
+        judged = preflight_all(examine(open_checkpoint(variants.edit(source, model_type=known))))
+        assert "model-type" not in {r.code for v in judged for r in v.reasons}, known
+
+
+@pytest.mark.parametrize("name", ["speculative_token_map.pt", "vocab_mapping.pt", "d2t.npy"])
+@pytest.mark.parametrize("maker", [heads.specforge, heads.modelopt])
+def test_a_file_that_may_hold_the_missing_map_is_named(tmp_path: Path, maker: Callable[..., Path], name: str):
+    source = maker(tmp_path / "x")
+    tensors = variants.tensors_of(source)
+    ids = tensors["d2t"] + torch.arange(len(tensors["d2t"]))
+    variants.replace(source, {"format": "pt"}, d2t=None, t2d=None)
+    (missing,) = (p for p in open_head(source).problems if p.code == "vocab-missing")
+    assert name not in str(missing.hint)
+    if name.endswith(".pt"):
+        torch.save(ids, source / name)
+    else:
+        np.save(source / name, ids.numpy())
+    (missing,) = (p for p in open_head(source).problems if p.code == "vocab-missing")
+    assert str(missing.hint).startswith(f"{name} in the folder may hold it: give it with --d2t FILE")
+    if maker is heads.specforge:
+        options = ConvertOptions(transforms=Transforms(d2t=source / name))
+        convert(source, tmp_path / "out", "specforge", options)
+        assert torch.equal(load_file(tmp_path / "out/model.safetensors")["d2t"], tensors["d2t"])
+
+
+def test_hints_name_what_helps(tmp_path: Path):
+    """A map that conversion makes, the class that fits, the lm_head of the target, FP8 without scales."""
+    source = heads.specforge(tmp_path / "t2d")
+    variants.replace(source, {"format": "pt"}, d2t=None)
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    assert {r.hint for v in judged for r in v.reasons if r.code == "d2t-missing"} == {"eagle3hub convert writes d2t"}
+    source = heads.specforge(tmp_path / "qwen3", architectures=["Qwen3ForCausalLM"], model_type="qwen3")
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    hints = {r.hint for v in judged for r in v.reasons if r.code == "tensor-missing"}
+    assert hints == {'architectures: ["LlamaForCausalLMEagle3"]'}
+    source = heads.specforge(tmp_path / "whole")
+    d = open_head(source).dims
+    variants.replace(source, {"format": "pt"}, **{"lm_head.weight": torch.ones(d.vocab_size, d.hidden_size)})
+    with pytest.raises(TensorError, match=r"lm_head\.weight has") as refused:
+        open_head(source)
+    assert "it is the target's, or another head's" in str(refused.value.hint)
+    source = heads.specforge(tmp_path / "fp8")
+    name = "midlayer.mlp.up_proj.weight"
+    variants.replace(source, **{name: variants.tensors_of(source)[name].to(torch.float8_e4m3fn)})
+    with pytest.raises(TensorError, match="is F8_E4M3") as refused:
+        open_head(source)
+    assert "or with the scales" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("part", ["text_config", "model"])

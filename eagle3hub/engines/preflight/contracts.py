@@ -548,6 +548,17 @@ def current_contracts() -> tuple[EngineContract, ...]:
     )
 
 
+@cache
+def _known_types() -> frozenset[str]:
+    listed = [c.known_targets | c.not_targets | c.newer_targets | c.only_targets | c.mtp_types for c in contracts()]
+    return frozenset[str]().union(*listed)
+
+
+def is_known_type(kind: str) -> bool:
+    """Whether a model_type is one that some version of transformers has, as far as the contracts list them."""
+    return kind in _known_types() or kind.endswith("_text")
+
+
 def contract(engine: str, version: str) -> EngineContract:
     """Return the contract of one engine version, such as ``0.19.0 V1``; see `known_version` for one not known.
 

@@ -99,6 +99,7 @@ _TYPECODES = {"I32": "i", "I64": "q"}
 _NUMBERED = re.compile(r"(?:model\.)?(?:midlayer|layers)\.(\d{1,9})\.")
 QUANTIZED_NAME = re.compile(
     r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|g_idx|weight_packed|weight_shape|weight_g_idx)$"
+    r"|\.(nested_)?(absmax|quant_map)$|\.quant_state\."
 )
 """Names of tensors that accompany or replace a quantized weight: scales, zero points, packed values."""
 _QUANTIZED = PACKED | EIGHT_BITS
@@ -163,10 +164,15 @@ class HeadFiles:
 
     @property
     def says_quantized(self) -> str | None:
-        """The place in the files that asks for quantized layers, or None; a null in config.json is no request."""
+        """The place in the files that asks for quantized layers, or None.
+
+        A null in config.json is no request, nor is ModelOpt's file where it names no form.
+        """
         if self.config.get("quantization_config"):
             return "quantization_config"
-        return QUANT_CONFIG if self.quant_file is not None else None
+        if self.quant_file is None or (self.scheme is not None and not self.scheme.fields.get("quant_algo")):
+            return None
+        return QUANT_CONFIG
 
     @property
     def scheme(self) -> Scheme | None:
@@ -197,6 +203,7 @@ class Truth:
         quantized: whether its tensors are quantized, even if the config does not say so.
         map_fault: the fault of d2t (code without ``vocab-``), or None. map_doubt: a conflict between t2d and d2t, or
             None.
+        map_known: whether a codec read a map, from d2t or another place.
         map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not checked.
         embedding: ``none`` (not in the files), ``own`` (in the files, not compared), ``differs`` from the target's, or
             the ``same``; ``foreign`` if they differ and the head was trained with the target's.
@@ -225,6 +232,7 @@ class Truth:
     map_fault: str | None = None
     map_doubt: str | None = None
     map_fits: bool | None = None
+    map_known: bool = field(default=False, compare=False)
 
     @property
     def reduced(self) -> bool:
@@ -372,6 +380,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
         hidden_act=s.hidden_act,
         sliding_window=s.sliding_window is not None,
         draft_vocab_size=head.dims.draft_vocab_size,
+        map_known=head.vocab_map is not None,
         embedding=_COPIED.get((head.copied_embeddings, truth.embedding), truth.embedding),
     )
     if not s.uses_aux:

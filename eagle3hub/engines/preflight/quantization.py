@@ -34,7 +34,10 @@ def quantization_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     told = case.files.says_quantized
     if not case.truth.quantized:
         if told is not None:
-            yield PreflightFinding("quantized-config-alone", {"where": told})
+            scheme = case.files.scheme
+            of_nothing = scheme is not None and scheme.method == "modelopt" and not scheme.fields.get("quant_algo")
+            code = "quantized-config-null" if of_nothing else "quantized-config-alone"
+            yield PreflightFinding(code, {"where": told})
         return
     yield PreflightFinding("quantized")
     if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):

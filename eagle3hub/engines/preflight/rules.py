@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import prod
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
-from eagle3hub.engines.preflight.contracts import AuxReading, EngineContract, Numbering
+from eagle3hub.engines.preflight.contracts import AuxReading, EngineContract, Numbering, is_known_type
 from eagle3hub.engines.preflight.files import (
     PACKED_NAME,
     QUANTIZED_NAME,
@@ -180,6 +180,10 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         facts = {"name": name, "called": called, "class": next((own for own in _CLASSES if own in known), None)}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
+    if not case.files.nested and isinstance(kind, str) and not is_known_type(kind):
+        yield PreflightFinding(
+            "model-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind}
+        )
     concerned = terms.mtp_of_mla or truth.kind != "mla"
     if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types and concerned:
         yield PreflightFinding("mtp-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind})
@@ -344,6 +348,8 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth = case.truth
     if truth.hidden_act != "silu":
         yield PreflightFinding("hidden-act", {"act": truth.hidden_act})
+    elif case.fields.get("hidden_act") not in (None, "silu"):
+        yield PreflightFinding("hidden-act-name", {"act": case.fields["hidden_act"]})
     if truth.sliding_window:
         yield PreflightFinding("sliding-window")
         if not case.files.says_sliding:
@@ -366,6 +372,7 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
 _LAYER = re.compile(r"(midlayer|layers)\.(?:(\d+)\.)?(.+)")
 _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_norm_high.": "fc_norm.2."}
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
+_Q_K_NORM = re.compile(r"\.[qk]_norm\.")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 """Buffers of old transformers versions; every loader skips or ignores them (vLLM ``models/utils.py:233``)."""
@@ -381,6 +388,7 @@ _FUSED = re.compile(r"(.+\.)(qkv|gate_up)_proj\.(weight|bias)")
 _FUSED_PARTS = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 _OF_LLAMA = tuple(f"self_attn.{x}_proj.weight" for x in "qkv")
 _OF_MLA = tuple(f"self_attn.{x}.weight" for x in ("kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj"))
+_QUERY, _UP = "layers.0.self_attn.q_proj.weight", "layers.0.mlp.up_proj.weight"
 _QUERIES = tuple(f"self_attn.{x}.weight" for x in ("q_a_proj", "q_a_layernorm", "q_b_proj"))
 
 
@@ -425,7 +433,9 @@ def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("no-mask-state")
     lacking -= later | {"mask_hidden"}
     if lacking:
-        yield PreflightFinding("tensor-missing", {"names": _several(lacking)})
+        other_class = case.draft_class == "qwen3" and all(_Q_K_NORM.search(name) for name in lacking)
+        way = f'architectures: ["{_CLASSES[0]}"]' if other_class else "export the head again"
+        yield PreflightFinding("tensor-missing", {"names": _several(lacking), "way": way})
     if matrices := {n for n in lacking if not n.endswith("norm.weight")}:
         yield PreflightFinding("matrix-missing", {"names": _several(matrices)})
     asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
@@ -524,10 +534,11 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
             }
             yield PreflightFinding("fc-width", facts)
     plain = {_parse(name.removeprefix("model."))[1]: shape for name, (_, shape) in case.files.tensors.items()}
-    q = plain.get("layers.0.self_attn.q_proj.weight")
+    flattened = {name for name, shape in plain.items() if truth.quantized and len(shape) == 2 and shape[1] == 1}
+    q = None if _QUERY in flattened else plain.get(_QUERY)
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
         yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
-    up = shape_of(case.files, "layers.0.mlp.up_proj.weight") or shape_of(case.files, "midlayer.mlp.up_proj.weight")
+    up = None if _UP in flattened else plain.get(_UP)
     if up is not None and len(up) == 2 and (width := _mlp_width(case)) not in (None, up[0]):
         yield PreflightFinding(_narrower("mlp-width", width, up[0]), {"read": width, "file": up[0]})
     heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
@@ -575,7 +586,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     if d2t is None and MAP_OF_VLLM in tensors:
         yield PreflightFinding("d2t-name", {"name": MAP_OF_VLLM})
     elif d2t is None and truth.reduced:
-        yield PreflightFinding("d2t-missing", facts)
+        way = "eagle3hub convert writes d2t" if truth.map_known else "get d2t from the training run"
+        yield PreflightFinding("d2t-missing", {**facts, "way": way})
     if d2t is None and not truth.reduced:
         yield PreflightFinding("d2t-absent")
     if d2t is not None and not truth.reduced:
