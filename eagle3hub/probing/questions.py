@@ -368,8 +368,9 @@ def _tensors() -> Iterator[Question]:
     yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
     yield _ask("weights-beside-something-else", "plain", "rules.weights-stray", change=stray("ema.safetensors"))
     yield _ask(
-        "weights-beside-consolidated-ones", "plain", "rules.weights-alone", change=beside("consolidated.safetensors")
-    )
+        "weights-beside-consolidated-ones", "plain", "rules.weights-alone", change=beside("consolidated.safetensors"),
+        engines=("vllm", "sglang", "llamacpp"),  # sglang-jax takes a tensor from the first file that has it
+    )  # fmt: skip
     yield _ask(
         "weights-beside-something-consolidated", "plain", "rules.weights-alone-foreign",
         change=stray("consolidated.safetensors"),
