@@ -122,6 +122,7 @@ class HeadFiles:
         indexed: whether an index beside them names them. part: the key in a torch pickle under which they stand.
         stray: names of safetensors files beside the weights, without an index, that hold no part of the head.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
+        name: what the user calls the folder, empty for one that is only planned.
         alone: the name of a file beside the weights that vLLM loads in place of them, or None; foreign: whether it
             holds tensors that they do not have.
         parted: whether config.json has the fields of the model in a part of their own (`is_parted`); ``config`` is
@@ -139,6 +140,7 @@ class HeadFiles:
     indexed: bool = False
     part: str | None = None
     stray: tuple[str, ...] = ()
+    name: str = field(default="", compare=False)
     alone: str | None = None
     foreign: bool = False
     parted: bool = False
@@ -270,6 +272,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
         part=checkpoint.part,
         stray=checkpoint.beside.stray,
+        name=checkpoint.source,
         alone=checkpoint.beside.alone,
         foreign=checkpoint.beside.foreign,
         parted=is_parted(checkpoint.config),

@@ -136,6 +136,9 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("weights-part", {"file": files.weights[0], "part": files.part})
     if files.stray:
         yield PreflightFinding("weights-stray", {"file": files.stray[0]})
+    if (called := _of_mistral(files.name)) is not None:
+        both = "eagle and mistral" if called == "mistral" else called
+        yield PreflightFinding("mistral-name", {"called": both, "without": called})
     if files.alone is not None:
         yield PreflightFinding("weights-alone-foreign" if files.foreign else "weights-alone", {"file": files.alone})
     if files.overlaid:
@@ -154,6 +157,13 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
             yield PreflightFinding("nested-incomplete", {"lacking": "proposal_methods[0].speculative_tokens"})
     if "model_type" not in files.config and not (files.nested and case.contract.reads_nested):
         yield PreflightFinding("no-model-type")
+
+
+def _of_mistral(name: str) -> str | None:
+    """The part of a folder's name by which SGLang takes it for one in Mistral's own format, or None."""
+    lower = name.lower()
+    whole = next((part for part in ("mistral-large-3", "mistral-small-4", "leanstral") if part in lower), None)
+    return whole or ("mistral" if "eagle" in lower and "mistral" in lower else None)
 
 
 def _proposes_nothing(config: Mapping[str, object]) -> bool:

@@ -292,3 +292,20 @@ def test_a_norm_that_config_and_training_disagree_about_is_said_as_it_is(tmp_pat
         assert said["code"] == "norm-before-residual-stated"
         assert "because of norm_before_residual: true" in said["sentence"]
     assert not any(r["code"].startswith("norm-before") for r in engines[SG]["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("Mistral-7B-Eagle3", "mistral"), ("eagle3/mistral", "mistral"), ("Mistral-Small-4-head", "mistral-small-4")],
+)
+def test_sglang_takes_a_path_of_mistral_for_its_own_format(tmp_path: Path, name: str, called: str):
+    tmp_path.joinpath(name).parent.mkdir(exist_ok=True)
+    source = heads.universal(tmp_path / name)
+    for verdict in preflight_all(look(source)):
+        found = next((r for r in verdict.reasons if r.code == "mistral-name"), None)
+        assert (found is not None) == (verdict.engine == "sglang"), verdict
+        if found is not None:
+            assert verdict.kind == "refuses"
+            assert found.hint == f"serve it under a path without {called}"
+    source.rename(tmp_path / "mistral-head")
+    assert "mistral-name" not in {r.code for v in preflight_all(look(tmp_path / "mistral-head")) for r in v.reasons}
