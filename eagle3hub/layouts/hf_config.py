@@ -214,6 +214,12 @@ _SAME_ACT = {"swish": "silu"}
 """Names of transformers for an activation that has another name, too."""
 
 
+def usual_act(config: Mapping[str, object]) -> dict[str, str]:
+    """``hidden_act`` by the name that engines know, where a config has it by the other."""
+    stated = config.get("hidden_act")
+    return {"hidden_act": _SAME_ACT[stated]} if isinstance(stated, str) and stated in _SAME_ACT else {}
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
     """The Llama fields of a config, in whichever object a layout keeps them.

@@ -16,7 +16,7 @@ from eagle3hub.head.quantization import inputs_of, side_file
 from eagle3hub.head.rope import settled_base
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
-from eagle3hub.layouts.hf_config import ROPE_CONFLICT, LlamaConfig, windowed_alike
+from eagle3hub.layouts.hf_config import ROPE_CONFLICT, LlamaConfig, usual_act, windowed_alike
 from eagle3hub.layouts.tensors import (
     buffers_of,
     collect_tensors,
@@ -388,7 +388,12 @@ def earlier_files(head: Head, name: str, interpret: Interpret) -> Carried | None
     if doubtful or not same_meaning(meaning, head):
         return None
     return replace(
-        carried, config={**carried.config, **_agreeing_dtypes(carried.config, {"dtype": torch_dtype(head)})}
+        carried,
+        config={
+            **carried.config,
+            **_agreeing_dtypes(carried.config, {"dtype": torch_dtype(head)}),
+            **usual_act(carried.config),
+        },
     )
 
 
@@ -426,7 +431,7 @@ def _completed(source: Mapping[str, object], fresh: Mapping[str, object]) -> dic
         elif isinstance(have, dict) and isinstance(value, dict) and key == "eagle_config":
             out[key] = _completed(have, value)
         elif isinstance(have, dict) and isinstance(value, dict) and key == "transformer_layer_config":
-            out[key] = windowed_alike(have, value) | _agreeing_dtypes(have, fresh)
+            out[key] = windowed_alike(have, value) | _agreeing_dtypes(have, fresh) | usual_act(have)
     return out | _agreeing_dtypes(source, fresh)
 
 

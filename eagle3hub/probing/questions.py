@@ -874,6 +874,7 @@ def _config() -> Iterator[Question]:
         "config-in-two-parts", "plain", "rules.parted-config", change=in_two_parts(method="eagle3"),
     )  # fmt: skip
     yield _ask("a-model-type-nobody-has", "plain", "rules.model-type", change=states(model_type="llamaeagle3"))
+    yield _ask("a-dtype-that-torch-has-not", "plain", "rules.dtype-name", change=states(torch_dtype="bf16"))
     yield _ask("silu-called-swish", "plain", "rules.hidden-act-name", change=states(hidden_act="swish"))
     yield _ask("config-in-two-parts-and-no-method", "plain", "rules.parted-method", change=in_two_parts())
     yield _ask("mlp-bias-null", "plain", "rules.null-strict", change=states(mlp_bias=None))

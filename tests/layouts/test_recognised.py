@@ -521,6 +521,11 @@ def test_silu_under_its_other_name_is_silu(tmp_path: Path):
     for to in ("specforge", "modelopt"):
         convert(source, tmp_path / to, to)
         assert variants.config_of(tmp_path / to)["hidden_act"] == "silu"
+    convert(tmp_path / "modelopt", tmp_path / "back", "specforge")
+    assert variants.config_of(tmp_path / "back")["hidden_act"] == "silu"
+    nested = variants.speculators(tmp_path / "nested", layer={"hidden_act": "swish"})
+    convert(nested, tmp_path / "speculators", "speculators")
+    assert variants.config_of(tmp_path / "speculators")["transformer_layer_config"]["hidden_act"] == "silu"
 
 
 def test_a_type_of_config_that_transformers_lacks_stops_engines(tmp_path: Path):
@@ -533,6 +538,20 @@ def test_a_type_of_config_that_transformers_lacks_stops_engines(tmp_path: Path):
     for known in ("llama", "qwen3", "mistral", "gemma3_text", "kimi_k2"):
         judged = preflight_all(examine(open_checkpoint(variants.edit(source, model_type=known))))
         assert "model-type" not in {r.code for v in judged for r in v.reasons}, known
+
+
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
+def test_a_dtype_that_torch_has_not_stops_engines(tmp_path: Path, key: str):
+    source = heads.specforge(tmp_path / "x", torch_dtype="bfloat16")
+    for named, stops in (("bf16", True), ("torch.bfloat16", False), ("half", False), ("auto", False)):
+        variants.edit(source, torch_dtype="DELETE")
+        variants.edit(source, **{key: named})
+        judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+        said = {v.engine for v in judged if "dtype-name" in {r.code for r in v.reasons if r.effect == "refuses"}}
+        assert ({"vllm", "sglang"} <= said) == bool(said) == stops, named
+    variants.edit(source, **{key: "bf16"})
+    convert(source, tmp_path / "out", "specforge")
+    assert variants.config_of(tmp_path / "out")[key] == "bfloat16"
 
 
 @pytest.mark.parametrize("name", ["speculative_token_map.pt", "vocab_mapping.pt", "d2t.npy"])

@@ -38,6 +38,13 @@ _OTHER_BASES = frozenset({"apertus", "gpt_oss", "llama4", "llama4_text", "mistra
 """Types of targets whose config class has another RoPE base than 10000 by default (transformers 4.57.1)."""
 _TOKENIZERS_OF_5 = frozenset({"TokenizersBackend", "SentencePieceBackend", "PythonBackend"})
 """Classes of tokenizers that transformers 5 writes and transformers 4 does not know."""
+_DTYPES = frozenset(
+    {
+        *("auto", "bfloat16", "float16", "half", "float32", "float", "float64", "double"),
+        *("float8_e4m3fn", "float8_e5m2", "int8", "uint8"),
+    }
+)
+"""Names of dtypes that a config of transformers may have: those of torch, and ``auto``."""
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -310,7 +317,12 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _dtypes(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Check an engine that gives each model the dtype of its own config that both have the same."""
+    """Check that the config's dtype is one, and that both have one where an engine gives each model its own."""
+    for key in ("torch_dtype", "dtype"):
+        named = case.fields.get(key)
+        if isinstance(named, str) and named.removeprefix("torch.") not in _DTYPES:
+            yield PreflightFinding("dtype-name", {"key": key, "named": f"{named:.40}"})
+            return
     target = None if case.files.nested else case.target
     if target is None or target.dtype is None or case.contract.sets_dtype & set(target.architectures):
         return
