@@ -547,7 +547,7 @@ def stray(name: str) -> Change:
     return lambda made: replace(made, beside={**made.beside, name: content})
 
 
-def holding_file(name: str, content: Mapping[str, Any]) -> Change:
+def holding_file(name: str, content: Mapping[str, object]) -> Change:
     """Add a further file of JSON."""
     return lambda made: replace(made, beside={**made.beside, name: json.dumps(content).encode()})
 
