@@ -65,11 +65,6 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         "an EAGLE-1 or EAGLE-2 head",
     ),
     "EAGLE-1 with model.": (LLAMA, {f"model.{n}": s for n, s in EAGLE1.items()}, "an EAGLE-1 or EAGLE-2 head"),
-    "MLX": (
-        LLAMA,
-        LAYER | {"layers.0.mlp.up_proj.scales": (INNER, 1), "layers.0.mlp.up_proj.biases": (INNER, 1)},
-        "weights packed by MLX",
-    ),
     "Medusa": (
         {"medusa_num_heads": 2, "base_model_name_or_path": "lmsys/vicuna-7b-v1.3"},
         {f"{i}.{n}": s for i in range(2) for n, s in {"0.linear.weight": (H, H), "1.weight": (VOCAB, H)}.items()},
