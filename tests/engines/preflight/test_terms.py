@@ -22,12 +22,31 @@ from eagle3hub.engines.preflight.contracts import EFFECTS, _contracts, _document
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
 FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]
 PLAIN = f.universal()
+QKV = [name for name in PLAIN.files.tensors if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))]
+FUSED = {
+    **dict.fromkeys(QKV),
+    min(QKV).replace("k_proj", "qkv_proj"): (sum(PLAIN.files.tensors[n][1][0] for n in QKV), 2 * f.H),
+}
 FOLDERS += [  # test_folders.py has the verdicts of these
     *(replace(PLAIN, files=replace(PLAIN.files, weights=(name,))) for name in ("eagle3.safetensors", "model.pt")),
     replace(PLAIN, files=replace(PLAIN.files, part="state_dict")),
     replace(PLAIN, files=replace(PLAIN.files, stray=("ema.safetensors",))),
     replace(PLAIN, truth=replace(PLAIN.truth, embedding="foreign")),
     f.mla(full=True, weights={"lm_head.weight": None}, tie_word_embeddings=True),
+    *(
+        replace(PLAIN, files=replace(PLAIN.files, alone="consolidated.safetensors", foreign=foreign))
+        for foreign in (False, True)
+    ),
+    replace(PLAIN, files=replace(PLAIN.files, name="mistral-eagle3")),
+    replace(PLAIN, files=replace(PLAIN.files, parted=True)),
+    f.universal(model_type="draft_of_ours"),
+    f.universal(torch_dtype="bf16"),
+    f.universal(hidden_act="swish", truth={"hidden_act": "silu"}),
+    f.universal(quantization_config={"quant_method": "modelopt", "quant_algo": None}),
+    f.universal(eagle_aux_hidden_state_layer_ids="DELETE", eagle_config=f.eagle_config([float(i) for i in f.AFTER])),
+    f.universal(eagle_aux_hidden_state_layer_ids=[float(i) for i in f.BOUNDARIES], eagle_config="DELETE"),
+    f.universal(d2t=None, weights={"draft_id_to_target_id": (f.VD,)}, truth={"map_known": True}),
+    f.universal(weights=FUSED),
 ]
 TARGETS = [
     None,
