@@ -34,6 +34,11 @@ def sentence_around(m: re.Match[str]) -> tuple[str, str]:
     return before, inside + _SENTENCE_ENDS.split(m.string[m.end() : m.end() + _FAR])[0]
 
 
+def sentence_of(m: re.Match[str]) -> str:
+    """Return the sentence of a match."""
+    return "".join(sentence_around(m))
+
+
 def is_of_training(m: re.Match[str]) -> bool:
     """Return whether a match is said of the training: the nearest word before it in its sentence decides."""
     before, after = sentence_around(m)

@@ -104,11 +104,11 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
             continue
         if _TRAINING_RAN.search(hit.match.string[max(0, hit.match.start() - 40) : hit.match.start(group)]):
             continue
-        theirs = re.search(_THEIRS, hit.match[0], re.I) or _QUOTED.search(_sentence_of(hit.match))
+        theirs = re.search(_THEIRS, hit.match[0], re.I) or _QUOTED.search(claims.sentence_of(hit.match))
         if _OF_HARDWARE.match(after) or theirs:
             continue
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
-        if len(_TOKENS_A_SECOND.findall(_sentence_of(hit.match))) > 1:
+        if len(_TOKENS_A_SECOND.findall(claims.sentence_of(hit.match))) > 1:
             continue  # the sentence gives both
         if id(hit.section) not in compared:
             measured = re.search(r"measur|result|evaluat|benchmark|evidence", hit.section.title, re.I)
@@ -125,12 +125,6 @@ _SPEED_IN_ROWS = re.compile(r"tok(?:en)?s?\s?(?:/|per )\s?s|\bTPOT\b|throughput|
 _TOKENS_A_SECOND = re.compile(
     r"\d\s*(?:output )?(?:tok(?:en)?s?\s?(?:/|per )\s?s|TPS|t/s)|tok(?:en)?s?\s?/\s?s (?:of|against|vs\.?) \d", re.I
 )
-
-
-def _sentence_of(m: re.Match[str]) -> str:
-    """Return the sentence of a match, at most 200 letters before it and 120 after it."""
-    before = re.split(r"[.!?。]\s", m.string[max(0, m.start() - 200) : m.start()])[-1]
-    return before + m[0] + re.split(r"[.!?。](?:\s|$)", m.string[m.end() : m.end() + 120])[0]
 
 
 def _is_compared(section: Section) -> bool:

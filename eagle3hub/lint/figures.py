@@ -783,12 +783,6 @@ _SAID_OF = (
 )
 
 
-def _sentence(m: re.Match[str]) -> str:
-    """Return the sentence of a match."""
-    before = re.split(r"[.!?。]\s", m.string[max(0, m.start() - 200) : m.start()])[-1]
-    return before + m[0] + re.split(r"[.!?。](?:\s|$)", m.string[m.end() : m.end() + 100])[0]
-
-
 _UP_TO = (
     r"up to (?:a |an )?\**(?P<a>\d+(?:\.\d+)?)\s?[x×]\**[^.|;\n]{0,40}\b(?:speed|faster|throughput|accelerat)"
     r"|\b(?:speed-?\s?up|faster|throughput|accelerat\w+)[^.|;\n\d]{0,40} up to (?:a |an )?\**(?P<b>\d+(?:\.\d+)?)"
@@ -825,7 +819,7 @@ def _said_of_a_set(card: Card, printed: list[claims.AcceptanceLength]) -> Iterat
     for label, given in rows.items() if len(rows) <= _MOST_ROWS else ():
         for hit in card.search(_SAID_OF.format(re.escape(label)), tables=False):
             said = numbers(next(hit.match[g] for g in "abcde" if hit.match[g]))[0]
-            if not _has_own_conditions(_sentence(hit.match)) and not any(n.agrees(said) for n in given):
+            if not _has_own_conditions(claims.sentence_of(hit.match)) and not any(n.agrees(said) for n in given):
                 shown = ", ".join(f"{n.value:g}" for n in given[:4])
                 yield Violation(hit.line, f"τ = {said.value:g} on {label}; the table says {shown}")
 
@@ -844,7 +838,7 @@ def _said_of_all_sets(card: Card, printed: list[claims.AcceptanceLength]) -> Ite
     named = [*card.listed("base_model"), *(f"{x.label} {x.header}" for x in printed[: _MOST_ROWS * 4])]
     known = _letters(f"{' '.join(named)} {_ENGINES}")
     for hit in card.search(_SAID_OF_ALL, tables=False, outside=claims.TRAINING):
-        sentence = _sentence(hit.match)
+        sentence = claims.sentence_of(hit.match)
         elsewhere = any(
             _letters(m["set"]) not in known and not re.match(claims.HARDWARE, m["set"], re.I)
             for m in _ON_A_SET.finditer(sentence)
@@ -895,7 +889,7 @@ def _said_factors(card: Card) -> Iterator[Violation]:
             yield Violation(hit.line, f"“up to {said.value:g}x”; the largest factor in the tables is {most.value:g}x")
     for hit in said_all if len(factors) > 1 else ():
         low, *high = numbers(" ".join(g for g in hit.match.groups() if g))
-        sentence = _sentence(hit.match)
+        sentence = claims.sentence_of(hit.match)
         if claims.is_of_others(sentence) or _NOT_OWN.search(sentence) or _AT_A_LOAD.search(sentence):
             continue
         if _is_above((high or [low])[0], most) or low.value < least.value * 0.97 - low.ulp / 2:
