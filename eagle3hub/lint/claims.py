@@ -54,7 +54,8 @@ TRAINING = r"\btrain|训练"
 
 HARDWARE = (
     r"\b(?:[AHV]100|[AH]800|A10G?|A30|A40|A6000|H20|H200|B[123]00|G[BH][123]0{1,2}|L4|L40S?|T4|P100|MI\d{3}[A-Z]?|"
-    r"RTX ?(?:PRO ?)?\w?\d{4}|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|M\d (?:Pro|Max|Ultra)|"
+    r"RTX ?(?:PRO ?)?\w?\d{4}|[345]0[5-9]0 ?Ti|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|"
+    r"M\d (?:Pro|Max|Ultra)|"
     r"Ascend \w+|昇腾 ?\w+|CPUs?|DGX|Jetson|Thor|Orin|Trainium\d?|Trn\d|Inferentia\d?)\b"
 )
 """The names of accelerators and processors."""
@@ -150,7 +151,7 @@ _DRAFTED = r"(?:draft(?:ed|ing)?|spec\w*|proposed|candidate)"
 MEASURED_K = re.compile(
     r"(?<![\w-])K\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:|\|)?\s*(\d{1,3})\b"
     rf"|(?<![-–.\d])\b{_SOME}[ -]{_DRAFTED} tokens?\b(?! (?:were|are|was|accepted|emitted))"
-    rf"|\b{_SOME} (?:drafts\b|tokens? (?:are |is |were |was )?(?:draft|propos|speculat)ed\b)"
+    rf"|\b(?!one drafts){_SOME} (?:drafts\b|tokens? (?:are |is |were |was )?(?:draft|propos|speculat)ed\b)"
     r"|(?<=\")k\"\s*:\s*(\d{1,2})\b"
     rf"|num[_ ](?:speculative|draft)[_ ]tokens\W+(\d{{1,3}})\b|\bnum[_ -]?steps\s*[=:]\s*(\d{{1,3}})\b"
     r"|speculative[_-]num[_-]steps\W+(\d{1,3})\b"
@@ -323,6 +324,7 @@ def column_kind(table: Table, index: int) -> str:
 
 def _by_header(header: str) -> Column:
     """Return what a head says; the kind is ``none`` if it says nothing of a kind."""
+    header = _ORNAMENT.sub("", header)
     value = _WITH_INTERVAL.sub(" ", header)
     if any(pattern.search(value) for _, pattern in _MEASURED):
         header = value  # τ [95 % CI], τ ± std: the interval stands behind the value
@@ -338,6 +340,9 @@ def _by_header(header: str) -> Column:
         if pattern.search(rest):
             return Column(name, drafted, temperature)
     return Column("other" if _OTHER.search(rest) else "none", drafted, temperature)
+
+
+_ORNAMENT = re.compile(r"^(?:#\ufe0f?\u20e3|[\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]|\s)+")
 
 
 def _is_ratio(header: str, heads: Sequence[str]) -> bool:
@@ -975,8 +980,8 @@ def _ks_of(text: str) -> set[int]:
 
 
 _STEPS = re.compile(
-    r"num[_ -]?steps\W{1,3}(\d{1,2})\b|\b(\d{1,2}) spec\w*(?: decoding)? steps"
-    r"|\b(\d{1,2}) steps?\b(?=[^.\n]{0,40}top-?_?k)"
+    rf"num[_ -]?steps\W{{1,3}}(\d{{1,2}})\b|\b{_SOME} spec\w*(?: decoding)? steps"
+    rf"|\b{_SOME} steps?\b(?=[^.\n]{{0,40}}top-?_?k)"
     r"|\bsteps?\s?[=: ]\s?(\d{1,2})\b(?=[^.\n]{0,40}top-?_?k)|(?<=[^.\n])top-?_?k[^.\n]{0,40}?\b(\d{1,2}) steps\b",
     re.I,
 )

@@ -22,10 +22,11 @@ _BATCH = (
     r"|max[_-]running[_-]requests)\W{0,3}(?:of |is )?\W?\d"
     rf"|\b(?:\d+|{claims.IN_WORDS}) (?:concurrent|parallel|simultaneous|clients?\b|users?\b|in flight)"
     r"|\bbatch of (?:one|\d)|\bbatch[- ]?1\b"
-    r"|\b(?:single|one|1) (?:concurrent |parallel )?(?:request|sequence|client|user|stream)s?\b"
+    r"|\b(?:single|one|1) (?:concurrent |parallel )?(?:request|sequence|client|user|stream|session|conversation)s?\b"
     r"(?! (?:per|is|was|has|of))|\bone prompt at a time"
     r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
     r"|\bone (?:at a time|after the other)\b|\bsequential (?:requests|prompts|decoding)\b"
+    r"|(?<=[,;:(|] )sequential(?=[.;,)|]|$)"
     r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发|用户)|逐条|串行"
 )
 _SETS = (
@@ -40,15 +41,19 @@ _COUNT = (
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
     r"|\b(?:generation|measured|benchmark\w*|workload)\b[^.\n]{0,40}\bprompt(?: is|:)? ?[\"“]\w"
-    r"|\bn\s*=\s*\d|\bnum_(?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|题)"
+    r"|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:one|a) hundred)\b (?:[\w-]+ ){0,3}"
+    r"(?:prompts?|questions|problems|conversations|requests|samples|documents)\b"
+    r"|\bn\s*=\s*\d|\bnum[_-](?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|题)"
+    r"|\bprompts\W{1,3}\{[^{}\n]{0,40}?:\s*\d"
     r"|\d+ ?个(?:样本|题|提示|问题|请求|对话)"
 )
 _COUNT_HEADER = re.compile(
-    r"^\W*[n#]\W*$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b|样本|题数|条数|数量", re.I
+    r"^\W*[n#]\W*$|\b(?:prompts|questions|samples|requests|problems|conversations)\b|样本|题数|条数|数量", re.I
 )
 _TEMPERATURE = (
     r"(?<![A-Za-z])temp(?:erature)?s?(?![A-Za-z])|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b"
-    r"|\barg-?max (?:decod|sampl)\w*|\bdo_sample\s*=\s*False|温度|贪[心婪]"
+    r"|\barg-?max (?:decod|sampl|everywhere)\w*|\bsampl\w+ \W{0,3}arg-?max|\balways the (?:top|likeliest) token"
+    r"|\bdo_sample\s*=\s*False|温度|贪[心婪]"
 )
 _OUTPUT = (
     r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
@@ -74,7 +79,10 @@ _SERVERS = (
 )
 _LAUNCHED = re.compile(r"\b(?:vllm|sglang|sgl_jax|trtllm|tensorrt_llm|llama-(?:server|cli|speculative))\b", re.I)
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
-_RELEASE = r"\s*(?:\(?v(?:ersion)?[ :]*)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
+_RELEASE = (
+    r"(?:[,\"']{1,3})?\s*(?:[\"']?version[\"']?\s*[:=]\s*[\"'])?"
+    r"(?:\(?v(?:ersion)?[ :]*)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
+)
 _STEP = r"(?:\w+ )?step"
 _LENGTH_SAID = (
     rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d"
@@ -168,6 +176,8 @@ def _counted(card: Card) -> bool:
             return True
     if next(claims.code_matches(card, re.compile(r"--num[-_](?:prompts|samples|questions)[ =]+\d")), None):
         return True
+    if _in_results(card, _COUNT):
+        return True
     hits = card.search(_COUNT, outside=TRAINING + r"|\bdata\b", remarks=True)
     return any(not claims.is_of_training(hit.match) for hit in hits)
 
@@ -230,6 +240,7 @@ def missing_batch(card: Card) -> Iterator[Violation]:
     line = _throughput_line(card)
     hits = card.search(_BATCH, outside=TRAINING, remarks=True)
     named = any(not _OF_TRAINING_BATCH.search(_upto(hit)) for hit in hits)
+    named = named or _in_results(card, r"concurrency\W{1,30}\d")
     if line and not named and not _has_batch_column(card):
         yield _absent(
             card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
@@ -303,12 +314,24 @@ def missing_count(card: Card) -> Iterator[Violation]:
 def missing_temperature(card: Card) -> Iterator[Violation]:
     """Report acceptance if the text of the card names no temperature."""
     line = _acceptance_line(card)
-    measured_by = any(
-        re.search(r"\bbench|\bllama-\w", block.text) and re.search(r"--temp(?:erature)?[ =]+\d", block.text)
-        for block in card.code
-    )
-    if line and not measured_by and not card.says(_TEMPERATURE, outside=TRAINING, remarks=True):
+    if (
+        line
+        and not any(claims.columns_of_kind(card, "temperature"))
+        and not _in_results(card, r"\btemp(?:erature)?[\"']?\W{1,3}\d")
+        and not card.says(_TEMPERATURE, outside=TRAINING, remarks=True)
+    ):
         yield Violation(line, "the sampling temperature is not given")
+
+
+_OF_RESULTS = re.compile(
+    r"accept\w*[ _-](?:len|rate)|\bbench|\bllama-\w|throughput|output_tps|^\s*eval\w*:", re.I | re.M
+)
+
+
+def _in_results(card: Card, pattern: str) -> bool:
+    """Return whether a block that prints results, or holds the command that measured, matches a pattern."""
+    wanted = re.compile(pattern, re.I)
+    return any(wanted.search(b.text) for b in card.code if b.language != "bibtex" and _OF_RESULTS.search(b.text))
 
 
 def _engine_hits(card: Card) -> bool:
