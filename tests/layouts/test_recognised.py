@@ -119,6 +119,16 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         },
         "a Gemma assistant",
     ),
+    "Gemma's assistant with model. before all": (
+        LLAMA | {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"},
+        {
+            "model.pre_projection.weight": (H, 2 * H),
+            "model.embed_tokens.weight": (VOCAB, H),
+            "model.norm.weight": (H,),
+            **layer("model.layers.0."),
+        },
+        "a Gemma assistant",
+    ),
     "EAGLE-1 of MiniCPM": (
         LLAMA | {"architectures": ["EagleMiniCPMForCausalLM"]},
         {
