@@ -1,4 +1,7 @@
-"""Published cards and pages that a person read: the defects listed before the linter ran, and each finding judged.
+"""Cards that were read and judged before the linter saw them: published ones, and small ones written for it.
+
+`judged_cards.json` has small cards with their judgements; its head says how to read them. The rest is about published
+cards and pages: the defects listed before the linter ran, and each finding judged.
 
 `judged.json` has the sources and hashes, not the texts. Set A was there while the rules were written; what the linter
 first said of the other sets was judged before any rule was changed for them. ``mended`` is true where a rule has
@@ -21,6 +24,9 @@ from eagle3hub.lint import RULES, lint_text
 
 JUDGEMENTS: dict[str, Any] = json.loads((Path(__file__).parent / "judged.json").read_text(encoding="utf-8"))
 JUDGED: list[dict[str, Any]] = JUDGEMENTS["cards"]
+SMALL: list[dict[str, Any]] = json.loads((Path(__file__).parent / "judged_cards.json").read_text(encoding="utf-8"))[
+    "cards"
+]
 TEXTS = os.environ.get("EAGLE3HUB_JUDGED_CARDS", "")
 
 
@@ -45,3 +51,23 @@ def test_the_rules_agree_with_the_judgements(card: dict[str, Any]) -> None:
         (f["code"], f["line"]) for f in card["first_run"] if f["verdict"] == "false" and "mended" not in f
     }
     assert {d["code"] for d in card["defects"] if d["found"]} <= {f.code for f in found}
+
+
+@pytest.mark.parametrize("card", SMALL, ids=lambda card: card["name"])
+def test_small_cards_are_judged_as_their_authors_did(card: dict[str, Any]) -> None:
+    found = [f for f in lint_text(card["text"]) if f.severity != "info"]
+    expected, never = set(card["expect"]), set(card["never"])
+    wrong = {
+        f.code
+        for f in found
+        if f.code not in expected | set(card["may"])
+        and (f.code in never or ("errors" if f.severity == "error" else "warnings") in never)
+    }
+    assert wrong <= set(card.get("wrong", [])), card["why"]
+    assert expected - {f.code for f in found} <= set(card.get("missed", [])), card["why"]
+
+
+def test_most_small_cards_are_judged_without_an_exception() -> None:
+    wanted = sum(len(card["expect"]) for card in SMALL)
+    missed, wrong = (sum(len(card.get(key, [])) for card in SMALL) for key in ("missed", "wrong"))
+    assert len(SMALL) > 400 and missed < 0.05 * wanted and wrong < 0.05 * wanted
