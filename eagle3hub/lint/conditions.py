@@ -331,7 +331,12 @@ _OF_RESULTS = re.compile(
 def _in_results(card: Card, pattern: str) -> bool:
     """Return whether a block that prints results, or holds the command that measured, matches a pattern."""
     wanted = re.compile(pattern, re.I)
-    return any(wanted.search(b.text) for b in card.code if b.language != "bibtex" and _OF_RESULTS.search(b.text))
+    texts = (block.text[:_LOOKED_AT] for block in card.code if block.language != "bibtex")
+    return any(wanted.search(text) for text in texts if _OF_RESULTS.search(text))
+
+
+_LOOKED_AT = 20_000
+"""The letters of a block in which its conditions are looked for."""
 
 
 def _engine_hits(card: Card) -> bool:
