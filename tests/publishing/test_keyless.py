@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -39,9 +40,10 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"value": TOKEN}).encode())
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client whose time is over
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"value": TOKEN}).encode())
 
         def log_message(self, *_: object) -> None:
             pass
