@@ -74,8 +74,15 @@ _END_OF_A_PART = re.compile(r"(?<=[^\W\d_]{2})[.?] |(?<=\d)[.] |[“”\"«»《
 _COMMA = re.compile(r"(?<=[^\W\d_]{2}), |(?<=[^\W\d_]{2}\.), ")
 
 
-def _said_titles(card: Card) -> Iterator[tuple[int, str, str]]:
-    """Yield what may be the title before each arXiv id in a sentence or a list: (line, text, id)."""
+def _said_titles(card: Card) -> list[tuple[int, str, str]]:
+    """Return what may be the title before each arXiv id in a sentence or a list: (line, text, id)."""
+    if "said titles" not in card.cache:
+        card.cache["said titles"] = list(_titles_before_ids(card))
+    found: list[tuple[int, str, str]] = card.cache["said titles"]
+    return found
+
+
+def _titles_before_ids(card: Card) -> Iterator[tuple[int, str, str]]:
     end: tuple[str, int] = ("", 0)
     for hit in card.search(_SAID_ID, tables=False):
         text, start = hit.match.string, hit.match.start()

@@ -468,7 +468,7 @@ def invented_expansion(card: Card) -> Iterator[Violation]:
         "extrapolationalgorithmforgreaterlanguagemodelefficiency",
         "extrapolationalgorithmforgreaterlanguageefficiency",
     )
-    name, word = r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?", r"[\w*\-\u2010\u2011]"
+    name, word = r"\bEAGLE(?:[- ]?[123](?:\.\d)?)?", r"[\w*-]"
     after = rf"{name}[\s*_]*[(（](?:short for |全称[为是：:]? ?)?(?P<a>[A-Z](?:{word}| ){{15,120}})[),;，；）]"
     before = rf"(?P<b>\b(?-i:E){word}*(?: {word}+){{3,10}}) [(（]EAGLE(?:[- ]?[123])?[)）]"
     meant = (

@@ -156,15 +156,12 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             if is_license and (named := vocabulary.printed(text)) and not named & stated:
                 said = f"the text says {text.strip()}, the metadata {', '.join(sorted(stated))}"
                 yield Violation(row.line, said, severity="warning")
-    for hit in card.search(r"^\W*licen[cs]e\s*[:：]\s*(?P<terms>[^.\n]{2,40}(?:\.\d)?)", tables=False):
-        if (named := vocabulary.printed(f"{hit.match['terms']} license")) and not named & stated:
-            said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
-            yield Violation(hit.line, said, severity="warning")
-    for hit in card.search(_WEIGHTS_UNDER, tables=False):
-        terms = hit.match["terms"] or hit.match["zh"]
-        if (named := vocabulary.printed(f"{terms} license")) and not named & stated:
-            said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
-            yield Violation(hit.line, said, severity="warning")
+    for pattern in (_NAMED_AS, _WEIGHTS_UNDER):
+        for hit in card.search(pattern, tables=False):
+            terms = next(group for group in hit.match.groups() if group)
+            if (named := vocabulary.printed(f"{terms} license")) and not named & stated:
+                said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
+                yield Violation(hit.line, said, severity="warning")
     for link in card.links:
         badge = re.match(r"licen[cs]e\s*[:：-]\s*(.{2,40})", link.text, re.I) if link.image else None
         if badge and (named := vocabulary.printed(f"{badge[1]} license")) and not named & stated:
@@ -172,6 +169,7 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             yield Violation(link.line, said, severity="warning")
 
 
+_NAMED_AS = r"^\W*licen[cs]e\s*[:：]\s*(?P<terms>[^.\n]{2,40}(?:\.\d)?)"
 _WEIGHTS_UNDER = (
     r"(?:^|(?<=[.;|·] ))(?:model |head |draft )?weights?(?: licen[cs]e)?\s*[:：–—-]\s*"
     r"(?P<terms>[^.;\n]{2,40}(?:\.\d)?)"
