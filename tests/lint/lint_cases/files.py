@@ -292,6 +292,16 @@ CASES = [
         name="in a command",
     ),
     Case(
+        "C603",
+        "# A head",
+        "license: other",
+        "# A head",
+        "without license_name and license_link",
+        front("apache-2.0", "other"),
+        front("apache-2.0", "other\nlicense_name: lab-terms"),
+        name="a name without an address, which C606 reports",
+    ),
+    Case(
         "C606",
         "# A head",
         "license_name",
