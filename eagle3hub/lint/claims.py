@@ -907,17 +907,25 @@ def _in_code(code: Code, section: Section) -> Iterator[AcceptanceLength]:
     """Yield the acceptance lengths that a block of JSON or of a program's output prints."""
     if code.language in {"bibtex", "toml"}:
         return
-    of_a_k = "steps" in code.text or "speculative_tokens" in code.text
+    is_program = code.language in _PROGRAMS
+    of_a_k = not is_program and ("steps" in code.text or "speculative_tokens" in code.text)
+    read: dict[str, Number] = {}
     line, seen = code.line, 0
     for m in _IN_CODE.finditer(code.text):
         line, seen = line + code.text.count("\n", seen, m.start()), m.start()
-        (number,) = numbers(m["value"])
-        if number.value < 100 and (code.language not in _PROGRAMS or number.ulp < 1):
+        value = m["value"]
+        if value not in read:
+            (read[value],) = numbers(value)
+        number = read[value]
+        if number.value < 100 and (not is_program or number.ulp < 1):
             name = m["name"]
-            before = code.text[max(0, m.start() - 400) : m.start()] if of_a_k else ""
-            k = next((int(found[-1]) for p in _K_IN_DATA if (found := p.findall(before))), None)
-            ks = frozenset() if k is None or code.language in _PROGRAMS else frozenset({k})
+            ks = _k_before(code.text[max(0, m.start() - 400) : m.start()]) if of_a_k else frozenset()
             yield AcceptanceLength(line, number, name, name, code.line, section, ks)
+
+
+def _k_before(text: str) -> frozenset[int]:
+    found = (p.findall(text) for p in _K_IN_DATA)
+    return frozenset(next(([int(ks[-1])] for ks in found if ks), ()))
 
 
 _PROGRAMS = {"python", "py", "json5", "javascript", "js", "bash", "sh", "shell", "console"}

@@ -359,10 +359,8 @@ def training_accuracy(card: Card) -> Iterator[Violation]:
         as_acceptance = re.search(_ACCEPT, table.heading, re.I) and not _CALLED_TRAINING.search(words)
         if table.line not in seen and len(logged) > 1 and as_acceptance:
             yield Violation(table.line, f"{logged[0]} … {logged[-1]} under “{table.heading}”")
-    validated = {
-        x.line: x for x in claims.acceptance_lengths(card)
-        if x.section.path and re.search(_AT_TRAINING, x.section.path[-1].text, re.I)
-    }  # fmt: skip
+    of_training = {id(s) for s in card.sections if s.path and re.search(_AT_TRAINING, s.path[-1].text, re.I)}
+    validated = {x.line: x for x in claims.acceptance_lengths(card) if id(x.section) in of_training}
     for line, length in list(validated.items())[:1]:
         yield Violation(line, f"τ = {length.number.value:g} under “{length.section.path[-1].text}” is of no engine")
     for section, prose in card.blocks_of(Prose):
@@ -427,8 +425,10 @@ def which_tokens(card: Card) -> Iterator[Violation]:
     seen: set[int] = set()
     for length in claims.acceptance_lengths(card):
         below = length.number.value + length.number.slack < 1
-        of_steps = re.search(r"τ|\btau\b|tokens? (?:per|/)", length.header, re.I) and not length.accepted_alone
-        if (length.accepted_alone or below) and not of_steps and length.place not in seen:
+        if not (length.accepted_alone or below):
+            continue
+        of_steps = not length.accepted_alone and re.search(r"τ|\btau\b|tokens? (?:per|/)", length.header, re.I)
+        if not of_steps and length.place not in seen:
             seen.add(length.place)
             shown = f"“{length.header}” of {length.number.value:g}"
             end = (

@@ -307,7 +307,7 @@ def unmentioned_base_model(card: Card) -> Iterator[Violation]:
 
 def _plain(text: str) -> str:
     """Return a text without what people write differently in a name: Qwen3-8B, Qwen3 8B."""
-    return re.sub(r"[-_.\s]+", "", text.lower())
+    return "".join(text.lower().replace("-", "").replace("_", "").replace(".", "").split())
 
 
 @rule(
@@ -456,7 +456,8 @@ _ONLY_A_NUMBER = re.compile(r"^\W*training data\W{1,6}\d[\d.,]*\s?[kKM]? ?(?:\w+
 
 def _names_training_data(card: Card) -> bool:
     """Return whether a card says what the head was trained on. A heading over results is “Dataset” as well."""
-    if card.says(_DATA_NAMES) or next(claims.code_matches(card, re.compile(_DATA_NAMES, re.I)), None):
+    code = (block.text.lower() for block in card.code if block.language != "bibtex")
+    if card.says(_DATA_NAMES) or any(re.search(_DATA_NAMES, text) for text in code):
         return True
     bare = {s.path[-1].line for s in card.sections if s.path and not _says_something(s)}
     for hit in card.search(r"(?<![\w./-])[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]+"):

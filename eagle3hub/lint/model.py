@@ -522,9 +522,11 @@ def _with_new_words(table: Table) -> list[tuple[int, str]]:
 def _new_words(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Return the lines that are searched: of many not those that repeat one with other numbers."""
     seen: set[str] = set()
-    out = lines[:_SEARCHED_ROWS]
-    for line, text in lines[_SEARCHED_ROWS:]:
-        words = _NUMBER_ALONE.sub("", text)
+    out, rest = lines[:_SEARCHED_ROWS], lines[_SEARCHED_ROWS:]
+    if not rest:
+        return out
+    without_numbers = _NUMBER_ALONE.sub("", "\n".join(text for _, text in rest)).split("\n")
+    for (line, text), words in zip(rest, without_numbers, strict=True):
         if words not in seen:
             seen.add(words)
             out.append((line, text))
