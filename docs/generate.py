@@ -3,8 +3,9 @@
 Those of docs/layouts.md and README.md come from the codecs' contracts and eagle3hub/head/aux_defaults.toml, those of
 docs/lint.md from the rules, docs/cli.md from the commands themselves; how to install, in README.md and docs/index.md,
 from eagle3hub/system/installation.toml. The names of layouts in schemas/manifest.schema.json come from the registry,
-the numbers of engine versions, in pages about what is pinned, from eagle3hub/engines/data. docs/json.md comes from
-schemas/; where one of these says ``x-copied-from``, that part is copied from another.
+the Hub's tasks there from eagle3hub/card/vocabulary.py; the numbers of engine versions, in pages about what is pinned,
+from eagle3hub/engines/data. docs/json.md comes from schemas/; where one of these says ``x-copied-from``, that part is
+copied from another.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -250,11 +251,12 @@ def filled_start(page: str, known: Index | None = None) -> str:
 
 
 def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
-    """schemas/manifest.schema.json with the names of all layouts, in the order of the registry."""
+    """schemas/manifest.schema.json with the Hub's tasks and the names of all layouts, in the order of the registry."""
     schema = json.loads(text)
     layouts = schema["properties"]["layouts"]["properties"]
     for place in (layouts["main"], layouts["also"]["items"]):
         place["enum"] = list(LAYOUTS if names is None else names)
+    schema["properties"]["release"]["properties"]["pipeline_tag"]["enum"] = list(vocabulary.HUB_TASKS)
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -518,6 +518,22 @@ def useless_library(card: Card) -> Iterator[Violation]:
 
 
 @rule(
+    "C627",
+    "warning",
+    "pipeline_tag is no task of the Hub",
+    why="The Hub prints a warning over the page for a task that it does not know, and no filter shows the repository.",
+    fix="Leave pipeline_tag out, for a draft head is no pipeline, or use an id of the Hub's list of tasks.",
+)
+def unknown_task(card: Card) -> Iterator[Violation]:
+    """Report a pipeline_tag that is not in the Hub's list. Metadata of another site may have tasks of its own."""
+    others = set(card.metadata) - {"pipeline_tag"}
+    for value in card.listed("pipeline_tag") if card.is_of_a_head or others & HUB_FIELDS else ():
+        if value not in vocabulary.HUB_TASKS:
+            end = did_you_mean(value, list(vocabulary.HUB_TASKS))
+            yield Violation(card.metadata_line("pipeline_tag"), f"{value!r} is no task of the Hub{end}")
+
+
+@rule(
     "C620",
     "warning",
     "Emissions are not in the Hub's unit",

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from support.versions import VLLM
 
 from eagle3hub.card import Manifest, Shown, load_manifest, render_text, vocabulary
+from eagle3hub.card.vocabulary import HUB_TASKS
 from eagle3hub.errors import ManifestError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.resources import schema
@@ -62,6 +63,15 @@ def test_a_library_is_one_of_the_hubs(write: Callable[[str], Path]) -> None:
         with pytest.raises(ManifestError, match="no library of the Hub") as caught:
             load_manifest(path)
         assert caught.value.code == "manifest-library" and f"release.library_name is '{name}'" in caught.value.message
+
+
+def test_a_task_is_one_of_the_hubs(write: Callable[[str], Path]) -> None:
+    stated = "  license: mit\n  pipeline_tag: {}"
+    with pytest.raises(ManifestError, match=r"pipeline_tag is .text2text-generation.; did you mean 'text-generation'"):
+        load_manifest(write(MINIMAL.replace("  license: mit", stated.format("text2text-generation"))))
+    for name in HUB_TASKS:
+        path = write(MINIMAL.replace("  license: mit", stated.format(name)))
+        assert load_manifest(path).release.pipeline_tag == name
 
 
 def test_evaluation_result(example: Manifest) -> None:
