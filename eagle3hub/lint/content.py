@@ -907,9 +907,12 @@ def _comments(card: Card) -> Iterator[tuple[int, str]]:
 
 
 _SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d+)?)B(?![A-Za-z])")
+_DASH = "[-–—−]"
+"""What people write for a hyphen, where the parser has not made it one."""
+_GAP = "[ –—−-]"
 _SAID_SIZE = re.compile(
-    r"(?P<n>\d+(?:\.\d+)?)[ -]?(?P<unit>B|T|billion|trillion)\b[ -]?(?:total[ -])?(?:param\w*|total)"
-    r"|(?P<n2>\d+(?:\.\d+)?)[ -]?(?P<unit2>billion|trillion) (?:total )?param\w*",
+    rf"(?P<n>\d+(?:\.\d+)?){_GAP}?(?P<unit>B|T|billion|trillion)\b{_GAP}?(?:total{_GAP})?(?:param\w*|total)"
+    rf"|(?P<n2>\d+(?:\.\d+)?){_GAP}?(?P<unit2>billion|trillion) (?:total )?param\w*",
     re.I,
 )
 
@@ -956,26 +959,27 @@ def other_size(card: Card) -> Iterator[Violation]:
         places = [i for i, h in enumerate(table.header) if i and _SIZE_HEAD.search(h) and not _OF_A_PART.search(h)]
         for row in table.rows[:_MOST_LEFT] if len(places) == 1 else ():
             text = row.cells[places[0]].text.strip()
-            size = re.fullmatch(r"(\d+(?:\.\d+)?) ?B", text)
+            size = re.fullmatch(rf"(\d+(?:\.\d+)?){_GAP}?B", text)
             if size and not _OF_A_PART.search(row.label) and _is_other_size(row.cells[0].text, float(size[1])):
                 yield Violation(row.line, f"{row.cells[0].text} with {text} parameters")
 
 
-_SIZED_NAME = r"(?-i:[A-Z])[\w.]*(?:-[\w.]+)*-\d{1,4}(?:\.\d+)?B(?:-[\w.]+)*"
+_SIZED_NAME = rf"(?-i:[A-Z])[\w.]*(?:[-–−][\w.]+)*{_DASH}\d{{1,4}}(?:\.\d+)?B(?:[-–−][\w.]+)*"
+"""A name with a size. A long dash after the size ends it."""
 _NAME = rf"(?<![\w.-])(?P<name>{_SIZED_NAME})"
 _NAMED_SIZE = (
-    rf"{_NAME},? (?:[\w'’-]+ ){{0,5}}(?:has|with|is an?|\()(?: [a-z][a-z-]+){{0,5}} ?(?P<n>\d+(?:\.\d+)?)[ -]?"
-    r"(?P<unit>billion|B|trillion)[ -]param\w*"
+    rf"{_NAME}(?:,? | ?{_DASH}{{1,3}} ?)(?:[\w'’–—−-]+ ){{0,5}}(?:has|with|is an?|\()(?: [a-z][a-z–—−-]+){{0,5}} ?"
+    rf"(?P<n>\d+(?:\.\d+)?){_GAP}?(?P<unit>billion|B|trillion){_GAP}param\w*"
     rf"|{_NAME.replace('name', 'name2')}[ ，,]{{0,2}}(?:共有|有|拥有|具有|约)+ ?(?P<zh>\d+(?:\.\d+)?) ?亿(?:个)?参数"
     r"[^.。\n]{0,20}"
 )
 _TARGETS_SIZE = (
-    r"\b(?:the|its) (?:target|base|verifier)(?: model)?,? (?:has|with|is an?)(?: [a-z][a-z-]+){0,5} "
-    r"(?P<n>\d+(?:\.\d+)?)[ -]?(?P<unit>billion|B|trillion|T)\b[ -](?:total )?param\w*"
+    r"\b(?:the|its) (?:target|base|verifier)(?: model)?,? (?:has|with|is an?)(?: [a-z][a-z–—−-]+){0,5} "
+    rf"(?P<n>\d+(?:\.\d+)?){_GAP}?(?P<unit>billion|B|trillion|T)\b{_GAP}(?:total )?param\w*"
 )
 _SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b", re.I)
 _OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)
-_MANY_EXPERTS = re.compile(r"\d+x\d|-\d+E\b", re.I)
+_MANY_EXPERTS = re.compile(rf"\d+x\d|{_DASH}\d+E\b", re.I)
 """Names that give the size of one expert, or of what is active."""
 _MODEL_NAME = re.compile(rf"(?<![\w./-]){_SIZED_NAME}")
 
