@@ -6,12 +6,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import takewhile
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
+from eagle3hub.engines.check.commands import parse_flags
 from eagle3hub.errors import Severity
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import HUB_FIELDS, Card, Hit, Prose, Section, Violation, is_titled_as_head, rule
+from eagle3hub.lint.recipes import snippets
 from eagle3hub.system.documents import did_you_mean
 
 # C60x: the license, in metadata and in prose
@@ -632,10 +635,8 @@ _LONGEST_NAME = 96
 _HUB_LINK = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[^/?#\s]+/[^/?#\s]+)(?:/tree/[^\s]*)?/?$"
 )
-_IN_COMMANDS = re.compile(
-    r"(?:--(?:speculative-draft-)?model(?:-path)?[ =]\s*|\bvllm serve\s+|\btrtllm-serve\s+|[\"']model[\"']\s*:\s*)"
-    r"[\"']?(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?=[\s\"'`\\,}]|$)"
-)
+_OF_A_MODEL = re.compile(r"--(?:.*[-.])?model(?:-path|-dir)?")
+_MODEL_KEY = re.compile(r"[\"']model[\"']\s*:\s*[\"'](?P<id>[^\s\"']+)[\"']")
 _NO_OWNERS = {"datasets", "spaces", "papers", "blog", "docs", "collections", "models", "tasks", "learn", "join", "api"}
 _BLANK = re.compile(r"[<>{}\[\]$%…]|\.\.\.|\b(?:your|my|path|owner|user|username|org|name)\b", re.I)
 _MAKERS = {
@@ -669,7 +670,7 @@ def impossible_repository(card: Card) -> Iterator[Violation]:
     """
     named = [(value, card.metadata_line(name)) for name in ("base_model", "datasets") for value in card.listed(name)]
     linked = [(m["id"], link.line) for link in card.links if (m := _HUB_LINK.match(link.target))]
-    run = [(m["id"], line) for line, m in claims.code_matches(card, _IN_COMMANDS) if "models--" not in m["id"]]
+    run = [(m, line) for m, line in _run_models(card) if _ID.fullmatch(m) and "models--" not in m]
     seen: set[str] = set()
     for value, line in (*named, *linked, *run):
         owner, slash, name = value.partition("/")
@@ -681,6 +682,21 @@ def impossible_repository(card: Card) -> Iterator[Violation]:
             yield Violation(line, f"{value!r} is no id that the Hub takes", severity=sure)
         elif maker := _nearly(owner, name):
             yield Violation(line, f"{value}: the maker of that model is {maker} on the Hub", severity="warning")
+
+
+def _run_models(card: Card) -> Iterator[tuple[str, int]]:
+    """Yield what commands, Python, YAML and JSON have where a model is named, with its line."""
+    found = snippets(card)
+    for command in found.commands:
+        begun = takewhile(lambda word: not word.startswith("-"), command.words)
+        given = parse_flags(command.words)
+        named = [value for flag, value in given.items() if value and _OF_A_MODEL.fullmatch(flag.replace("_", "-"))]
+        named += [m["id"] for value in given.values() if value and value[0] == "{" for m in _MODEL_KEY.finditer(value)]
+        for model in (*begun, *named):
+            yield model, command.where.line_of(model)
+    for snippet in (*found.python, *found.yaml, *found.json):
+        for m in _MODEL_KEY.finditer(snippet.text):
+            yield m["id"], snippet.line_of(m["id"])
 
 
 def _nearly(owner: str, name: str) -> str:

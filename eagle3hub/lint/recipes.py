@@ -32,7 +32,7 @@ _SAID = {
 """Findings that a card settles by saying so, each with the pattern of such a sentence."""
 
 
-def _snippets(card: Card) -> Extracted:
+def snippets(card: Card) -> Extracted:
     """Return the commands, Python and YAML of a card. The lines are those of the file: the metadata is blanked out."""
     if "snippets" not in card.cache:
         above = "\n" * (card.text.count("\n") - card.body.count("\n"))
@@ -47,7 +47,7 @@ def _snippets(card: Card) -> Extracted:
 
 def engine_names(card: Card) -> Iterator[Violation]:
     """Report what `check_snippets` finds in the examples of the card."""
-    outcome: Any = import_module(_CHECKS).check_snippets(_snippets(card))
+    outcome: Any = import_module(_CHECKS).check_snippets(snippets(card))
     builds: dict[tuple[str, str], str] = {}
     for f in outcome.findings:
         if (f.engine, f.code) not in builds:
@@ -469,7 +469,7 @@ def other_target(card: Card) -> Iterator[Violation]:
     """
     listed = {hit.match["id"]: hit.line for hit in card.search(_TARGET_NAMED)}
     named = [name for name in card.listed("base_model") if "/" in name and not _OF_A_DRAFT.search(name)]
-    found = _snippets(card)
+    found = snippets(card)
     seen: set[str] = set()
     for command in found.commands if named or listed else ():
         given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
@@ -545,9 +545,9 @@ def other_engine(card: Card) -> Iterator[Violation]:
         for hit in card.search(pattern)
         if id(hit.section) in sections or re.search(r"measured|evaluated|benchmarked", hit.match.string, re.I)
     }
-    commands = _snippets(card).commands
+    commands = snippets(card).commands
     used = {command.engine: command.where.start for command in reversed(commands) if command.engine in _SERVERS}
-    for snippet in _snippets(card).python:
+    for snippet in snippets(card).python:
         if m := _IMPORTED.search(snippet.text):
             engine = {"tensorrt_llm": "trtllm"}.get(m[1], m[1])
             used[engine] = min(snippet.start, used.get(engine, snippet.start))
