@@ -79,7 +79,7 @@ def conditions(results: Results) -> list[str]:
         source = prompts.source
         origin = f"; {source['license']}, revision {str(source['revision'])[:12]}" if source else ""
         out.append(
-            f"Prompts {prompts.name}: {prompts.count}, {prompts.turns} turn of each, "
+            f"Prompts {prompts.name}: {prompts.count}, {prompts.turns} turn of each{with_images(prompts)}, "
             f"SHA-256 {prompts.sha256[:12]}…{origin}{_made_long(prompts)}"
         )
     out += list(_past_the_head(results))
@@ -107,6 +107,13 @@ def conditions(results: Results) -> list[str]:
         where = [c for c in not_passed if (c.verdict, c.reason) == (verdict, reason)]
         out.append(f"{verdict.capitalize()} ({len(where)} of {len(results.cells)} cells): {reason}")
     return out
+
+
+def with_images(prompts: CellPrompts) -> str:
+    """Say how many images the prompts hold; empty for text alone."""
+    if prompts.images is None:
+        return ""
+    return f", {prompts.images.count} {'image' if prompts.images.count == 1 else 'images'} with them"
 
 
 def _made_long(prompts: CellPrompts) -> str:

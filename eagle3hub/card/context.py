@@ -18,6 +18,7 @@ from eagle3hub.card.served import served
 from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.engines.base import Verdict
 from eagle3hub.head import AuxTaps, Head, Semantics
+from eagle3hub.prompts import SECOND_TURNS
 from eagle3hub.system.text import readable_count, readable_size
 from eagle3hub.validation.report import Report
 
@@ -364,14 +365,14 @@ def build(
         "categories": results.by_category(main),
         "acceptance_shared": shared,
         "acceptance": acceptance,
-        "passed": sorted((v for v in main if v.run.passed), key=lambda v: not v.is_engine),
+        "headline": results.headline(main),
         "layout_results": measured if len(main) < len(measured) else [],
         "warnings": faults,
         "warning": headline(reports, views, faults),
         "has_head": 1 if head else 0,
         "imported": imported.tables(manifest.imported),
         "reported": [] if any(v.run.passed for v in main) else imported.headlines(manifest.imported),
-        "benchmarks": bench.views(benchmarks),
+        "benchmarks": bench.views(benchmarks, shown.digests or ()),
         "pictures": list(shown.pictures),
         "recipes": list(tested.recipes),
         "withheld": list(tested.withheld.values()),
@@ -403,6 +404,8 @@ def build(
         "commit": tree.commit if tree else "",
         "dirty": int(tree is not None and tree.dirty),
         "conditions": conditions(measured),
+        "own_prompts": list(dict.fromkeys(v.own_prompts for v in measured if v.own_prompts)),
+        "first_answers": results.FIRST_ANSWERS if any(v.prompts.endswith(SECOND_TURNS) for v in measured) else "",
         "digests": digests(reports),
         "tool": tool,
     }
@@ -538,6 +541,8 @@ def digests(reports: Sequence[Report]) -> str:
         if target.config_sha256:
             lines.append(f"{_hex(target.config_sha256)}  target {target.name}, config.json")
         lines.append(f"{_hex(prompts.sha256)}  prompts {prompts.name}, first {prompts.count}")
+        if prompts.images is not None:
+            lines.append(f"{_hex(prompts.images.sha256)}  images of prompts {prompts.name}, {prompts.images.count}")
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -17,7 +17,7 @@ from eagle3hub.card.context import Shown
 from eagle3hub.card.imported import CHARTS, find, read_imported_document
 from eagle3hub.card.manifest import Manifest, PublishSettings, is_prompts_file, load_manifest, read_manifest_document
 from eagle3hub.card.render import draw, render_text
-from eagle3hub.card.reports import find_reports, runs
+from eagle3hub.card.reports import find_reports, named_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks
 from eagle3hub.checkpoint.destination import RELEASE
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
@@ -250,9 +250,9 @@ def complete(
         waived: gates of publishing that the card says were waived.
         templates: a folder of the makers' own templates, which are copied.
 
-    Copies the manifest's benchmarks, and its license file if that lies beside it. Then writes the manifest's public
-    form, the charts, the card and, last, the record. The record lists these files, the heads and the reports, and no
-    other file in the folder.
+    Copies the reports and benchmarks that the manifest names, and its license file if that lies beside it. Then writes
+    the manifest's public form, the charts, the card and, last, the record. The record lists these files, the heads and
+    the reports, and no other file in the folder.
 
     Raises InputError if manifest, reports, heads or templates are wrong, and OutputError.
     """
@@ -264,6 +264,7 @@ def complete(
     for name, (path, found) in zip(numbered(BENCHMARKS, len(results), ".json"), results, strict=True):
         if path.resolve() != (folder / name).resolve():
             found.save(folder / name)
+    _copy_reports(named_reports(loaded), folder / REPORTS)
     digest = _measured_target(folder)
     form = public_form(manifest, publish=said, benchmarks=len(results), weights_digest=digest)
     for name, content in form.items():
@@ -298,6 +299,19 @@ def _heads_files(folder: Path, manifest: Manifest) -> Iterator[str]:
             path = f"{place}/{name}" if place else name
             if (folder / path).is_file():
                 yield path
+
+
+def _copy_reports(files: Sequence[Path], into: Path) -> None:
+    """Put the reports that a manifest names beside those that are there, each under its own name."""
+    for file in files:
+        content, place = read_bytes(file), into / file.name
+        if place.is_file() and read_bytes(place) != content:
+            raise ManifestError(
+                f"reports: the release has another report called {file.name} already",
+                hint="give yours another name",
+                code="report-name",
+            )
+        replace_file(place, content, parents=True)
 
 
 def _copy_templates(source: Path, into: Path) -> None:

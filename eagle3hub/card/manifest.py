@@ -312,7 +312,7 @@ class Manifest:
     training: Training
     limitations: tuple[str, ...]
     citations: tuple[str, ...]
-    reports: tuple[str, ...]
+    reports: tuple[str, ...] | None
     style: str = "standard"
     about: Facts = ()
     architecture: Facts = ()
@@ -532,7 +532,7 @@ def _build(document: Document, path: Path) -> Manifest:
         limitations=tuple(data.get("limitations", ())),
         citations=tuple(dict.fromkeys(bibliography.key_of(name) for name in data.get("citations", ()))),
         bibtex=data.get("bibtex", ""),
-        reports=tuple(data.get("reports", DEFAULT_REPORTS)),
+        reports=tuple(data["reports"]) if "reports" in data else None,
         style=data.get("style", "standard"),
         about=_facts(document, ("about",)),
         architecture=_facts(document, ("architecture",)),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eagle3hub.card.imported import find
-from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.manifest import DEFAULT_REPORTS, Manifest
+from eagle3hub.errors import ManifestError
 from eagle3hub.metrics import Acceptance
 from eagle3hub.validation.report import Entry, Report
 
@@ -43,7 +44,22 @@ class Run:
 
 def find_reports(manifest: Manifest) -> list[Path]:
     """Find the report files that the manifest's patterns match, sorted, each once."""
-    return find(manifest.path.parent, manifest.reports)
+    return find(manifest.path.parent, DEFAULT_REPORTS if manifest.reports is None else manifest.reports)
+
+
+def named_reports(manifest: Manifest) -> list[Path]:
+    """Find the report files that the manifest names; none if it does not say where they are.
+
+    Raises ManifestError (``report-missing``) for a pattern without a file.
+    """
+    for pattern in manifest.reports or ():
+        if not find(manifest.path.parent, [pattern]):
+            raise ManifestError(
+                f"{manifest.path.name}: reports: there is no file {pattern}",
+                hint="write it with eagle3hub validate --report, or leave the pattern out",
+                code="report-missing",
+            )
+    return find(manifest.path.parent, manifest.reports or ())
 
 
 def runs(reports: Sequence[Report], layouts: Sequence[str], files: Sequence[str] = ()) -> list[Run]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,14 @@ from eagle3hub.engines.base import Verdict
 from eagle3hub.engines.options import engine_options, template_in_words
 from eagle3hub.errors import ManifestError, assert_never
 from eagle3hub.metrics import Acceptance
+from eagle3hub.prompts import PACKAGED, SECOND_TURNS, context_name, datasets
 from eagle3hub.validation.gates import Lossless
-from eagle3hub.validation.report import Counted, Entry, Settings, Throughput
+from eagle3hub.validation.report import Counted, Entry, MeasuredPrompts, Settings, Throughput
 
 if TYPE_CHECKING:
     from eagle3hub.benchmarking.plan import CellSettings
-    from eagle3hub.benchmarking.results import CellRecord, Results
+    from eagle3hub.benchmarking.results import BenchedHead, CellRecord, Results
+    from eagle3hub.benchmarking.serving.plan import ServingSettings
     from eagle3hub.benchmarking.serving.results import ServingRecord, ServingResults
     from eagle3hub.benchmarking.table import Table as BenchmarkTable
 
@@ -49,10 +51,18 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class BenchView:
-    """One benchmark as templates see it; ``number`` is its place on the card from 1, or empty if it is alone."""
+    """One benchmark as templates see it.
+
+    Attributes:
+        number: its place on the card from 1, or empty if it is alone.
+        apart: how it was run, where another of its kind was run otherwise; else empty.
+        this: what its tables call the head of the card, where they have several; else empty.
+    """
 
     title: str
     number: str
+    apart: str
+    this: str
     file: str
     engines: str
     measured_at: str
@@ -104,15 +114,18 @@ def check_benchmark(benchmark: Benchmark, manifest: Manifest, digests: Collectio
         )
 
 
-def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
-    """Format benchmarks, in the order given."""
+def views(benchmarks: Sequence[Benchmark], digests: Collection[str]) -> list[BenchView]:
+    """Format benchmarks, in the order given; ``digests`` are those of this release's folders."""
     from eagle3hub.benchmarking import table
     from eagle3hub.benchmarking.results import Results
     from eagle3hub.benchmarking.serving import table as serving
 
     out = []
+    runs = [(type(b.results), _how(b.results.cells)) for b in benchmarks]
     for i, b in enumerate(benchmarks, 1):
         cells: Sequence[CellRecord | ServingRecord] = b.results.cells
+        kind, how = runs[i - 1]
+        others = [other for same, other in runs if same is kind]
         if isinstance(b.results, Results):
             title, tables, conditions = "Benchmark", table.tables(b.results), table.conditions(b.results)
         else:
@@ -121,6 +134,8 @@ def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
             BenchView(
                 title=title,
                 number=str(i) if len(benchmarks) > 1 else "",
+                this=_this(b.results.heads, digests),
+                apart=", ".join(words for j, words in enumerate(how) if any(other[j] != words for other in others)),
                 file=b.file,
                 engines=", ".join(dict.fromkeys(map(_engine, cells))),
                 measured_at=b.results.measured_at,
@@ -130,6 +145,24 @@ def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
             )
         )
     return out
+
+
+def _this(heads: Sequence[BenchedHead], digests: Collection[str]) -> str:
+    own = [head.name for head in heads if head.digest in digests]
+    return " and ".join(own) if len(heads) > len(own) else ""
+
+
+def _how(cells: Sequence[CellRecord | ServingRecord]) -> list[str]:
+    """Say how cells were run, in as many words for every benchmark: engine, format, devices and mode."""
+    settings = [cell.settings for cell in cells]
+    told = (
+        [_engine(cell) for cell in cells],
+        [s.dtype for s in settings],
+        [vocabulary.device(s.device) for s in settings],
+        [f"tensor parallel size {s.engine_settings.tensor_parallel}" for s in settings if s.device != "server"],
+        [mode(s) or "default" for s in settings],
+    )
+    return [" and ".join(dict.fromkeys(words)) for words in told]
 
 
 def _engine(cell: CellRecord | ServingRecord) -> str:
@@ -194,6 +227,7 @@ class RunView:
     reason: str
     prompts: str
     prompt_count: int
+    images: int
     new_tokens: str
     draft_tokens: int
     temperature: str
@@ -229,6 +263,17 @@ class RunView:
         return f"{self.engine} on {self.device}, {self.dtype}, {self.layout_title} layout{mode}"
 
     @property
+    def asked(self) -> str:
+        """The prompts in words: how many of which set, and that they hold images."""
+        return f"{self.prompt_count} prompts of {self.prompts}{_with_images(self.images)}"
+
+    @property
+    def own_prompts(self) -> str:
+        """The name of the prompts, where they are no set that others can get by it; else empty."""
+        name = _set_of(self.run.report.prompts)
+        return "" if name in PACKAGED or name in datasets() else name
+
+    @property
     def is_smoke_test(self) -> bool:
         """Whether the run is too small to compare heads."""
         return self.prompt_count < SMOKE_PROMPTS
@@ -248,6 +293,7 @@ def view(run: Run, manifest: Manifest) -> RunView:
         reason=entry.reason,
         prompts=report.prompts.name,
         prompt_count=report.prompts.count,
+        images=0 if report.prompts.images is None else report.prompts.images.count,
         new_tokens=f"{settings.max_new_tokens:,}",
         draft_tokens=settings.draft_tokens,
         temperature=f"{settings.temperature:g}",
@@ -279,12 +325,13 @@ def acceptance_table(views: Sequence[RunView]) -> tuple[str, Table]:
     first = views[0]
     engine = _Setting("Engine", [v.engine for v in views])
     mode = _Setting("Mode", [v.mode for v in views])
-    prompts = f"{first.prompt_count} prompts ({first.prompts})"
+    of_runs = [f"{v.prompt_count} ({v.prompts}){_with_images(v.images)}" for v in views]
+    prompts = f"{first.prompt_count} prompts ({first.prompts}){_with_images(first.images)}"
     k, t = f"K = {first.draft_tokens}", f"T = {first.temperature}"
     settings = [
         _Setting("Device", [v.device for v in views], "on", first.device),
         _Setting("Format", [v.dtype for v in views], "in", first.dtype),
-        _Setting("Prompts", [f"{v.prompt_count} ({v.prompts})" for v in views], "on", prompts, "r"),
+        _Setting("Prompts", of_runs, "on", prompts, "r"),
         _Setting("K", [str(v.draft_tokens) for v in views], "with", k, "r"),
         _Setting("T", [v.temperature for v in views], "with", t, "r"),
     ]
@@ -356,7 +403,47 @@ def told_apart(views: Sequence[RunView]) -> list[str]:
     return [name if names.count(name) == 1 and name else f"run {i}" for i, name in enumerate(names, 1)]
 
 
-def mode(settings: Settings | CellSettings) -> str:
+def _with_images(count: int) -> str:
+    return f" with {count} {'image' if count == 1 else 'images'}" if count else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What a card says first of what was measured: the acceptance length of a run, or from which to which of several.
+
+    Attributes:
+        first: one of the runs. under: the conditions that all of them share, in words.
+        low, high: the runs of the smallest and of the largest acceptance length, each named by what tells it apart;
+            ``low`` is None where one number says it.
+    """
+
+    first: RunView
+    under: str
+    low: RunView | None
+    high: RunView
+
+
+def headline(views: Sequence[RunView]) -> Headline | None:
+    """Choose from the runs that passed, an engine's before the reference's; None where none passed."""
+    passed = sorted((v for v in views if v.run.passed and v.acceptance), key=lambda v: not v.is_engine)
+    if not passed:
+        return None
+    first = passed[0]
+    same = [v for v in passed if (v.engine, v.device) == (first.engine, first.device)]
+    told = [(v.dtype, f"K = {v.draft_tokens}", f"T = {v.temperature}", v.asked, v.mode) for v in same]
+    under = ", ".join(words[0] for words in zip(*told, strict=True) if len(set(words)) == 1 and words[0])
+    if len({v.acceptance.length for v in same if v.acceptance}) == 1:
+        return Headline(first, under, None, first)
+    apart = [i for i, words in enumerate(zip(*told, strict=True)) if len(set(words)) > 1]
+    labels = [", ".join(words[i] or "default" for i in apart) for words in told]
+    if len(set(labels)) < len(labels):
+        labels = told_apart(same)
+    named = [replace(v, label=label) for v, label in zip(same, labels, strict=True)]
+    by_length = sorted(named, key=lambda v: v.run.acceptance.mean_acceptance_length if v.run.acceptance else 0)
+    return Headline(first, under, by_length[0], by_length[-1])
+
+
+def mode(settings: Settings | CellSettings | ServingSettings) -> str:
     """Say how prompts were rendered where that is not as usual: arguments of the chat template, a system prompt."""
     told = [] if settings.chat_template == template_in_words({}) else [settings.chat_template.partition(" with ")[2]]
     if settings.system_prompt is not None:
@@ -369,6 +456,8 @@ def _start(text: str) -> str:
     return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN].rstrip()} …"
 
 
+FIRST_ANSWERS = "first-turns.jsonl"
+"""What a printed command calls the file of the target's answers to the first turns."""
 _MOST_SHOWN = 60
 """Characters of a system prompt in a table; the settings of the run have all of it."""
 
@@ -445,13 +534,19 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         ("--engine", run.entry.engine),
         ("--device", settings.device),
         ("--dtype", settings.dtype),
-        ("--prompts", report.prompts.name),
+        ("--prompts", _set_of(report.prompts)),
         ("--num-prompts", report.prompts.count),
         ("--max-new-tokens", settings.max_new_tokens),
         ("--draft-tokens", settings.draft_tokens),
     ]
     if settings.topk is not None and settings.topk > 1:
         options += [("--topk", settings.topk), ("--num-draft-tokens", settings.num_draft_tokens)]
+    if report.prompts.context is not None:
+        options.append(("--context", context_name(report.prompts.context.tokens)))
+    if report.prompts.name.endswith(SECOND_TURNS):
+        options.append(("--second-turns", FIRST_ANSWERS))
+    if settings.drafting not in (None, "greedy"):
+        options.append(("--drafting", settings.drafting))
     if settings.temperature:
         options += [("--temperature", f"{settings.temperature:g}"), ("--seed", settings.seed)]
     if settings.system_prompt is not None:
@@ -466,6 +561,12 @@ def validate_command(run: Run, manifest: Manifest) -> str:
     return f"{fetch}\n" + " \\\n  ".join(lines)
 
 
+def _set_of(prompts: MeasuredPrompts) -> str:
+    """Return what a command calls the set: a report's name of it also says what was made of its prompts."""
+    name = prompts.name if prompts.context is None else prompts.context.of
+    return name.removesuffix(SECOND_TURNS)
+
+
 def conditions(run: Run) -> list[tuple[str, str]]:
     """List every condition of a run that the report holds, as (label, text)."""
     report, entry = run.report, run.entry
@@ -478,6 +579,10 @@ def conditions(run: Run) -> list[tuple[str, str]]:
         ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report.head.digest)}"),
         ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]
+    if prompts.images is not None:
+        rows.append(("Images in the prompts", f"{prompts.images.count:,}, {short_digest(prompts.images.sha256)}"))
+    if prompts.context is not None:
+        rows.append(("Length of the prompts", f"{prompts.context.tokens:,} tokens, of text of the same set"))
     left_out = {"device", "engine_settings", *(() if report.settings.tree else ("topk", "num_draft_tokens"))}
     shown = {k: v for k, v in report.settings.to_json().items() if k not in left_out}
     rows += [(vocabulary.condition(k).label, v) for k, v in shown.items()]

@@ -25,6 +25,7 @@ from eagle3hub.system.text import visible
 
 _HUB_ID = "owner/name"
 _OWNER = "your-name"
+_OTHER = "other also needs license_name and license_link"
 _SUMMARY = "What a reader should know first, in a sentence or two."
 
 
@@ -76,14 +77,16 @@ def starter(
         "",
         f"target:  # {_about(schema, 'target')}",
         f"  id: {at.repo_id}",
-        "  license: unknown  # as the Hub spells it: apache-2.0, mit, …",
+        f"  license: unknown  # as the Hub spells it: apache-2.0, mit, …; {_OTHER}",
         f"  revision: {_quoted(at.revision)}" if at.revision else "#?  revision: main",
+        "#?  path: ../target  # a copy here, to measure with instead of a download",
+        "#?  gated: true  # readers must ask for access to it",
         "",
         f"release:  # {_about(schema, 'release')}",
         f"  repo: {published}",
         f"  title: {_quoted(published.split('/')[1])}",
         f"  summary: {_SUMMARY}",
-        "  license: unknown  # yours to choose, within the terms of target and training data",
+        f"  license: unknown  # yours to choose, within the terms of target and training data; {_OTHER}",
         "#?  language: [en]",
         "#?  datasets: [owner/name]",
         "#?  authors: [your name]",
@@ -93,7 +96,15 @@ def starter(
         "",
         f"speculative_tokens: 3  # {_about(schema, 'speculative_tokens')}",
         "",
+        f"#? validate:  # {_about(schema, 'validate')}",
+        "#?   engine: reference,vllm",
+        "#?   prompts: smoke  # or mt_bench and others, or a JSON Lines file",
+        "#?   engine_settings: {chat_template: {enable_thinking: false}}",
+        "",
         *_training(schema["training"]["properties"], facts),
+        f"#? engines:  # {_about(schema, 'engines')}",
+        "#?   - {engine: sglang, tensor_parallel: 8, note: What else somebody must know who serves it there.}",
+        "",
         "#? sections:  # text of your own: it goes here, not into the card",
         "#?   - title: Our own words",
         "#?     text: Markdown, one section of the card.",
@@ -102,7 +113,7 @@ def starter(
         "#?   - What it was not tested for.",
         "",
         "#? citations: [eagle, eagle2]  # keys of the bibliography or arXiv ids; eagle3 is always cited",
-        "#? reports: [reports/*.json]  # what eagle3hub validate wrote",
+        "#? reports: [reports/*.json]  # what eagle3hub validate wrote of other modes and prompt sets",
         "#? benchmarks: [benchmarks/*.json]  # what eagle3hub bench wrote",
         "#? imported: [imported/*.yaml]  # what others measured",
         "",
@@ -168,6 +179,10 @@ def _training(fields: Mapping[str, Any], facts: Sequence[TrainingFact]) -> list[
             lines.append(f"  {key}: {_quoted(visible(known[key].text))}  # from {known[key].file}")
         elif "string" in field.get("type", ()) and not key.startswith("data_license"):
             lines.append(f"#?   {key}:  # {field['description']}")
+    lines += [
+        "#?   data_sets:",
+        "#?     - {name: Chats, id: owner/name, size: 1M, share: 60, synthetic: 100, made_by: a model, license: mit}",
+    ]
     if labelled:
         lines.append("  facts:")
         lines += [f"    {_quoted(fact.field)}: {_quoted(visible(fact.text))}  # from {fact.file}" for fact in labelled]

@@ -13,6 +13,7 @@ from pathlib import Path
 from eagle3hub.errors import SourceError, UsageError
 from eagle3hub.prompts.fetch import is_cached, read_dataset
 from eagle3hub.prompts.sets import (
+    SECOND_TURNS,
     Context,
     Dataset,
     Image,
@@ -35,6 +36,7 @@ from eagle3hub.system.reading import read_bytes
 
 __all__ = [
     "PACKAGED",
+    "SECOND_TURNS",
     "Context",
     "Dataset",
     "Image",

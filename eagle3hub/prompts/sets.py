@@ -189,6 +189,10 @@ class Image:
         return f"data:{self._kinds[0]};base64,{base64.b64encode(self.data).decode()}"
 
 
+SECOND_TURNS = "#2"
+"""How the name of a set ends whose second turns are asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImagesUsed:
     """The images of a set's prompts: how many, and the SHA-256 (hex) of their own digests, one a line, in order."""
@@ -345,7 +349,7 @@ def second_turns(whole: PromptSet, answers: Mapping[int | str, str], source: str
             hint="mt_bench has two turns of each prompt",
             code="prompts-second-turns",
         )
-    return replace(whole, name=f"{whole.name}#2", prompts=tuple(prompts), turns="second")
+    return replace(whole, name=f"{whole.name}{SECOND_TURNS}", prompts=tuple(prompts), turns="second")
 
 
 # Long prompts, made of a set's own text

@@ -15,6 +15,7 @@ from eagle3hub.card import load_manifest
 from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, REPORTS, TEMPLATES, complete
 from eagle3hub.card.imported import CHARTS
 from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.reports import named_reports
 from eagle3hub.card.results import find_benchmarks
 from eagle3hub.charts import require_drawing
 from eagle3hub.checkpoint.destination import require_space
@@ -311,7 +312,8 @@ def release_head(
         dest.parent.mkdir(parents=True, exist_ok=True)
     if until in ("card", "publish"):
         require_drawing()  # and not after hours of measuring
-    find_benchmarks(manifest)  # report what is wrong with them before anything is measured
+    named_reports(manifest)  # report what is wrong with them before anything is measured
+    find_benchmarks(manifest)
     measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     asked = manifest.validate.engines if options.measures else []

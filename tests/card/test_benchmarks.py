@@ -95,6 +95,26 @@ def test_two_benchmarks_have_their_numbers(example: Manifest) -> None:
     assert text.count("### Benchmark 1\n") == text.count("### Benchmark 2\n") == 1
 
 
+def test_several_heads_and_several_ways_are_told_apart(example: Manifest) -> None:
+    one = two_heads()
+    thinking = "the target's own with enable_thinking=true"
+    other = replace(
+        one, cells=tuple(replace(c, settings=replace(c.settings, chat_template=thinking)) for c in one.cells)
+    )
+    shown = Shown(benchmarks=[Benchmark(one), Benchmark(other)], digests={OURS.digest})
+    text = render_text(example, [], samples.make_head(), shown=shown)
+    assert re.findall(r"^### Benchmark.*", text, re.M) == [
+        "### Benchmark 1: default",
+        "### Benchmark 2: enable\\_thinking=true",
+    ]
+    assert text.count("this head is called *as-trained*.") == 2
+    alone = measured(plan(heads=(OURS,)))
+    text = render_text(
+        example, [], samples.make_head(), shown=Shown(benchmarks=[Benchmark(alone)], digests={OURS.digest})
+    )
+    assert "this head is called" not in text
+
+
 def test_a_benchmark_of_something_else_is_refused(example: Manifest) -> None:
     other = replace(example, target=replace(example.target, id="owner/other"))
     known = replace(example, target=replace(example.target, weights_digest="sha256:" + "1" * 64))

@@ -39,7 +39,7 @@ def test_defaults(write: Write) -> None:
     manifest = load_manifest(write(MINIMAL))
     assert manifest.release.title == "head"
     assert manifest.validate.draft_tokens == 3
-    assert manifest.reports == ("reports/*.json",)
+    assert manifest.reports is None
     assert manifest.training.data_license is None
 
 

@@ -101,9 +101,54 @@ def test_one_field_changes_only_its_rows(
         place = place[key]
     place[path[-1]] = value
     removed, added = changed_lines(before, card(example, report))
+    added = [line for line in added if line and "only who has it can repeat this" not in line]
     assert removed and len(removed) == len(added)
     assert all(old in line for line in removed), removed
     assert all(new in line for line in added), added
+
+
+def test_images_and_lengths_of_prompts_are_said(example: Manifest) -> None:
+    report = samples.make_report()
+    prompts = report["prompts"]
+    prompts |= {"name": "seen.jsonl@4k", "images": {"count": 16, "sha256": "ab" * 32}}
+    prompts["context"] = {"tokens": 4096, "of": "seen.jsonl", "left_out": 0}
+    text = card(example, report)
+    assert "16 prompts of seen.jsonl&#64;4k with 16 images) the target emitted" in text
+    assert "Measured on CPU, float32, 16 prompts (seen.jsonl&#64;4k) with 16 images, K = 3" in text
+    assert "| Images in the prompts | 16, sha256:abababababab… |" in text
+    assert "| Length of the prompts | 4,096 tokens, of text of the same set |" in text
+    assert f"{'ab' * 32}  images of prompts seen.jsonl@4k, 16" in text
+    assert "--prompts seen.jsonl \\\n" in text and "--context 4k" in text, "what the command takes"
+    assert "The prompts are in seen.jsonl, a file of the makers that is not in this repository" in text
+
+
+def test_the_command_says_whose_turn_it_is_and_how_was_drafted(example: Manifest) -> None:
+    report = samples.make_report()
+    report["prompts"]["name"] = "mt_bench#2"
+    report["settings"] |= {"temperature": 0.7, "drafting": "probabilistic"}
+    text = card(example, report)
+    assert "--prompts mt_bench \\\n" in text and "--second-turns first-turns.jsonl" in text
+    assert "--drafting probabilistic" in text
+    assert "`first-turns.jsonl` holds the target's answers to the first turns" in text
+    assert "only who has it" not in text, "everybody can get this set by its name"
+
+
+def test_runs_of_different_numbers_give_the_ends_and_what_tells_them_apart(example: Manifest) -> None:
+    on, off = samples.make_report(), samples.make_report()
+    on["tool"]["version"] = "0.0.1"  # of which no recipe is derived again
+    on["settings"] |= {
+        "chat_template": "the target's own with enable_thinking=true",
+        "engine_settings": {"chat_template": {"enable_thinking": True}},
+    }
+    for row in on["engines"][0]["per_prompt"]:
+        row["rounds"] += 2
+        row["drafted"] += 6
+    text = card(example, samples.settled(on), off)
+    (line,) = [line for line in text.splitlines() if "tokens per verification step**" in line]
+    assert "(float32, K = 3, T = 0, 16 prompts of smoke) the target emitted" in line
+    ends = r"\*\*(\S+)\*\* \(enable\\_thinking=true\) to \*\*(\S+) tokens per verification step\*\* \(default\),"
+    found = re.search(ends, line)
+    assert found and float(found[1]) < float(found[2])
 
 
 def test_other_counters_change_every_result_and_nothing_else(example: Manifest) -> None:

@@ -110,7 +110,11 @@ def test_a_card_whose_every_number_was_measured(tmp_path: Path) -> None:
         of_counters = acceptance([row.counts for row in entry.counted.per_prompt]).mean_acceptance_length
         (row,) = [line for line in text.splitlines() if f"| **{of_counters:.2f}** |" in line]
         assert f"| 8 ({report.prompts.name}) |" in row and (report.settings.system_prompt or "default") in row
-    assert "8 prompts of gsm8k), which replays" in text, "the number at the top says of which set it is"
+    first, last = (
+        r"to emit \*\*\S+\*\* \(8 prompts of smoke, .+\)",
+        r"\*\*\S+ tokens .+\*\* \(8 prompts of gsm8k, default\)",
+    )
+    assert re.search(f"{first} to {last}", text), "from which number to which, and of which prompts"
     (result,) = ModelCard(text).data.eval_results or ()
     assert result.dataset_type == "openai/gsm8k" and result.metric_args["n"] == 8
     beside = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]

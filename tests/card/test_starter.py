@@ -35,10 +35,12 @@ def test_the_optional_lines_load_once_unmarked(tmp_path: Path) -> None:
     path = tmp_path / "release.yaml"
     text = re.sub(r"^#\? ?", "", starter(samples.make_head(), "head", samples.TARGET), flags=re.M)
     text = re.sub(r"^(  \w+:)(  # )", r"\1 x\2", text, flags=re.M).replace("\n language", "\n  language")
-    text = re.sub(r"^ (revision|language|datasets|authors|also):", r"  \1:", text, flags=re.M)
+    text = re.sub(r"^ (revision|path|gated|language|datasets|authors|also):", r"  \1:", text, flags=re.M)
     path.write_text(text, encoding="utf-8")
     manifest = load_manifest(path)
     assert manifest.limitations and manifest.citations and manifest.training.facts and manifest.target.revision
+    assert manifest.training.data_sets and manifest.target.gated and manifest.engines and manifest.reports
+    assert manifest.validate.engine_settings.chat_template == {"enable_thinking": False}
 
 
 def test_a_head_that_is_not_universal_keeps_its_layout_and_says_why(tmp_path: Path) -> None:

@@ -61,6 +61,29 @@ def test_a_card_completes_the_folder_of_a_release_and_says_what_it_made(made: Pa
     assert sorted(drawn) == document["charts"] != []
 
 
+def test_reports_that_a_manifest_names_go_into_the_folder(made: Path, release: Path, cli: Cli):
+    manifest, more = made / "release.yaml", made / "more"
+    manifest.write_text(manifest.read_text() + "\nreports: [more/*.json]\n")
+    status, out, _ = cli("card", manifest, "--folder", release, "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (3, "report-missing")
+    more.mkdir()
+    report = json.loads((release / "reports" / "specforge-cpu.json").read_text())
+    report["tool"]["version"] = "0.0.1"  # of which no recipe is derived again
+    report["settings"] |= {
+        "chat_template": "the target's own with enable_thinking=false",
+        "engine_settings": {"chat_template": {"enable_thinking": False}},
+    }
+    (more / "thinking-off.json").write_text(json.dumps(report))
+    assert cli("card", manifest, "--folder", release)[0] == 0
+    card = (release / "README.md").read_text()
+    assert "| enable\\_thinking=false |" in card and "[reports/thinking-off.json](reports/thinking-off.json)" in card
+    assert "reports/thinking-off.json" in (release / "release.json").read_text()
+    assert cli("card", manifest, "--folder", release)[0] == 0, "it is there already"
+    (more / "thinking-off.json").rename(more / "specforge-cpu.json")
+    status, out, _ = cli("card", manifest, "--folder", release, "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (3, "report-name"), "the release's own is kept"
+
+
 @pytest.mark.slow
 def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli):
     digest = (

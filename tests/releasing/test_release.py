@@ -81,6 +81,15 @@ def test_a_bad_head_stops_it_before_anything_runs(project: Path, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_that_is_not_there_is_said_before_anything_runs(project: Path, tmp_path: Path, cli: Cli):
+    with (project / "release.yaml").open("a") as manifest:
+        manifest.write("\nreports: [thinking-off.json]\n")
+    status, out, _ = cli("release", project / "release.yaml", "--dry-run", "--output", tmp_path / "out", "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (3, "report-missing")
+    assert error["message"] == "release.yaml: reports: there is no file thinking-off.json"
+
+
 @pytest.mark.slow
 def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
     edit(project, validate={"engine": "reference", "max_new_tokens": 12})

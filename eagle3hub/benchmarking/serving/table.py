@@ -16,7 +16,7 @@ from eagle3hub.benchmarking.serving.results import (
     ServingResults,
     Spread,
 )
-from eagle3hub.benchmarking.table import NOISE, Column, Table
+from eagle3hub.benchmarking.table import NOISE, Column, Table, with_images
 from eagle3hub.charts import Chart, Panel, Series, throughput_by_concurrency
 from eagle3hub.engines.options import settings_in_words
 from eagle3hub.engines.specs import engine_title
@@ -52,7 +52,8 @@ def conditions(results: ServingResults) -> list[str]:
     out += [f"Server {server.name}: {describe(server)}" for server in results.servers]
     for prompts in {c.prompts.name: c.prompts for c in results.cells}.values():
         out.append(
-            f"Prompts {prompts.name}: {prompts.count}, {prompts.turns} turn of each, SHA-256 {prompts.sha256[:12]}…"
+            f"Prompts {prompts.name}: {prompts.count}, {prompts.turns} turn of each{with_images(prompts)}, "
+            f"SHA-256 {prompts.sha256[:12]}…"
         )
     out += list(dict.fromkeys(line for cell in results.cells if cell.requests for line in _conditions(cell)))
     if any(cell.requests for cell in results.cells):
@@ -274,10 +275,17 @@ def charts(results: ServingResults) -> dict[str, Chart]:
                 for name in dict.fromkeys(place[1] for place in places)
             ]
             several = f"mean of {results.runs} runs; bars: lowest and highest run"
-            note = " · ".join([results.target.name, engine_title(engine), several if results.runs > 1 else "one run"])
+            told = [results.target.name, engine_title(engine), *_devices(results, engine)]
+            note = " · ".join([*told, several if results.runs > 1 else "one run"])
             title = "Throughput by concurrency"
             out[f"throughput-by-concurrency-{engine}"] = throughput_by_concurrency(panels, title=title, note=note)
     return out
+
+
+def _devices(results: ServingResults, engine: str) -> list[str]:
+    """Say over how many devices the servers of an engine were split, where it was more than one."""
+    sizes = {cell.settings.engine_settings.tensor_parallel for cell in results.cells if cell.engine == engine}
+    return [f"tensor parallel size {size}" for size in sorted(sizes - {1})]
 
 
 def _series(results: ServingResults, server: str, engine: str, dataset: str, numbers: Sequence[int]) -> Series:
