@@ -357,7 +357,14 @@ def _noted(
         remarks = (why,)
     else:
         settled = any(run.passed for run in runs)  # all are of one head, whose training is the same in every layout
-        chosen = choose(folders, note.engine, version, capture=note.aux_layers, settled=settled)
+        chosen = choose(
+            folders,
+            note.engine,
+            version,
+            capture=note.aux_layers,
+            tensor_parallel=note.tensor_parallel or 1,
+            settled=settled,
+        )
         remarks = chosen.remarks if chosen is not None else (NOT_READ,)
         if chosen is None or chosen.folder is not None:
             how = "never run with these files" if became == NOT_TESTED else "as it has not passed a test"

@@ -236,9 +236,16 @@ def layout_that_works(
     return None
 
 
-def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | None) -> str:
-    """Return a sentence that says which layout would work."""
-    out = layout_that_works(one, engine, version, capture)
+def fewer_devices(tensor_parallel: int) -> str:
+    """Say what to do where an engine only cannot split a draft over so many devices."""
+    return f"Split the draft over fewer than {tensor_parallel} devices: a number that divides its sizes, or 1."
+
+
+def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | None, tensor_parallel: int) -> str:
+    """Return a sentence that says which layout, or how many devices, would work."""
+    if tensor_parallel > 1 and prospect(one, engine, version, None, capture).works:
+        return fewer_devices(tensor_parallel)
+    out = layout_that_works(one, engine, version, capture, tensor_parallel)
     if out is not None:
         title = vocabulary.layout(out).title
         return f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
@@ -264,15 +271,17 @@ def choose(
     version: str,
     capture: Sequence[int] | None = None,
     *,
+    tensor_parallel: int = 1,
     settled: bool = False,
 ) -> Choice | None:
     """Return the first folder that an engine version reads correctly, the root first; None without folders.
 
-    ``settled``: whether a measurement that passed has shown that what the files leave open is as assumed.
+    ``tensor_parallel``: devices of the command. ``settled``: whether a measurement that passed has shown that what the
+    files leave open is as assumed.
     """
     if not folders:
         return None
-    looked = [(one, prospect(one, engine, version, None, capture)) for one in folders]
+    looked = [(one, prospect(one, engine, version, None, capture, tensor_parallel)) for one in folders]
     if settled:
         looked = [(one, replace(p, kind="right") if p.kind == "depends" else p) for one, p in looked]
     first, main = looked[0]
@@ -286,7 +295,7 @@ def choose(
             return Choice(one, (what, instead, *_expected(found, "its files")))
     if len(looked) > 1:
         what += " It gets none of the other layouts of this repository right either."
-    remedy = _remedy(first, engine, version, capture)
+    remedy = _remedy(first, engine, version, capture, tensor_parallel)
     return Choice(None, (f"No command is printed: {what}", remedy))
 
 

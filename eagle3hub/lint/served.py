@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eagle3hub.card import vocabulary
-from eagle3hub.card.served import Prospect, Served, captured, layout_that_works, prospect
+from eagle3hub.card.served import Prospect, Served, captured, fewer_devices, layout_that_works, prospect
 from eagle3hub.engines.check.commands import parse_flags
 from eagle3hub.engines.check.snippets import ServerCommand, Snippet, extract_snippets
 from eagle3hub.engines.specs import default_version, engine_title
@@ -360,7 +360,7 @@ def _fix(use: DraftUse, folders: Sequence[Served], one: Served) -> str:
             where = f"the folder {other.folder}/" if other.folder else "the repository's root"
             return f"Serve {where}, whose files {engine_title(use.engine)} takes, or leave the command out."
     if use.devices > 1 and prospect(one, use.engine, version, None, use.capture).works:
-        return f"Split the draft over fewer than {use.devices} devices: a number that divides its sizes, or 1."
+        return fewer_devices(use.devices)
     name = layout_that_works(one, use.engine, version, use.capture, use.devices)
     return (
         f"Leave the command out, or convert the head to the {name} layout and publish that."

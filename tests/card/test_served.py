@@ -217,6 +217,20 @@ def test_the_way_out_is_worked_out_and_not_promised(made: Path, root: Path) -> N
     assert chosen and chosen.remarks[-1].startswith("The universal layout is written for it:"), "no target is known"
 
 
+def test_a_draft_that_cannot_be_split_gets_no_command_for_so_many_devices(
+    made: Path, root: Path, tmp_path: Path
+) -> None:
+    folders.release_of(made, root, "universal")
+    printed, opened = {}, open_folders(root, [""])
+    for devices in (1, 8):
+        manifest = folders.manifest_of(tmp_path, "universal", engines=[{**SGLANG, "tensor_parallel": devices}])
+        printed[devices] = card(manifest, root)
+        assert [f for f in lint_text(printed[devices], folders=opened, repo=samples.REPO) if f.code == "C511"] == []
+    assert "launch_server" in printed[1] and "launch_server" not in printed[8]
+    assert "it cannot split the draft over 8 devices" in printed[8]
+    assert "Split the draft over fewer than 8 devices" in printed[8]
+
+
 def test_the_card_follows_from_the_folders_alone(
     made: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
