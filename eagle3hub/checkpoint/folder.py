@@ -65,7 +65,9 @@ class Beside:
 
     Attributes:
         problems: of these files. stray: names of safetensors that hold nothing of the head, and that engines load too.
-        overlaid: whether engines load a file over the weights that holds other values.
+        overlaid: whether a file holds other values of a tensor and comes after the weights by its name; engines that
+            keep what they read last load it over them. overlaid_first: the name of a file that does and comes before
+            them, or None; sglang-jax, which reads no index and keeps what it reads first, takes that.
         alone: the name of a file that vLLM loads in place of the weights and that holds something else, or None.
         foreign: whether that file holds tensors that the weights do not have.
     """
@@ -73,6 +75,7 @@ class Beside:
     problems: tuple[Problem, ...] = ()
     stray: tuple[str, ...] = ()
     overlaid: bool = False
+    overlaid_first: str | None = None
     alone: str | None = None
     foreign: bool = False
 
@@ -101,18 +104,23 @@ def check_stray_weights(
     """
     found: list[Problem] = []
     apart: list[str] = []
-    overlaid, alone, foreign = False, None, False
+    overlaid, first, alone, foreign = False, None, None, False
     for name in others:
         theirs = _tensors(read, name)
         differs = _first_difference(tensors, theirs)
+        before = name < max(names)
+        if differs is not None and before:
+            first = first or name
         if fnmatch(name, _ALONE):
             if differs is not None or (theirs and theirs.keys() != tensors.keys()):
                 alone, foreign = name, foreign or bool(theirs.keys() - tensors.keys())
                 skipped = (name, *names) == ("consolidated.safetensors", WEIGHTS) and len(others) == 1
-                overlaid = overlaid or (differs is not None and not indexed and not skipped)
+                overlaid = overlaid or (differs is not None and not indexed and not skipped and not before)
                 found.append(_taken_alone(name, names[0], differs))
+        elif indexed:
+            continue
         elif differs is not None:
-            overlaid = True
+            overlaid = overlaid or not before
             message = (
                 f"tensor {differs!r} is in both {names[0]} and {name}, with other contents: without an index vLLM and "
                 "SGLang load both files and keep what they read last"
@@ -143,7 +151,7 @@ def check_stray_weights(
             )
             found.append(Problem("warning", BESIDE, message, "remove the one that is not the head"))
             break
-    return Beside(tuple(found), tuple(apart), overlaid, alone, foreign)
+    return Beside(tuple(found), tuple(apart), overlaid, first, alone, foreign)
 
 
 def _taken_alone(name: str, first: str, differs: str | None) -> Problem:
@@ -381,8 +389,6 @@ def _stray_weights(files: Source, names: list[str], tensors: dict[str, TensorRef
     present = files.names()
     others = sorted(n for n in present - {*names} if n.endswith(".safetensors"))
     indexed = INDEX in present
-    if indexed:
-        others = [name for name in others if fnmatch(name, _ALONE)]
     pickles = sorted(n for n in present if n == PICKLE_WEIGHTS or _PICKLE_SHARD.fullmatch(n))
     return check_stray_weights(
         names, tensors, others, pickles, lambda name: _read_weights(files, name), indexed=indexed

@@ -44,7 +44,8 @@ class Probed:
         truth: what it was trained to compute. taps: boundary ids that it was trained on, in the order of fc; None for
             the target's final state.
         config: its config.json. tensors: its weights, by name in the file. beside: further files, by name; they
-            replace those written from the others.
+            replace those written from the others. name: of the folder that the files are written into, inside that
+            of the question; empty: into that of the question.
     """
 
     truth: DraftModel
@@ -52,9 +53,11 @@ class Probed:
     config: Mapping[str, Any]
     tensors: Mapping[str, torch.Tensor]
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    name: str = ""
 
     def write(self, folder: Path) -> Path:
-        """Write the files into ``folder``, which must not exist."""
+        """Write the files into ``folder``, which must not exist, or one inside it; return where they are."""
+        folder = folder / self.name if self.name else folder
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(self.config, indent=1))
         held = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
@@ -539,6 +542,11 @@ def beside(name: str) -> Change:
         return replace(made, beside={**made.beside, name: save(other, metadata={"format": "pt"})})
 
     return change
+
+
+def called(name: str) -> Change:
+    """Write the files into a folder of this name."""
+    return lambda made: replace(made, name=name)
 
 
 def stray(name: str) -> Change:

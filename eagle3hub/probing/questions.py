@@ -33,6 +33,7 @@ from eagle3hub.probing.heads import (
     as_pickle,
     beside,
     both,
+    called,
     drops,
     fused,
     head,
@@ -366,6 +367,17 @@ def _tensors() -> Iterator[Question]:
     )  # fmt: skip
     yield _ask("a-pickle-called-safetensors", "plain", "rules.mislabelled-pickle", change=as_pickle)
     yield _ask("weights-of-two-exports", "plain", "rules.weights-overlaid", change=beside("older.safetensors"))
+    yield _ask(
+        "weights-of-an-export-that-sorts-first",
+        "plain",
+        "rules.weights-overlaid-first",
+        change=beside("before.safetensors"),
+    )
+    for name, folder in (
+        ("a-folder-named-after-the-method-and-mistral", "Mistral-7B-EAGLE3"),
+        ("a-folder-named-after-mistral-small-4", "head-of-Mistral-Small-4"),
+    ):
+        yield _ask(name, "plain", "rules.mistral-name", change=called(folder))
     yield _ask("weights-beside-something-else", "plain", "rules.weights-stray", change=stray("ema.safetensors"))
     yield _ask(
         "weights-beside-consolidated-ones", "plain", "rules.weights-alone", change=beside("consolidated.safetensors"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -331,7 +331,7 @@ def test_vllm_loads_consolidated_files_alone(tmp_path: Path, indexed: bool):
     assert judged_of(source) == {"vllm": {"weights-alone"}}
     assert [(p.severity, p.code) for p in open_checkpoint(source).problems] == [("warning", "checkpoint-beside")]
     save_file({**tensors, "norm.weight": tensors["norm.weight"] + 1}, other)
-    assert judged_of(source) == {"vllm": {"weights-alone"}}
+    assert judged_of(source) == {"vllm": {"weights-alone"}, "sglang_jax": {"weights-overlaid-first"}}
     (said,) = open_checkpoint(source).problems
     assert (said.severity, said.code) == ("error", "checkpoint-duplicate")
     assert "vLLM loads the other alone" in said.message
@@ -345,9 +345,31 @@ def test_sglang_skips_one_consolidated_file_beside_one_of_weights(tmp_path: Path
     source = heads.specforge(tmp_path / "head")
     tensors = load_file(source / "model.safetensors")
     save_file({**tensors, "norm.weight": tensors["norm.weight"] + 1}, source / "consolidated.00.safetensors")
-    assert judged_of(source) == {"vllm": {"weights-alone", "weights-overlaid"}, "sglang": {"weights-overlaid"}}
+    taken = {"vllm": {"weights-alone"}, "sglang_jax": {"weights-overlaid-first"}}
+    assert judged_of(source) == taken  # SGLang loads the weights last
     (source / "consolidated.00.safetensors").rename(source / "consolidated.safetensors")
-    assert judged_of(source) == {"vllm": {"weights-alone"}}
+    assert judged_of(source) == taken
+
+
+@pytest.mark.parametrize("name", ["model-old.safetensors", "ema.safetensors", "0.safetensors"])
+def test_sglang_jax_takes_an_older_export_that_sorts_first(tmp_path: Path, name: str):
+    source = heads.specforge(tmp_path / "head")
+    tensors = load_file(source / "model.safetensors")
+    save_file({"norm.weight": tensors["norm.weight"] + 1}, source / name)
+    assert judged_of(source) == {"sglang_jax": {"weights-overlaid-first"}}
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    (said,) = {r.sentence for v in judged for r in v.reasons if r.code == "weights-overlaid-first"}
+    assert f"{name} has another under the same name" in said
+    write_index(source, tensors)
+    assert judged_of(source) == {"sglang_jax": {"weights-overlaid-first"}}, "it reads no index"
+    save_file({"norm.weight": tensors["norm.weight"]}, source / name)
+    assert judged_of(source) == {}
+
+
+def write_index(source: Path, tensors: Mapping[str, object]) -> None:
+    """Say that model.safetensors holds the weights."""
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "model.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 @pytest.mark.parametrize("indexed", [True, False])

@@ -121,7 +121,8 @@ class HeadFiles:
         quant_file: what ModelOpt's hf_quant_config.json holds; None where there is no such file.
         indexed: whether an index beside them names them. part: the key in a torch pickle under which they stand.
         stray: names of safetensors files beside the weights, without an index, that hold no part of the head.
-        overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
+        overlaid: whether a safetensors file that comes after the weights by its name holds a tensor of the same name
+            with different contents. overlaid_first: the name of one that comes before them, or None.
         name: what the user calls the folder, empty for one that is only planned.
         alone: the name of a file beside the weights that vLLM loads in place of them, or None; foreign: whether it
             holds tensors that they do not have.
@@ -137,6 +138,7 @@ class HeadFiles:
     mislabelled: tuple[str, ...] = ()
     quant_file: Mapping[str, object] | None = None
     overlaid: bool = False
+    overlaid_first: str | None = None
     indexed: bool = False
     part: str | None = None
     stray: tuple[str, ...] = ()
@@ -269,6 +271,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
         quant_file=stated_beside(checkpoint) if (checkpoint.folder / QUANT_CONFIG).is_file() else None,
         overlaid=checkpoint.beside.overlaid,
+        overlaid_first=checkpoint.beside.overlaid_first,
         indexed=bool(checkpoint.files & {INDEX, PICKLE_INDEX}),
         part=checkpoint.part,
         stray=checkpoint.beside.stray,

@@ -150,6 +150,8 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("weights-alone-foreign" if files.foreign else "weights-alone", {"file": files.alone})
     if files.overlaid:
         yield PreflightFinding("weights-overlaid")
+    if files.overlaid_first is not None:
+        yield PreflightFinding("weights-overlaid-first", {"file": files.overlaid_first})
     if files.mislabelled:
         yield PreflightFinding("mislabelled-pickle", {"file": files.mislabelled[0]})
     if files.parted:
