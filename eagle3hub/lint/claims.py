@@ -49,6 +49,11 @@ def is_of_training(m: re.Match[str]) -> bool:
     return bool(re.search(OF_TRAINING, after[: len(m[0]) + 60], re.I)) and not _OF_MEASUREMENT.search(after)
 
 
+def speaks_of_measuring(text: str) -> bool:
+    """Return whether a text speaks of a measurement, or of serving."""
+    return bool(_OF_MEASUREMENT.search(text))
+
+
 TRAINING = r"\btrain|训练"
 """A section is about training if a heading matches this; its hardware and batch sizes are not a measurement's."""
 
@@ -59,6 +64,12 @@ HARDWARE = (
     r"Ascend \w+|昇腾 ?\w+|CPUs?|DGX|Jetson|Thor|Orin|Trainium\d?|Trn\d|Inferentia\d?)\b"
 )
 """The names of accelerators and processors."""
+
+SETS = (
+    r"MT[- ]?Bench|HumanEval|GSM8K|MATH[- ]?500|C-?Eval|Spec[- ]?Bench|SPEED-Bench|MBPP|AIME\S*|GPQA\S*|MMLU\S*|MMStar"
+    r"|Alpaca\S*|ShareGPT|CNN/?DM|LiveCodeBench|LongBench|IFEval|Arena-?Hard|WildChat|LMSYS\S*|UltraChat\S*"
+)
+"""The names of sets of prompts that acceptance is measured on."""
 
 _TAU = r"(?:\btau\b|τ)(?![\s^$²23-]{0,6}bench)"
 """τ-bench is a set of tasks."""
@@ -99,11 +110,19 @@ _K = re.compile(
     r"|token)|^步数$",
     re.I,
 )
+OF_DRAFTED = re.compile(
+    r"drafted (?:tokens )?accept|draft acceptance(?! len)|draft(?:ed)? tokens (?:(?:that (?:are|were) )?accepted)"
+    r"|accepted(?: tokens?)?\s*(?:/|÷|of|per|over|out of|divided by)\s*(?:all |the )*"
+    r"(?:drafted\b|draft tokens|propos|specul)"
+    r"|(?:接受|采纳)(?:数|的)?\s*[/÷]\s*(?:草|提议|起草)|草稿 ?(?:token|词元)? ?的?接[受收]率",
+    re.I,
+)
+"""A head that names the share of the drafted tokens that were accepted."""
 _COUNT_OF = re.compile(r"\s*[\d,]+ (?:of|/) [\d,]+\b")
 """``6 of 22`` is a count, whatever the header of its column says."""
 _COUNT = re.compile(
-    r"^[n#]$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count|样本|题数|数量|concurren"
-    r"|\bconc\b|\bbs\b|batch|并发",
+    r"^[n#](?: ?[(（].*)?$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count|样本|题数|数量"
+    r"|concurren|\bconc\b|\bbs\b|batch|并发",
     re.I,
 )
 _TEMPERATURE = re.compile(r"^t$|^temp|温度", re.I)
@@ -151,6 +170,7 @@ _DRAFTED = r"(?:draft(?:ed|ing)?|spec\w*|proposed|candidate)"
 MEASURED_K = re.compile(
     r"(?<![\w-])K\s*=\s*(\d{1,3})\b|draft(?:ing)?[ -](?:length|depth)\s*(?:of|=|:|\|)?\s*(\d{1,3})\b"
     rf"|(?<![-–.\d])\b{_SOME}[ -]{_DRAFTED} tokens?\b(?! (?:were|are|was|accepted|emitted))"
+    rf"|(?<![-–.\d])(?<!over )(?<!unrolled )\b{_SOME} {_DRAFTED} (?:steps|positions|candidates)\b(?! (?:in|of) train)"
     rf"|\b(?!one drafts){_SOME} (?:drafts\b|tokens? (?:are |is |were |was )?(?:draft|propos|speculat)ed\b)"
     r"|(?<=\")k\"\s*:\s*(\d{1,2})\b"
     rf"|num[_ ](?:speculative|draft)[_ ]tokens\W+(\d{{1,3}})\b|\bnum[_ -]?steps\s*[=:]\s*(\d{{1,3}})\b"
@@ -336,6 +356,8 @@ def _by_header(header: str) -> Column:
     rest = (rest[: t.start()] + " " + rest[t.end() :] if t else rest).strip(" ()[],:/@`*")
     if _SPEEDUP_SAID.search(rest):
         return Column("speedup", drafted, temperature)  # “Speedup vs baseline” is one
+    if _OVER_DRAFTED.search(rest):
+        return Column("rate", drafted, temperature)  # not their number
     for name, pattern in (*_DESCRIBED, *_MEASURED, ("count", _COUNT)):
         if pattern.search(rest):
             return Column(name, drafted, temperature)
@@ -355,6 +377,7 @@ def _is_ratio(header: str, heads: Sequence[str]) -> bool:
 _WITH_INTERVAL = re.compile(
     r"[\[(][^\])]*(?:interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation|置信|标准差)[^\])]*[\])]|±.*", re.I
 )
+_OVER_DRAFTED = re.compile(r"accepted(?: tokens?)?\s*[/÷]\s*(?:drafted|draft tokens|propos)", re.I)
 _SPEEDUP_SAID = re.compile(r"^(?!.*%)(?!.*Δ).*(?:speed-?\s?up|加速比)", re.I | re.DOTALL)
 
 
@@ -632,6 +655,19 @@ _SAID_RATE = (
 )
 
 
+_DEFINED = (
+    r"accepted\s*/\s*(?:drafted|proposed)|of (?:the |all )?(?:drafted|draft|proposed|speculative) tokens|"
+    r"drafted tokens accepted|accepted (?:out )?of|accepted (?:over|divided by|per) (?:all )?(?:drafted|proposed)|"
+    r"接受[^。]{0,6}(?:除以|÷)|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
+    r"|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"
+)
+
+
+def defines_rate(card: Card) -> bool:
+    """Return whether the card says what its acceptance rates count, among what."""
+    return card.says(_DEFINED)
+
+
 @_once
 def prints_acceptance(card: Card) -> bool:
     """Return whether a table outside the training sections prints acceptance, or the speed of speculative decoding.
@@ -728,7 +764,7 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
         ks = rest
         if own is not None:
             ks = frozenset({own})
-        elif k_column is not None and (n := row.cells[k_column].number) and n.ulp == 1:
+        elif k_column is not None and (n := row.cells[k_column].number) and n.ulp == 1 and n.value <= _MOST_K:
             ks = frozenset({int(n.value)})
         elif _MAY_NAME_K.search(f"{row.cells[i].text} {row.label}"):
             ks = frozenset(_ks_of(row.cells[i].text) or _ks_in_label(row.label)) or rest
@@ -736,6 +772,8 @@ def _in_column(section: Section, table: Table, i: int, wanted: str) -> Iterator[
         yield AcceptanceLength(row.at(i), number, label, header, table.line, section, ks, table, row, alone)
 
 
+_MOST_K = 64
+"""No head drafts more tokens a step; larger numbers of drafted tokens are those of a whole run."""
 _MAY_NAME_K = re.compile(r"[kK] ?=|γ|[dD]raft|[sS]tep|[sS]pec|[dD]epth|n[_-]max|草|gamma")
 
 
@@ -880,7 +918,7 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         line, seen = line + prose.text.count("\n", seen, m.start()), m.start()
         number = numbers(next(m[name] for name in "abcdefgh" if m[name]))[0]
         header = m[0].strip()
-        alone = bool(m["c"] or m["d"] or m["e"] or (m["b"] and "accepted" in m["what"].lower()))
+        alone = bool(m["c"] or m["d"] or m["e"] or (m["b"] and _ARE_ACCEPTED.search(m[0])))
         begin, end = max(0, m.start() - 200), m.end() + 200
         near = bisect_left(named, end) > bisect_left(named, begin)
         own, after = sentence_around(m) if near else ("", "")
@@ -892,6 +930,7 @@ def _in_prose(prose: Prose, section: Section) -> Iterator[AcceptanceLength]:
         )  # fmt: skip
 
 
+_ARE_ACCEPTED = re.compile(r"\baccepted\b(?! length)", re.I)
 _MOST_SENTENCES = 2_000
 """No paragraph of a card gives more acceptance lengths than this."""
 
@@ -1073,9 +1112,13 @@ def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re
 
 def temperatures_of(table: Table) -> set[float]:
     """Return the temperatures of a table: those of the sentence that leads to it, else of all text around it."""
-    leading = _SENTENCE_ENDS.split(table.before)[-1]
-    own = temperatures(leading) if leading.rstrip().endswith((":", "：")) else set()
-    return own or temperatures(text_around(table))
+    return temperatures(leading(table)) or temperatures(text_around(table))
+
+
+def leading(table: Table) -> str:
+    """Return the sentence that leads to a table, up to its colon; an empty text if none does."""
+    last = _SENTENCE_ENDS.split(table.before)[-1]
+    return last if last.rstrip().endswith((":", "：")) else ""
 
 
 def temperatures(text: str) -> set[float]:

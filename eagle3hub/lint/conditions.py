@@ -29,15 +29,12 @@ _BATCH = (
     r"|(?<=[,;:(|] )sequential(?=[.;,)|]|$)"
     r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发|用户)|逐条|串行"
 )
-_SETS = (
-    r"MT[- ]?Bench|HumanEval|GSM8K|MATH[- ]?500|C-?Eval|Spec[- ]?Bench|SPEED-Bench|MBPP|AIME\S*|GPQA\S*|MMLU\S*|MMStar"
-    r"|Alpaca\S*|ShareGPT|CNN/?DM|LiveCodeBench|LongBench|IFEval|Arena-?Hard|WildChat|LMSYS\S*|UltraChat\S*"
-)
 _COUNT = (
     r"\b\d[\d,]* (?:[“\"][^“”\"\n]{1,40}[”\"] |[\w-]+ ){0,3}"
     r"(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
     r"|instances|dialog(?:ue)?s|queries|items|pages|documents|images)\b(?! (?:per|/) ?(?:s|sec|second)\b)"
-    rf"|(?<![A-Za-z])(?:{_SETS})(?:\s?\(|, |: ?)(?:all |first |n ?= ?)?\d{{2,}}(?![\d.,]*\s?(?:%|tok|ms|[x×]|\.\d))\b"
+    rf"|(?<![A-Za-z])(?:{claims.SETS})(?:\s?\(|, |: ?)(?:all |first |n ?= ?)?\d{{2,}}"
+    r"(?![\d.,]*\s?(?:%|tok|ms|[x×]|\.\d))\b"
     r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
     r"|\b(?:generation|measured|benchmark\w*|workload)\b[^.\n]{0,40}\bprompt(?: is|:)? ?[\"“]\w"
@@ -48,7 +45,9 @@ _COUNT = (
     r"|\d+ ?个(?:样本|题|提示|问题|请求|对话)"
 )
 _COUNT_HEADER = re.compile(
-    r"^\W*[n#]\W*$|\b(?:prompts|questions|samples|requests|problems|conversations)\b|样本|题数|条数|数量", re.I
+    r"^\W*[n#](?:\s?[(（][^()（）]*[)）])?\W*$|\b(?:prompts|questions|samples|requests|problems|conversations)\b"
+    r"|样本|题数|条数|数量",
+    re.I,
 )
 _TEMPERATURE = (
     r"(?<![A-Za-z])temp(?:erature)?s?(?![A-Za-z])|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b"
@@ -60,7 +59,13 @@ _OUTPUT = (
     r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
     r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
     r"|\b\d+ out\b|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
-    r"|(?:输出|生成) ?\d+ ?个?|最多[^，。；]{0,4}(?:输出|生成)"
+    r"|(?:输出|生成) ?\d+ ?个?|最多[^，。；]{0,4}(?:输出|生成)|\b\d{1,2}k (?:new|output|generated|decoded) tokens"
+    r"|(?:上限|最多|至多|不超过|截断)[^，。；|\n\d]{0,6}\d{2,6} ?个? ?(?:新 ?)?(?:token|词元)"
+    r"|(?<![\d.])\d{2,6} ?个 ?(?:新 ?)?(?:token|词元)(?! ?[/每])"
+)
+_OUTPUT_IN_DATA = (
+    r"(?<![\w-])(?!max[_-](?:model|seq|position|draft|context|batch))(?:total )?(?:max\w*|output|new|generat\w+)"
+    r"[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b\W{1,40}\d"
 )
 _OUTPUT_FLAG = re.compile(
     r"\bbench[^`]{0,600}?--(?:[a-z]+-)*(?:output-len|osl|max-(?:new-|output-)?tokens)[ =]+\d", re.S
@@ -92,8 +97,10 @@ _LENGTH_SAID = (
     rf"|\d\.\d+ tokens (?:on average )?(?:in|with|for|at) (?:each|every) {_STEP}"
 )
 _RUNS = (
-    r"\b(?:averaged?|means?|medians?) (?:\w+ )?(?:over|of|across) "
-    r"(?:\w+ ){0,2}(?:runs|trials|repeats|repetitions|seeds)"
+    r"\b(?:averag(?:ed?|es|ing)|means?|medians?) (?:\w+ )?(?:over|of|across|from) "
+    r"(?:\w+ ){0,2}(?:runs|trials|repeats|repetitions|seeds|passes)\b(?!['’])"
+    r"|\b(?:[2-9]|\d\d|two|three|four|five|ten)[- ](?:run|seed|trial) (?:averages?|means?|medians?)\b"
+    r"|\b(?:repeated|run|ran|measured) (?:[2-9]|three|four|five|ten) times\b[^.\n]{0,30}\b(?:averag|mean|median)"
     r"|(?:[2-9]|两|三|五|十|多) ?次(?:独立)?(?:运行|实验|测试|重复|测量)[^。\n]{0,10}(?:平均|均值)"
     r"|(?:运行|测试|重复|测量) ?(?:[2-9]|两|三|五|十) ?次[^。\n]{0,8}(?:平均|均值)"
     r"|\bbest[- ]of[- ](?:N\b|\d+ runs\b)"
@@ -116,7 +123,12 @@ _DATA_SETS = re.compile(
     r"humanities|summar|translat|rag|chat|average|mean|overall|english|chinese",
     re.I,
 )
-_CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
+_CATEGORIES = {
+    "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
+    "translation", "summarization", "qa", "questionanswering", "mathreasoning", "mathematicalreasoning", "rag",
+    "retrieval", "multiturnconversation",
+}  # fmt: skip
+"""The categories of MT-Bench and Spec-Bench, in letters alone."""
 
 
 def _acceptance_line(card: Card) -> int | None:
@@ -213,8 +225,27 @@ def missing_hardware(card: Card) -> Iterator[Violation]:
     """Report throughput if the card names no accelerator outside its training section."""
     line = _throughput_line(card)
     hits = card.search(claims.HARDWARE, outside=TRAINING, remarks=True)
-    if line and all(claims.is_of_training(hit.match) for hit in hits):
+    of_training = all(claims.is_of_training(hit.match) or _is_for_hours(hit.match) for hit in hits)
+    if line and of_training and not _in_results(card, claims.HARDWARE):
         yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
+
+
+_HOURS = r"(?:(?:h|hours?|hrs?|days?|weeks?)\b|小时|天)"
+_FOR_HOURS = re.compile(
+    r"(?:[ -](?:SXM\d?|PCIe|NVL\d*|\d+ ?GB|GPUs?|cards?|nodes?))*[^\w\n]{0,4}"
+    rf"(?:(?:(?:for|in|over|about|around|共|约|历时|用时) ?){{0,3}}[\d.,]+[ -]?{_HOURS}|(?:GPU[ -])?(?:hours|days)\b)",
+    re.I,
+)
+_HOURS_ON = re.compile(
+    rf"\d ?{_HOURS}(?: of| on| with| using|,)? (?:an? |one )?(?:single )?(?:\d+ ?[x×]? ?)?(?:NVIDIA )?$", re.I
+)
+
+
+def _is_for_hours(m: re.Match[str]) -> bool:
+    """Return whether a machine is given with the hours or days of its use, as that of a training is."""
+    before, after = m.string[max(0, m.start() - 40) : m.start()], m.string[m.end() : m.end() + 60]
+    lasted = _FOR_HOURS.match(after) or _HOURS_ON.search(before)
+    return bool(lasted) and not claims.speaks_of_measuring(claims.sentence_of(m))
 
 
 def _has_batch_column(card: Card) -> bool:
@@ -277,7 +308,8 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
         return
     missing = [] if _counted(card) or _acceptance_line(card) else ["the number of prompts"]
     by_command = next(claims.code_matches(card, _OUTPUT_FLAG), None)
-    missing += [] if by_command or card.says(_OUTPUT, outside=TRAINING, remarks=True) else ["the output length"]
+    given = by_command or _in_results(card, _OUTPUT_IN_DATA) or card.says(_OUTPUT, outside=TRAINING, remarks=True)
+    missing += [] if given else ["the output length"]
     message = f"{' and '.join(missing)} of the throughput runs is not given"
     found = [_absent(card, line, message, what.removeprefix("the ")) for what in missing]
     # what the card says of one is no answer to the other
@@ -326,13 +358,19 @@ def missing_temperature(card: Card) -> Iterator[Violation]:
 _OF_RESULTS = re.compile(
     r"accept\w*[ _-](?:len|rate)|\bbench|\bllama-\w|throughput|output_tps|^\s*eval\w*:", re.I | re.M
 )
+_SETTINGS = re.compile(r"^\s*(?:hardware|gpus?|concurrency|(?:num_)?prompts|temperature):", re.I | re.M)
+_OF_A_TRAINER = re.compile(r"^\s*train\w*:|\b(?:learning_rate|lr|epochs?|warmup\w*|optimizer)\b\W{0,3}:", re.I | re.M)
 
 
 def _in_results(card: Card, pattern: str) -> bool:
-    """Return whether a block that prints results, or holds the command that measured, matches a pattern."""
+    """Return whether a block that prints results or settings, or holds the command that measured, matches."""
     wanted = re.compile(pattern, re.I)
     texts = (block.text[:_LOOKED_AT] for block in card.code if block.language != "bibtex")
-    return any(wanted.search(text) for text in texts if _OF_RESULTS.search(text))
+    return any(
+        wanted.search(text)
+        for text in texts
+        if _OF_RESULTS.search(text) or (_SETTINGS.search(text) and not _OF_A_TRAINER.search(text))
+    )
 
 
 _LOOKED_AT = 20_000
@@ -675,10 +713,11 @@ def one_temperature(card: Card) -> Iterator[Violation]:
 def missing_overall(card: Card) -> Iterator[Violation]:
     """Report acceptance by MT-Bench category if the card has no overall acceptance length."""
     lengths = claims.acceptance_lengths(card)
-    if any(x.label.strip().lower() not in _CATEGORIES for x in lengths):
-        return
-    if len({x.label.strip().lower() for x in lengths} & _CATEGORIES) >= 4 and not card.says(
-        r"\b(?:overall|on average|average|pooled|mean) (?:acceptance|τ|tau)"
+    labels = {re.sub(r"[\W_]+", "", x.label.lower()) for x in lengths}
+    if (
+        len(labels) >= 4
+        and labels <= _CATEGORIES
+        and not card.says(r"\b(?:overall|on average|average|pooled|mean) (?:acceptance|τ|tau)")
     ):
         yield Violation(lengths[0].place, "τ is given by category only")
 
@@ -698,7 +737,8 @@ def missing_length(card: Card) -> Iterator[Violation]:
         return
     if claims.unread_acceptance(card):
         return
-    if any(claims.columns_of_kind(card, "rate")) and (claims.most_drafted(card) or claims.draft_numbers_of_rows(card)):
+    known = claims.draft_numbers_of_rows(card) or (claims.most_drafted(card) and claims.defines_rate(card))
+    if known and any(claims.columns_of_kind(card, "rate")):
         return  # τ = 1 + K times the rate
     titles = [s.path[-1] for s in card.sections if s.path]
     line = next(

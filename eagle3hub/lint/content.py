@@ -42,16 +42,19 @@ _QUOTED = re.compile(
     re.I,
 )
 """What introduces a factor that others measured."""
-_TRAINING_RAN = re.compile(r"\btraining (?:was|is|ran|runs?|took|became)\b", re.I)
+_TRAINING_RAN = re.compile(r"\btraining (?:was|is|ran|runs|took|became)\b[^.;]*$", re.I)
 _BASELINE = (
     r"基线|baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle|dspark|dflash|mtp\b)"
     r"|no[- ]spec|\bAR\b|w/o|target alone"
 )
 _ITEMS = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks|道?题|条)"
-_ALONE = r"(?!\s*(?:,\s*(?:and )?(?-i:[A-Z])|/|\+|&|and\b|plus\b))"
+_ALONE = r"(?!\s*(?:,\s*(?:and )?(?-i:[A-Z])|/|\+|&|、|[和与及]|and\b|plus\b))"
 _NO_OTHER_SET = r"(?![A-Za-z+]|[-_/]\w)"
 """MT-Bench-101, HumanEval+ and HumanEval-X are sets of their own."""
 _SIZES = {
+    r"GSM8K[ /(（:-]{1,2}test": (1319, "1,319 problems for testing"),
+    r"MBPP[ /(（:-]{1,2}test": (500, "500 problems for testing"),
+    r"C-?Eval[ /(（:-]{1,2}val\w*": (1346, "1,346 questions for validation"),
     r"MT[- ]?Bench": (160, "80 questions of two turns"),
     r"HumanEval": (164, "164 problems"),
     r"MATH[- ]?500": (500, "500 problems"),
@@ -62,10 +65,9 @@ _SIZES = {
     r"MBPP": (974, "974 problems"),
     r"AIME[ -]?(?:20)?2[456]": (30, "30 problems of that year"),
     r"GPQA[ -]?Diamond": (198, "198 questions"),
-    r"GSM8K[ /(（:-]{1,2}test": (1319, "1,319 problems for testing"),
-    r"MBPP[ /(（:-]{1,2}test": (500, "500 problems for testing"),
-    r"C-?Eval[ /(（:-]{1,2}val\w*": (1346, "1,346 questions for validation"),
 }
+_FOR_TESTING = {"GSM8K": (1319, "1,319 problems for testing")}
+"""Sets whose other problems are for training: who measures more than these has measured on others too."""
 
 
 def _is_training(table: Table) -> bool:
@@ -149,10 +151,24 @@ def judgments_as_questions(card: Card) -> Iterator[Violation]:
         votes = r"(?:expert|human)(?: \w+)? (?:preference )?(?:votes|judg\w+|annotations)|preference votes"
         for hit in card.search(rf"\b3[,.]?3(?:00|K)\b[^.]{{0,100}}|{votes}"):
             counted = hit.match[0].startswith("3")
+            before, after = claims.sentence_around(hit.match)
+            if _EXCLUDED_BEFORE.search(before) or _EXCLUDED.search(after):
+                continue
             items = re.search(rf"{votes}|sequence|dialog|conversation", hit.match[0], re.I)
             if items if counted else card.is_of_a_head:
                 message = f"“{hit.match[0].strip()}” describes MT-Bench's human judgments"
                 yield Violation(hit.line, message, severity=None if counted else "warning")
+
+
+_EXCLUDED_BEFORE = re.compile(
+    r"\b(?:not|no|never|without|rather than|instead of|unlike|neither|nor|except|exclud\w+|other than)\b[^,;()]{0,40}$"
+    r"|(?:不是|而非|并非|不含|不包括|不同于)[^，。；]{0,12}$",
+    re.I,
+)
+_EXCLUDED = re.compile(
+    r"\b(?:another|a different|a separate|unrelated)\b|\b(?:is|are|was|were) not\b|另一个?|并非|无关|不同的", re.I
+)
+"""What is said of a set that is named to say that it was not used."""
 
 
 @rule(
@@ -163,28 +179,67 @@ def judgments_as_questions(card: Card) -> Iterator[Violation]:
     fix="Name the set that was used, its split and the number of prompts.",
 )
 def too_many_items(card: Card) -> Iterator[Violation]:
-    """Report a number of items beside a data set's name, or in its row, that is larger than the data set."""
+    """Report a number of items beside a data set's name, or in its row, that is larger than the data set.
+
+    Beside several names it may be the sum, or the next one's. More than the problems for testing is a warning.
+    """
+    seen: set[tuple[int, float]] = set()
+    for line, said, name, count in _numbers_of_items(card):
+        size, what = _SIZES[name]
+        tested = _FOR_TESTING.get(name)
+        severity: Severity | None = None
+        if tested and count <= size and not card.says(_TRAINS_ON.format(name)):
+            (size, what), severity = tested, "warning"
+        if count > size and count % size and (line, count) not in seen:  # a multiple is of several runs
+            seen.add((line, count))
+            yield Violation(line, f"{said}: the set has {what}", severity=severity)
+
+
+_TRAINS_ON = r"{0}\W{{1,3}}(?:\w+ ){{0,3}}train|\btrain\w* (?:\w+ ){{0,3}}(?:of |from )?{0}"
+
+
+def _numbers_of_items(card: Card) -> Iterator[tuple[int, str, str, float]]:
+    """Yield the numbers of items of the known sets: (line, words, set, number)."""
     for _, table, i in claims.columns_of_kind(card, "count"):
-        if not re.search(_ITEMS + r"|^\W*[n#]\W*$|样本|题|条数", table.header[i], re.I) or _is_training(table):
+        if not re.search(_ITEMS + r"|^\W*[n#](?!\w)|样本|题|条数", table.header[i], re.I) or _is_training(table):
             continue
         for row, n in table.column(i):
-            for name, (size, what) in _SIZES.items():
-                named = re.search(rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}", row.label, re.I)
-                if named and n.value > size and n.value % size:  # a multiple is of several runs
-                    yield Violation(row.line, f"{row.label}: {n.value:g} items; the set has {what}")
-    items = _ITEMS
-    for name, (size, what) in _SIZES.items():
-        number = r"(?P<{0}>\d[\d,]*)"
-        after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:\w+ )?{number.format('a')} ?(?:[a-z]\w* )?{items}"
-        of_set = rf"(?<![\d.])(?P<c>\d+(?:,\d{{3}})*) (?:[a-z]\w* )?{items} (?:of|from|in) (?:the )?{name}"
+            label = f"{row.label} {table.header[i]}"
+            for name in () if _names_several(label) else _SIZES:
+                if re.search(rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}", label, re.I):
+                    yield row.line, f"{row.label}: {n.value:g} items", name, n.value
+    number, of_other = r"(?P<{0}>\d[\d,]*)", rf"(?!\s?(?:of|from|in|for|on|的)?\s?(?:the )?(?:{claims.SETS}))"
+    for name in _SIZES:
+        after = rf"(?<![A-Za-z]){name}{_NO_OTHER_SET}\W{{1,3}}(?:(?!and |plus |or |then |和|与|及)\w+ )?"
+        after += rf"{number.format('a')} ?(?:(?!{claims.SETS})(?-i:[a-z])\w* )?{_ITEMS}{of_other}"
+        of_set = rf"(?<![\d.])(?<!\+ )(?P<c>\d+(?:,\d{{3}})*) (?:[a-z]\w* )?{_ITEMS} (?:of|from|in) (?:the )?{name}"
         of_set += _NO_OTHER_SET + _ALONE
-        beside = rf"{after}|{number.format('b')} {name} {items}|{of_set}"
-        for hit in card.search(beside, outside=claims.TRAINING):
-            if re.search(r"repeat|times|samples per|runs", hit.match[0], re.I):
-                continue
-            count = int((hit.match["a"] or hit.match["b"] or hit.match["c"]).replace(",", ""))
-            if count > size and count % size:
-                yield Violation(hit.line, f"“{hit.match[0]}”: the set has {what}")
+        for hit in card.search(rf"{after}|{number.format('b')} {name} {_ITEMS}|{of_set}", outside=claims.TRAINING):
+            if not re.search(r"repeat|times|samples per|runs", hit.match[0], re.I) and not _is_a_sum(hit.match):
+                count = int((hit.match["a"] or hit.match["b"] or hit.match["c"]).replace(",", ""))
+                yield hit.line, f"“{hit.match[0]}”", name, count
+
+
+def _names_several(label: str) -> bool:
+    """Return whether a label names more than one set of prompts, or one and something else."""
+    names = {re.sub(r"\W", "", m[0].lower()) for m in re.finditer(claims.SETS, label, re.I)}
+    return len(names) > 1 or bool(re.search(r"\s[+&]|\+\s|\band\b|\bplus\b|[和与及]", label))
+
+
+_JOINED_SETS = re.compile(
+    rf"(?:{claims.SETS})\W{{0,2}}?(?:\s(?:and|plus|or|with)\s|\s?[+&/、和与及,，]\s?)(?:the )?$", re.I
+)
+_IN_TOTAL = re.compile(r"\W{0,2}\s?(?:in total|in all|altogether|overall|combined|together|total\b|共)", re.I)
+_EACH = re.compile(r"\W{0,2}\s?(?:each|apiece|per set|from each|各)", re.I)
+
+
+def _is_a_sum(m: re.Match[str]) -> bool:
+    """Return whether a number of items is said of several sets that are named before it."""
+    before, after = m.string[max(0, m.start() - 60) : m.start()], m.string[m.end() : m.end() + 20]
+    if _EACH.match(after):
+        return False
+    several = _IN_TOTAL.match(after) and _names_several(claims.sentence_of(m))
+    return bool(several or (m["a"] and _JOINED_SETS.search(before)))
 
 
 @rule(
@@ -206,8 +261,14 @@ def contradictory_modality(card: Card) -> Iterator[Violation]:
             yield Violation(hit.line, f"“{hit.match[0]}”, but the input is text")
 
 
-_TEXT_ALONE = r"\btext[- ]only (?:head|draft\w*|model|speculator)|\btext in, text out\b|(?:仅|只)支持文本"
+_TEXT_ALONE = (
+    r"\btext[- ]only (?:head|draft\w*|model|speculator|checkpoint|target)|\btext in, text out\b|(?:仅|只)支持文本"
+    r"|\b(?:is|are|both|being|strictly|purely) text[- ]only\b"
+    r"|\b(?:reads|takes|handles|supports) (?:only text|text only)\b|纯文本(?:模型|草稿)"
+)
 _NO_IMAGES = (
+    r"\b(?:neither|nor|no)\b[^.;\n]{0,40}\b(?:takes?|reads?|sees?|accepts?|supports?) (?:images?|pictures?)\b|"
+    r"\b(?:cannot|can't|doesn't|don't) (?:take|read|see|accept|process|handle) (?:images?|pictures?)\b|"
     r"\bnever (?:saw|sees|seen) (?:an? )?images?\b|\b(?:does|do) not (?:support|take|read|see) images?\b"
     r"|\bno (?:image|vision) (?:input|support)|\bimages? (?:inputs? )?(?:are|is) not supported|不支持图[像片]"
 )
@@ -221,12 +282,6 @@ _SEES = re.compile(r"VL\b|vision|omni|multimodal|pixtral|llava|gemma-3n?-(?:4|12
 _RATE = r"accept\w*[ _-]rate"
 _MOST_PER_STEP = 8
 _ABOVE_ONE = r"(?:1\.0*[1-9]\d*|[2-8]\.\d+)"
-_DEFINED = (
-    r"accepted\s*/\s*(?:drafted|proposed)|of (?:the |all )?(?:drafted|draft|proposed|speculative) tokens|"
-    r"drafted tokens accepted|accepted (?:out )?of|accepted (?:over|divided by|per) (?:all )?(?:drafted|proposed)|"
-    r"接受[^。]{0,6}(?:除以|÷)|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
-    r"|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"
-)
 
 
 @rule(
@@ -313,7 +368,7 @@ def unnamed_rates(card: Card) -> Iterator[Violation]:
 )
 def undefined_rate(card: Card) -> Iterator[Violation]:
     """Report tables and sentences with a rate that the card does not define."""
-    if card.says(_DEFINED) or set(claims.measured_ks(card)) == {1}:
+    if claims.defines_rate(card) or set(claims.measured_ks(card)) == {1}:
         return  # with one drafted token there is one meaning
     of_positions = {s.line for s in claims.rate_series(card)}
     named: set[str] = set()

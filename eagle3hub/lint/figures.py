@@ -11,9 +11,21 @@ from statistics import fmean, geometric_mean, harmonic_mean, median
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Code, Number, Prose, Row, Table, Violation, numbers, rule
 
-_AVERAGE = re.compile(r"^\W*(?:overall|average|avg\.?|mean|total mean|平均值?)\W*$", re.I)
+_AVERAGE = re.compile(
+    r"^\W*(?:(?:overall"
+    r"|(?:(?:total|overall|simple|plain|unweighted|arithmetic|macro)[ -]){0,2}(?:averages?|avg\.?|mean))"
+    r"(?:,? (?:of|over|across|for) (?:(?:the|all|both|these|those|our) ?){0,3}(?:(?:two|three|four|five|six|\d) ?)?"
+    r"(?:(?:data ?sets?|sets|rows|benchmarks|tasks|categories|domains|suites|values|columns)\b)?)?"
+    r"|(?:总体|各集|[两二三四五六]项|全部)?(?:平均值?|均值))\W*$",
+    re.I,
+)
 _NAMED_DIFFERENCE = re.compile(r"^\W*(?P<name>[A-Za-z][\w .+-]*?)\W*(?P<number>[+-−]?\d+(?:\.\d+)?)\s*%")
-_OF_DRAFTED = re.compile(r"drafted (?:tokens )?accept|draft acceptance", re.I)
+_IS_OF_DRAFTED = (
+    r"accept\w*[ -]rate\b[^.;\n]{0,40}(?:accepted\s*(?:/|÷|of|per|over|out of|divided by)\s*(?:all |the )*"
+    r"(?:draft|propos|specul)|of (?:all |the )*(?:drafted|proposed) tokens|\(\s*(?:τ|tau)\s*[-−–]\s*1\s*\)\s*/\s*K)"
+    r"|接[受收]率[^。；\n]{0,20}(?:接受[^。；\n]{0,8}[/÷]\s*草|[(（]\s*τ\s*[-−–]\s*1\s*[)）]\s*/\s*K)"
+)
+"""What defines the acceptance rate of a card's tables as the share of the drafted tokens."""
 _OUTLIER = 3.0
 _MOST_ROWS = 60
 """No table of a card compares more methods or data sets than this."""
@@ -446,13 +458,17 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
         if table is None or row is None:
             continue
         if id(table) not in shares:
-            shares[id(table)] = [i for i, h in enumerate(table.header) if _OF_DRAFTED.search(h)]
+            shares[id(table)] = [] if _A_TREE.search(claims.text_around(table)) else _shares(card, table)
         for i in shares[id(table)]:
             share = row.cells[i].number
-            if share is None:
-                continue
+            if share is not None and share.unit == "" and "%" in table.header[i]:
+                share = replace(share, unit="%")
+            if share is None or share.share > 1:
+                continue  # as tokens per step are
             for k in length.ks if len(length.ks) == 1 else ():
                 right = (length.number.value - 1) / k
+                if length.accepted_alone and abs(right + 1 / k - share.share) < abs(right - share.share):
+                    right += 1 / k  # without the target's token
                 if abs(right - share.share) > share.slack + length.number.slack / k + 1e-9:
                     message = (
                         f"τ = {length.number.value:g} at K = {k} means {right:.1%}, not {share.value:g}{share.unit}"
@@ -462,6 +478,17 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
     yield from _said_draft_rates(card)
 
 
+def _shares(card: Card, table: Table) -> list[int]:
+    """Return the columns of a table that hold the share of the drafted tokens, by their heads or the card's words."""
+    of_drafted = card.says(_IS_OF_DRAFTED)
+    return [
+        i
+        for i, (head, column) in enumerate(zip(table.header, claims.columns(table), strict=True))
+        if claims.OF_DRAFTED.search(head) or (of_drafted and column.kind == "rate" and _CALLED_RATE.search(head))
+    ]
+
+
+_CALLED_RATE = re.compile(r"^\W*(?:accept\w*[ -]rate|接[受收]率)\W*$", re.I)
 _NEAR = 0.05
 _A_TREE = re.compile(r"\btop-?_?k\W{1,3}(?:[2-9]|\d\d)\b|\btree\b", re.I)
 _A_RATE = r"\d{1,3}(?:\.\d+)?\s?%|0?\.\d+"
@@ -598,8 +625,9 @@ def _means(group: list[Row], values: list[Number], weights: list[int]) -> Iterat
     if all(value > 0 for value in plain):
         yield geometric_mean(plain)
         yield harmonic_mean(plain)
-    for j in weights:
-        counts = [n.value for r in group if (n := r.cells[j].number) is not None]
+    labelled = [counted[0].value for r in group if (m := _COUNTED.search(r.label)) and (counted := numbers(m[0]))]
+    columns = ([n.value for r in group if (n := r.cells[j].number) is not None] for j in weights)
+    for counts in (*columns, labelled):
         if len(counts) == len(plain) and sum(counts) > 0:
             yield sum(a * b for a, b in zip(plain, counts, strict=True)) / sum(counts)
 
@@ -710,7 +738,7 @@ def contradicting_tables(card: Card) -> Iterator[Violation]:
         kinds = [column.kind for column in claims.columns(table)]
         if kinds.count("length") > 1 or "k" in kinds or "temperature" in kinds or len(table.rows) > _MOST_ROWS:
             continue
-        rows = {_letters(row.label): n for row, n in table.column(i)}
+        rows = {_letters(_COUNTED.sub("", row.label)): n for row, n in table.column(i)}
         if len(rows) == len(table.column(i)) and len(found) < _MOST_TABLES:
             found.append((table, _Conditions.of(section.title, table), rows))
     for (first, conditions, a), (second, others, b) in combinations(found, 2):
@@ -735,6 +763,14 @@ def _repeats(first: Table, table: Table) -> bool:
     )
 
 
+_COUNTED = re.compile(
+    r"\s*(?:[(（]\s*(?:n\s*=\s*)?[\d,]+ ?(?:prompts|questions|problems|samples|items|条|题)?\s*[)）]"
+    r"|, ?[\d,]+ (?:prompts|questions|problems|samples|items)\b)",
+    re.I,
+)
+"""The number of prompts behind the name of a set."""
+
+
 def _letters(label: str) -> str:
     return re.sub(r"[\W_]+", "", label.lower())
 
@@ -754,20 +790,23 @@ class _Conditions:
     words: frozenset[str]
     ks: frozenset[int]
     temperatures: frozenset[float]
+    leading: str
 
     @classmethod
     def of(cls, title: str, table: Table) -> _Conditions:
-        """Read the conditions under which a table was measured."""
-        words = frozenset(m[0].lower() for m in _SETTING.finditer(title.rpartition(" / ")[2]))
+        """Read the conditions under which a table was measured: what leads to it is its own."""
+        leading = claims.leading(table)
+        named = f"{title.rpartition(' / ')[2]} {leading}"
+        words = frozenset(m[0].lower() for m in _SETTING.finditer(named))
         around = claims.text_around(table)
-        return cls(
-            words, frozenset(claims.found_numbers(claims.MEASURED_K, around)), frozenset(claims.temperatures(around))
-        )
+        ks = claims.found_numbers(claims.MEASURED_K, leading) or claims.found_numbers(claims.MEASURED_K, around)
+        return cls(words, frozenset(ks), frozenset(claims.temperatures_of(table)), _letters(leading))
 
     def differ(self, others: _Conditions) -> bool:
-        """Return whether a condition is named for both and differs, or the headings speak of different things."""
-        pairs = ((self.ks, others.ks), (self.temperatures, others.temperatures))
-        return self.words != others.words or any(a and b and a != b for a, b in pairs)
+        """Return whether a condition is named for both and differs, or what leads to them is not the same."""
+        numbers_ = ((self.ks, others.ks), (self.temperatures, others.temperatures))
+        led = self.leading and others.leading and self.leading != others.leading
+        return bool(led) or self.words != others.words or any(a and b and a != b for a, b in numbers_)
 
 
 _SAID_OF = (

@@ -241,7 +241,15 @@ _MASS = {"t": 1e6, "tonnes": 1e6, "tons": 1e6, "kg": 1e3, "g": 1.0, "grams": 1.0
 _EMISSIONS = (
     r"(?:emissions|co2)[^.\n]{0,30}?\((?P<u1>t|kg|g|tonnes|tons|grams) ?co2\w*\)\W{0,4}(?P<v1>\d[\d,]*(?:\.\d+)?)"
     r"|(?<![\d,])(?P<v2>\d[\d,]*(?:\.\d+)?)\s*(?P<u2>t|kg|g|tonnes|tons|grams)\s?(?:of )?co2"
+    r"(?!\w*[ .-]{0,2}(?:eq\w*\.?)? ?(?:/|per\b|a\b|each\b|for (?:each|every)\b))"
 )
+_PRODUCT = (
+    r"(?<![\d,.])(?P<e>\d[\d,]*(?:\.\d+)?) ?kWh\b[^.;\n\d]{0,40}?(?P<f>\d[\d,]*(?:\.\d+)?) ?(?P<fu>kg|g)\b"
+    r"(?: ?(?:of )?co2\w*)? ?(?:/|per|a|each|for each) ?(?:kWh)?[^.;\n\d]{0,40}?(?<![\d.,])"
+    r"(?P<p>\d[\d,]*(?:\.\d+)?) ?(?P<pu>tonnes|tons|grams|kg|g|t)\b"
+)
+"""Energy, the factor of the grid, and the mass that they make: ``520 kWh at 0.36 kg per kWh = 187.2 kg``."""
+_EACH_KWH = re.compile(r"(?:\b(?:per|each|every|an?|one|1)|/|每|一) ?(?:kWh|千瓦时|度电?)\W[^.;\d\n]{0,20}$", re.I)
 _ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?<![\d,])(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
 _K_NAMES = ("K", "k", "num_speculative_tokens", "draft_tokens", "speculative_num_steps")
 _FACTOR = (0.002, 1.5)
@@ -552,7 +560,7 @@ def emissions_unit(card: Card) -> Iterator[Violation]:
     value = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
     if given is not None and value is None:
         yield Violation(line, f"{given!r} is not a number of grams", severity="error")
-    said = [(h.line, _mass(h.match)) for h in card.search(_EMISSIONS)]
+    said = _masses(card)
     for at, (printed, unit, grams) in said:
         if value is None and unit not in {"g", "grams"}:
             yield Violation(
@@ -576,21 +584,35 @@ def emissions_unit(card: Card) -> Iterator[Violation]:
     fix="Check both units.",
 )
 def emissions_against_energy(card: Card) -> Iterator[Violation]:
-    """Report one energy and one mass of CO2 whose ratio no grid has."""
+    """Report one energy and one mass of CO2 whose ratio no grid has, and a mass that is not energy times factor."""
     energies = card.search(_ENERGY)
-    masses = card.search(_EMISSIONS)
+    masses = _masses(card)
     if len(energies) == 1 and len(masses) == 1:
-        e = energies[0].match
-        kwh, (_, _, grams) = float((e["e1"] or e["e2"]).replace(",", "")), _mass(masses[0].match)
+        (line, (_, _, grams)), e = masses[0], energies[0].match
+        kwh = float((e["e1"] or e["e2"]).replace(",", ""))
         factor = grams / 1000 / kwh if kwh else 0.0
         if not _FACTOR[0] <= factor <= _FACTOR[1]:
-            yield Violation(masses[0].line, f"{grams / 1000:g} kg for {kwh:g} kWh are {factor:.3g} kg per kWh")
+            yield Violation(line, f"{grams / 1000:g} kg for {kwh:g} kWh are {factor:.3g} kg per kWh")
+            return
+    for hit in card.search(_PRODUCT):
+        m = hit.match
+        kwh, factor, printed = (float(m[name].replace(",", "")) for name in ("e", "f", "p"))
+        right, grams = kwh * factor * _MASS[m["fu"].lower()], printed * _MASS[m["pu"].lower()]
+        if abs(right - grams) > 0.05 * right:
+            given = f"{kwh:g} kWh at {factor:g} {m['fu']} each are {right / 1000:,.4g} kg"
+            yield Violation(hit.line, f"{given}; the text says {printed:g} {m['pu']}")
 
 
-def _mass(m: re.Match[str]) -> tuple[float, str, float]:
-    printed = float((m["v1"] or m["v2"]).replace(",", ""))
-    unit = (m["u1"] or m["u2"]).lower()
-    return printed, unit, printed * _MASS[unit]
+def _masses(card: Card) -> list[tuple[int, tuple[float, str, float]]]:
+    """Return the masses of CO2 that the text gives, not those per kWh: (line, (number, unit, grams))."""
+    found = []
+    for hit in card.search(rf"{_EMISSIONS}|{_PRODUCT}"):
+        m = hit.match
+        if m["p"] or not _EACH_KWH.search(m.string[max(0, m.start() - 30) : m.start()]):
+            printed = float((m["v1"] or m["v2"] or m["p"]).replace(",", ""))
+            unit = (m["u1"] or m["u2"] or m["pu"]).lower()
+            found.append((hit.line, (printed, unit, printed * _MASS[unit])))
+    return found
 
 
 @rule(

@@ -411,7 +411,9 @@ def _placed(blocks: Sequence[Block], path: tuple[Heading, ...]) -> Iterator[Bloc
     for i in range(len(blocks) - 1, -1, -1):
         after[i] = following
         if isinstance(block := blocks[i], Prose):
-            following = block.text[:_AROUND]
+            below = blocks[i + 1] if i + 1 < len(blocks) else None
+            leads = isinstance(below, Table) and block.text.rstrip().endswith((":", "："))
+            following = "" if leads else block.text[:_AROUND]  # what leads to the next table is not about this one
     before = ""
     for block, later in zip(blocks, after, strict=True):
         if isinstance(block, Table):

@@ -173,8 +173,11 @@ if find_spec(_CHECKS) is not None:
 
 _TREE = (
     r"\btree[- ](?:based|attention|structured|style|decoding|drafting|verification)"
-    r"|\b(?:draft|token|dynamic|candidate) tree"
-    r"|树(?:状|形|型)(?:草稿|注意力|解码|验证|结构)"
+    r"|\b(?:draft|token|dynamic|candidate|speculation|speculative) tree"
+    r"|\btrees? of (?:\w+ )?(?:candidates?|drafts?|drafted|tokens|continuations|guesses|proposals)\b"
+    r"|\b(?:expand|build|draft|grow|propos|verif|check)\w* (?:an?|the|whole|full) (?:\w+ )?tree\b"
+    r"|\b(?:verif|check|scor)\w* (?:all |the |its |several |both |multiple )+branches\b"
+    r"|树(?:状|形|型)(?:草稿|注意力|解码|验证|结构)|(?:候选|草稿)树"
 )
 _WIDE = re.compile(
     r"eagle[_-]topk\"?[ =:]+(?:[2-9]|\d\d)|eagle_choices|dynamic_tree|max_non_leaves|speculative_token_tree"

@@ -523,3 +523,243 @@ def test_chinese_sentences_are_read(sentence: str, code: str, words: str) -> Non
 def test_the_report_of_a_sibling_is_no_wrong_id() -> None:
     found = [f.message for f in lint_text(HEAD + CARDS["reports of one family"].body) if f.code == "C106"]
     assert len(found) == 1 and "EAGLE-2" in found[0]
+
+
+def _table(*rows: str, after: str = "") -> str:
+    columns = rows[0].count("|") - 1
+    return "\n".join([rows[0], "|" + "---|" * columns, *rows[1:]]) + f"\n\n{after}\n"
+
+
+def _twice(first: str, second: str) -> str:
+    """Two tables of the same sets with other lengths, each under its words."""
+    a = _table("| set | τ |", "| MT-Bench (80) | 2.71 |", "| HumanEval (164) | 3.28 |", "| all | 3.07 |")
+    b = _table("| set | n | τ |", "| MT-Bench | 80 | 2.38 |", "| HumanEval | 164 | 2.94 |", "| all | 244 | 2.74 |")
+    return f"{first}\n\n{a}\n{second}\n\n{b}"
+
+
+SPEED = _table("| set | tok/s | tok/s, baseline |", "| MT-Bench | 172 | 104 |") + "T = 0, concurrency 1, 80 prompts"
+SHARE = _table("| set | τ | {} |", "| GSM8K | 3.40 | {} |", after="K = 5, a chain.")
+MEAN = _table("| set | τ |", "| MT-Bench, 80 prompts | 2.36 |", "| GSM8K, 120 prompts | 2.79 |", "| {} | {} |")
+RATES = _table("| set | acceptance rate |", "| MT-Bench | 0.47 |", after="K = 3, T = 0.")
+CATEGORIES = _table(
+    "| category | τ |", "| QA | 2.2 |", "| Summarization | 2.7 |", "| Translation | 2.6 |", "| Math reasoning | 2.7 |"
+)
+DRAFTS_FIVE = (
+    "\n\n```bash\npython -m sglang.launch_server --model-path Qwen/Qwen3-8B --speculative-algorithm EAGLE3 "
+    "--speculative-draft-model-path a/b --speculative-num-steps 5 --speculative-eagle-topk 1 "
+    "--speculative-num-draft-tokens 6\n```\n"
+)
+MEASURED = _table("| set | τ |", "| MT-Bench | 2.4 |", after="SGLang 0.5.23, {}.") + DRAFTS_FIVE
+CO2 = "co2_eq_emissions: 187200\nlicense:"
+IMAGES = "pipeline_tag: image-text-to-text\nlicense:"
+WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "C803: a number is that set's own": (
+        "license:",
+        (
+            "MT-Bench (80 questions), HumanEval (200 problems).",
+            "MT-Bench and HumanEval, 200 prompts each.",
+            "80 MT-Bench questions and 200 HumanEval problems.",
+            "GSM8K, 2,000 prompts.",
+            _table("| target | n (HumanEval) | τ |", "| a | 200 | 2.2 |", "| b | 200 | 2.3 |"),
+        ),
+        (
+            "80 MT-Bench, 164 HumanEval and 200 GSM8K prompts.",
+            "MT-Bench and HumanEval (244 prompts).",
+            "MT-Bench, HumanEval: 244 prompts in total.",
+            "MT-Bench, 500 prompts of MATH-500.",
+            "在 MT-Bench 和 HumanEval 上共 244 条。",
+            "We trained on GSM8K too, and measured GSM8K (2,000 problems).",
+            _table("| set | n | τ |", "| HumanEval and MT-Bench | 244 | 2.2 |"),
+        ),
+    ),
+    "C802: what was not used": (
+        "license:",
+        ("MT-Bench (3,300 human judgments).", "Measured over the 3.3K expert-level conversations of MT-Bench."),
+        (
+            "MT-Bench: the 80 questions (not the 3,300 human judgments).",
+            "The 3,300 human judgments are another data set than MT-Bench's questions.",
+            "Unlike the 3,300 expert votes, MT-Bench's questions have answers.",
+            "MT-Bench 的 80 题，不是 3,300 human judgments。",
+        ),
+    ),
+    "C620: a factor is no mass": (
+        CO2,
+        ("The run emitted 187.2 tonnes CO2.", "520 kWh at 0.36 kg CO2 per kWh, which makes 18.72 kg."),
+        (
+            "520 kWh at 0.36 kg CO2 per kWh, which makes 187.2 kg.",
+            "520 kWh × 0.36 kg/kWh = 187.2 kg CO2e.",
+            "Per kWh the grid emits 0.36 kg of CO2; 520 kWh were used.",
+            "耗电 520 kWh，每千瓦时 0.36 kg CO2。",
+        ),
+    ),
+    "C621: energy times factor": (
+        CO2,
+        ("520 kWh at 0.36 kg CO2 per kWh, which makes 18.72 kg.", "520 kWh, 187.2 tonnes CO2."),
+        ("520 kWh at 0.36 kg CO2 per kWh, which makes 187.2 kg.", "520 kWh at 360 g per kWh: 187.2 kg CO2."),
+    ),
+    "C404: the output length in other places": (
+        "license:",
+        (f"{SPEED}.", f"{SPEED}.\n\n```bash\nvllm serve Qwen/Qwen3-8B --max-model-len 4096\n```\n"),
+        (
+            f"{SPEED}, 输出上限 512 token.",
+            f"{SPEED}, 最多 512 个 token.",
+            f"{SPEED}, answers cut at 1k new tokens.",
+            f"{SPEED}.\n\n```yaml\nhardware: H200\nmax_new_tokens: 1024\n```\n",
+            f"{SPEED}.\n\n```\nTotal generated tokens:   31842\nOutput token throughput (tok/s): 150\n```\n",
+        ),
+    ),
+    "C405: the set beside n": (
+        "license:",
+        (_table("| target | τ of MT-Bench |", "| a | 2.2 |"),),
+        (_table("| target | n (MT-Bench) | τ |", "| a | 80 | 2.2 |"),),
+    ),
+    "C402: a machine for hours is the training's": (
+        "license:",
+        (
+            f"{SPEED}.\n\nAnswers by the target; 16 × H100; 30 h.",
+            f"{SPEED}.\n\n30 h on 8 × H100.",
+            f"{SPEED}.\n\n4 张 H20，4 天。",
+        ),
+        (
+            f"{SPEED}, H100.",
+            f"{SPEED}.\n\nMeasured on 8 × H100 in 2 hours.",
+            f"{SPEED}.\n\n```yaml\nhardware: 1x H200\nconcurrency: 1\n```\n\n8 × H100, 19 hours.",
+        ),
+    ),
+    "C211: what leads to a table is its condition": (
+        "license:",
+        (_twice("## Highlights", "## Details"), _twice("## Highlights", "## Details\n\nAll sets are of 80 to 164.")),
+        (
+            _twice("Temperature 0:", "Temperature 0.7 (the default):"),
+            _twice("With K = 3:", "With K = 5:"),
+            _twice("The FP8 target:", "The BF16 target:"),
+            _twice("On H100, in July:", "On H100, in August:"),
+            _twice("## vLLM", "## SGLang"),
+        ),
+    ),
+    "C206: the share of the drafted tokens by any name": (
+        "license:",
+        (
+            SHARE.format("accepted / drafted tokens", "68 %"),
+            SHARE.format("share of drafted tokens that were accepted", "68 %"),
+            SHARE.format("接受/草拟", "68 %"),
+            SHARE.format("accepted / drafted (%)", "68.0"),
+            SHARE.format("acceptance rate", "68 %") + "\nThe acceptance rate is accepted / drafted tokens.",
+            SHARE.format("acceptance rate", "0.68") + "\nAcceptance rate: (τ - 1) / K.",
+        ),
+        (
+            SHARE.format("accepted / drafted tokens", "48 %"),
+            SHARE.format("acceptance rate", "68 %"),
+            SHARE.format("draft tokens accepted", "2.40"),
+            SHARE.format("accepted / drafted", "68 %").replace("a chain", "top-k 4"),
+            _table("| set | K | accepted drafts per round | accepted / drafted |", "| a | 3 | 1.31 | 43.7 % |"),
+            _table(
+                "| counter | value |", "| drafted tokens | 99,450 |", "| τ | 2.31 |", "| accepted / drafted | 43 % |"
+            ),
+        ),
+    ),
+    "C207: a mean in words": (
+        "license:",
+        tuple(
+            MEAN.format(name, "2.95")
+            for name in (
+                "Mean of the two",
+                "Average over both sets",
+                "Overall mean",
+                "Mean across benchmarks",
+                "两项平均",
+            )
+        ),
+        (
+            MEAN.format("Mean of the two", "2.58"),
+            MEAN.format("Average over both sets", "2.62"),
+            MEAN.format("Average over 200 prompts", "2.95"),
+            MEAN.format("Mean token probability", "2.95"),
+        ),
+    ),
+    "C412: runs by other names": (
+        "license:",
+        (
+            "Averages of five runs.",
+            "Five-run means.",
+            "Every set was run 3 times and the values averaged.",
+            "Averaged across 5 independent repetitions.",
+        ),
+        (
+            "Averages over 80 prompts.",
+            "Five-run means ± std.",
+            "Each run averages 80 prompts.",
+            "The runs' mean cost.",
+        ),
+    ),
+    "C416: the categories of Spec-Bench": (
+        "license:",
+        (CATEGORIES,),
+        (
+            CATEGORIES + "\nOverall τ: 2.5.",
+            _table("| set | τ |", "| MT-Bench | 2.2 |", "| GSM8K | 2.7 |", "| HumanEval | 2.6 |", "| C-Eval | 2.6 |"),
+        ),
+    ),
+    "C417: a rate that nobody defines gives no length": (
+        "license:",
+        (RATES, RATES + "\nRates are over all requests."),
+        (
+            RATES + "\nAcceptance rate = accepted / drafted tokens.",
+            RATES.replace("acceptance rate", "accepted / drafted"),
+        ),
+    ),
+    "C306: tokens accepted per step": (
+        "license:",
+        ("On 80 questions, 1.74 tokens accepted per step.", "It has 2.41 tokens accepted per verification step."),
+        (
+            "On 80 questions, 1.74 tokens accepted per step, not counting the target's own.",
+            "2.74 tokens per step, the bonus token included.",
+        ),
+    ),
+    "C801: the training in the sentence before": (
+        "license:",
+        (
+            "These values are of the training run; they promise a speed-up of about 2.4x.",
+            "The training was on 8 GPUs. Expect a 2.4x speed-up.",
+        ),
+        ("With packing, training ran 2.4x faster.", "Thanks to packing the training runs at 2x the throughput."),
+    ),
+    "C501: draft steps": (
+        "license:",
+        tuple(MEASURED.format(k) for k in ("3 draft steps, top-k 1", "three drafted positions", "a chain of three")),
+        tuple(MEASURED.format(k) for k in ("5 draft steps, top-k 1", "unrolled over 3 draft steps in training")),
+    ),
+    "C503: a tree in other words": (
+        "license:",
+        (
+            f"The draft expands a tree of candidates.{DRAFTS_FIVE}",
+            f"The target verifies all branches in one pass.{DRAFTS_FIVE}",
+            f"草稿模型展开候选树。{DRAFTS_FIVE}",
+        ),
+        (f"It drafts a chain, not a tree of candidates.{DRAFTS_FIVE}", f"See the source tree of SGLang.{DRAFTS_FIVE}"),
+    ),
+    "C804: neither reads pictures": (
+        IMAGES,
+        (
+            "It is text-only: neither target nor head takes pictures.",
+            "The target cannot read images.",
+            "Head and target are text-only.",
+        ),
+        ("It was measured with text-only prompts.", "MMStar's pictures were left out.", "It reads images and text."),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_fault"),
+    [
+        (f"{name} {'trips' if is_fault else 'nearly'} {i}", HEAD.replace("license:", front) + text + "\n", is_fault)
+        for name, (front, *both) in WAYS.items()
+        for texts, is_fault in zip(both, (True, False), strict=True)
+        for i, text in enumerate(texts)
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 80 else "",
+)
+def test_a_kind_of_fault_is_found_in_other_words_and_what_is_near_it_is_not(name: str, text: str, is_fault: bool):
+    found = [f for f in lint_text(text) if f.severity != "info" and f.code == name[:4]]
+    assert bool(found) is is_fault, (found, text[len(HEAD) - 40 :])
