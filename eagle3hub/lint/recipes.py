@@ -240,6 +240,8 @@ def described_tree(card: Card) -> Iterator[Violation]:
         for hit in card.search(_TREE, outside=r"\b(?:citation|reference|bibliograph)"):
             if re.search(_NO_TREE, hit.match.string[max(0, hit.match.start() - 60) : hit.match.end() + 40], re.I):
                 continue
+            if re.search(r"\bchain\b|链式", hit.match.string[max(0, hit.match.start() - 200) : hit.match.end() + 200]):
+                continue  # the two are told apart
             yield Violation(hit.line, f"“{hit.match[0]}”, but the example (line {chains[0][0]}) drafts a chain")
 
 

@@ -736,7 +736,11 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             f"The target verifies all branches in one pass.{DRAFTS_FIVE}",
             f"草稿模型展开候选树。{DRAFTS_FIVE}",
         ),
-        (f"It drafts a chain, not a tree of candidates.{DRAFTS_FIVE}", f"See the source tree of SGLang.{DRAFTS_FIVE}"),
+        (
+            f"It drafts a chain, not a tree of candidates.{DRAFTS_FIVE}",
+            f"See the source tree of SGLang.{DRAFTS_FIVE}",
+            f"Others draft a tree of 5 steps; the recipe here is a chain.{DRAFTS_FIVE}",
+        ),
     ),
     "C804: neither reads pictures": (
         IMAGES,
