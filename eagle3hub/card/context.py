@@ -474,7 +474,7 @@ def data_set_table(data_sets: Sequence[DataSet]) -> Table | None:
         ("Size", "r", [d.size for d in data_sets]),
         ("Share", "r", [d.share and f"{d.share} %" for d in data_sets]),
         ("Synthetic", "l", synthetic),
-        ("License", "l", [_linked(d.license) if d.license else "" for d in data_sets]),
+        ("License", "l", [_linked(_license(d.name, d.license)) if d.license else "" for d in data_sets]),
         ("Note", "l", [d.note for d in data_sets]),
     ]
     told = [fact for fact in facts if any(fact[2])]
@@ -486,19 +486,30 @@ def data_set_table(data_sets: Sequence[DataSet]) -> Table | None:
     )
 
 
-def _linked(found: License) -> str:
-    return markdown.link(found.name or found.id, found.link or "")
+def _linked(found: LicenseRow) -> str:
+    return markdown.link(found.name or found.id, found.link)
 
 
 def licenses(manifest: Manifest) -> list[LicenseRow]:
-    """List head, target and training data, each with its own license; no row is inferred from another."""
+    """List head, target and training data, each with its own license; no row is inferred from another.
+
+    Where the data as a whole has none, those of its data sets are named.
+    """
     data = manifest.training.data_license
+    sets = [_license(d.name, d.license or License("unknown")) for d in manifest.training.data_sets]
     named = ", ".join(manifest.release.datasets)
+    what = f"Training data, {named}" if named else "Training data"
     return [
         _license("This draft head", manifest.release.license),
         _license(f"Target model, {manifest.target.id}", manifest.target.license),
-        _license(f"Training data, {named}" if named else "Training data", data or License("unknown")),
+        _of_sets(what, sets)
+        if data is None and any(one.id for one in sets)
+        else _license(what, data or License("unknown")),
     ]
+
+
+def _of_sets(what: str, sets: Sequence[LicenseRow]) -> LicenseRow:
+    return LicenseRow(what, "several", ", ".join(dict.fromkeys(one.name or one.id for one in sets)), "")
 
 
 def _license(what: str, found: License) -> LicenseRow:

@@ -436,6 +436,7 @@ def _check(document: Document) -> None:
         at = ("layouts", "also", layouts["also"].index(layouts["main"]))
         raise document.error(at, f"{layouts['main']!r} is already the main layout", "name each layout once")
     _check_licenses(document)
+    _check_shares(document)
     for i, section in enumerate(document.data.get("sections", ())):
         if why := markdown.section_fault(section["text"]):
             raise document.error(("sections", i, "text"), f"the section {section['title']!r} {why}")
@@ -465,6 +466,16 @@ def _check_licenses(document: Document) -> None:
             message = f"{'.'.join(map(str, at))} is {given!r}, which is no license id of the Hub{meant}"
             hint = "use an id of the Hub's list, unknown, or other with a name and a link"
             raise document.error(at, message, hint)
+
+
+def _check_shares(document: Document) -> None:
+    shares = [one.get("share", 0) for one in document.data.get("training", {}).get("data_sets", ())]
+    if sum(shares) > 100 + len(shares) / 2:  # each may have been rounded
+        raise document.error(
+            ("training", "data_sets"),
+            f"the shares of the data sets make {sum(shares):g} percent together",
+            "correct them: they are percent of all the training data",
+        )
 
 
 def _check_library(document: Document) -> None:

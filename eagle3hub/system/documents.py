@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 Location = tuple[str | int, ...]
+_QUOTES = "put quotes around a text with a comma inside { }, where a comma ends it; "
 _ECMA = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\$")
 
 
@@ -130,7 +131,8 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
         for key in value:
             if key not in known:
                 message = f"unknown field {field_name((*where, key))!r}{did_you_mean(key, known)}"
-                yield Fault((*where, key), message, f"fields allowed here: {', '.join(known)}", rank=0)
+                quotes = "" if value[key] is not None or " " not in key else _QUOTES
+                yield Fault((*where, key), message, f"{quotes}fields allowed here: {', '.join(known)}", rank=0)
         return
     if error.validator == "required" and isinstance(value, dict):
         for key in schema["required"]:

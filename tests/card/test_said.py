@@ -77,7 +77,7 @@ def test_everything_said_is_on_the_card(write: Write) -> None:
     assert "*The section “更多” is written by us and not made from measurements.*" in lines
     assert (
         "| [Chat](https://huggingface.co/datasets/owner/chat) | 1.4M conversations | 62.5 % "
-        "| 100 %, by owner/target | cc-by-nc-4.0 |"
+        "| 100 %, by owner/target | CC-BY-NC-4.0 |"
     ) in lines
     assert "| In-house | – | 37.5 % | no | ours |" in lines
     assert "We name SGLang 0.5.9." in lines
@@ -111,6 +111,22 @@ def test_the_example_of_imported_measurements_can_be_read(tmp_path: Path) -> Non
     assert under_load.varying == ("concurrency",) and modes.varying == ("mode",)
 
 
+def test_licenses_of_data_sets_are_named_where_the_data_has_none_of_its_own(write: Write) -> None:
+    text = render_text(load_manifest(said(write)), [], samples.make_head())
+    assert "| Training data | CC-BY-NC-4.0, ours |" in text
+    own = said(write).read_text(encoding="utf-8").replace("training:\n", "training:\n  data_license: mit\n")
+    assert "| Training data | MIT |" in render_text(load_manifest(write(own)), [], samples.make_head())
+
+
+def test_a_text_that_a_comma_cut_in_two_is_called_so(write: Write) -> None:
+    with pytest.raises(ManifestError) as error:
+        load_manifest(
+            write(MINIMAL + "training: {hardware: none, data: about 200,000 tokens that the target wrote}\n")
+        )
+    assert "unknown field 'training.000 tokens that the target wrote'" in str(error.value)
+    assert (error.value.hint or "").startswith("put quotes around a text with a comma inside { }")
+
+
 def test_several_ways_to_serve_on_one_engine_have_headings_of_their_own(write: Write) -> None:
     text = render_text(load_manifest(said(write)), [], samples.make_head())
     parts = text.partition("### SGLang, thinking off, not tested here\n")
@@ -130,6 +146,7 @@ def test_several_ways_to_serve_on_one_engine_have_headings_of_their_own(write: W
         ),
         ("num_draft_tokens: 8", "dtype: bfloat16", "sglang: a tree is described by three numbers"),
         ("share: 62.5", "share: 625", "share"),
+        ("share: 62.5", "share: 72.5", "the shares of the data sets make 110 percent together"),
         ("license: cc-by-nc-4.0", "license: cc-by-nc", "training.data_sets.0.license is 'cc-by-nc'"),
         ("license_name: ours, ", "", "license_name"),
         ("synthetic: 100", "synthetic: most", "synthetic"),

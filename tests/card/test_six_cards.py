@@ -47,7 +47,7 @@ SAYS = {
     "reasoning-mode": ("| Chat | 41% | 33% |", "mode of the target: reasoning on"),
     "six-data-sets": (
         "| [Open-PerfectBlend](https://huggingface.co/datasets/mlabonne/open-perfectblend) | 1.4M | 20 % | 80 % | "
-        "apache-2.0 | – |",
+        "Apache-2.0 | – |",
         "| In-house support chats | 40k | 5 % | no | [not-published](https://example.org/terms) | not public |",
     ),
     "in-chinese": (
