@@ -343,7 +343,7 @@ _JSON_BYTES = 64 << 20
 _PICTURE_BYTES = 32 << 20
 _FOLDER = r"([\w.-]+/)?"
 _PICTURES = r"(assets|images|charts)/[\w.-]+\."
-_RESULTS = ("report", "bench", "matrix", "imported")
+_RESULTS = ("report", "bench", "serving", "matrix", "imported")
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,8 @@ class LayoutRunner:
 def judge_layouts(results: Sequence[LayoutResult]) -> tuple[Verdict, str]:
     """The verdict of several layouts of one head, and its reason: the worst of theirs, or that they disagree.
 
-    In float32 at temperature 0 an engine must count the same for every layout it passes, and write the same text.
+    In float32 at temperature 0 an engine must count the same for every layout it passes, and write the same text, over
+    the same prompts with the same settings.
     """
     disagreement = _disagreement(results)
     if disagreement is not None:
@@ -176,13 +177,15 @@ def labelled(progress: Progress, label: str, begin: float = 0.0, end: float = 1.
 
 
 def _disagreement(results: Sequence[LayoutResult]) -> str | None:
-    first: dict[str, tuple[str, tuple[EngineRow, ...]]] = {}
+    first: dict[tuple[str, ...], tuple[str, tuple[EngineRow, ...]]] = {}
     for result in results:
         for entry in result.report.engines:
             if entry.verdict != "pass" or entry.counted is None or not _exact(result):
                 continue
             rows = entry.counted.per_prompt
-            layout, others = first.setdefault(entry.engine, (result.layout, rows))
+            report = result.report
+            same = (entry.engine, report.prompts.sha256, json.dumps(report.settings.to_json(), sort_keys=True))
+            layout, others = first.setdefault(same, (result.layout, rows))
             for mine, theirs in zip(others, rows, strict=True):
                 if _counters(mine) != _counters(theirs):
                     return (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from card import card_samples
 from publishing.folders import REPO, write_manifest
 from support.hub_writes import WritableHub
 
@@ -61,9 +62,9 @@ def test_a_card_completes_the_folder_of_a_release_and_says_what_it_made(made: Pa
     assert sorted(drawn) == document["charts"] != []
 
 
-def test_reports_that_a_manifest_names_go_into_the_folder(made: Path, release: Path, cli: Cli):
-    manifest, more = made / "release.yaml", made / "more"
-    manifest.write_text(manifest.read_text() + "\nreports: [more/*.json]\n")
+def test_reports_that_a_manifest_names_go_into_the_folder(made: Path, release: Path, tmp_path: Path, cli: Cli):
+    manifest, more = tmp_path / "own.yaml", tmp_path / "more"
+    manifest.write_text((made / "release.yaml").read_text() + "\nreports: [more/*.json]\n")
     status, out, _ = cli("card", manifest, "--folder", release, "--json")
     assert (status, json.loads(out)["error"]["code"]) == (3, "report-missing")
     more.mkdir()
@@ -82,6 +83,40 @@ def test_reports_that_a_manifest_names_go_into_the_folder(made: Path, release: P
     (more / "thinking-off.json").rename(more / "specforge-cpu.json")
     status, out, _ = cli("card", manifest, "--folder", release, "--json")
     assert (status, json.loads(out)["error"]["code"]) == (3, "report-name"), "the release's own is kept"
+
+
+def _refused(cli: Cli, folder: Path) -> list[str]:
+    problems = json.loads(cli("publish", folder, "--repo", REPO, "--dry-run", "--json")[1])["problems"]
+    return [one["message"] for one in problems if one["code"] in ("publish-report", "publish-manifest")]
+
+
+def test_a_report_of_other_settings_is_published_beside_the_one_that_was_asked_for(
+    made: Path, release: Path, cli: Cli
+):
+    own = release / "reports" / "specforge-cpu.json"
+    report = json.loads(own.read_text())
+    report["settings"]["max_new_tokens"] = 128
+    for row in report["engines"][0]["per_prompt"]:
+        row["rounds"] += 2
+        row["drafted"] += 6
+    (release / "reports" / "longer.json").write_text(json.dumps(card_samples.settled(report)))
+    assert cli("card", made / "release.yaml", "--folder", release)[0] == 0
+    assert _refused(cli, release) == []
+    own.unlink()
+    assert cli("card", made / "release.yaml", "--folder", release)[0] == 0
+    assert any("limit of new tokens is 128, and the manifest asks for 64" in said for said in _refused(cli, release))
+
+
+def test_what_a_manifest_names_is_found_in_a_folder_by_a_short_name(
+    made: Path, release: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    imported = Path(card_samples.__file__).parent / "fixtures" / "six" / "reasoning-mode" / "imported.yaml"
+    shutil.copyfile(imported, tmp_path / "imported.yaml")
+    manifest = tmp_path / "own.yaml"
+    manifest.write_text((made / "release.yaml").read_text() + "\nimported: [imported.yaml]\n")
+    assert cli("card", manifest, "--folder", release)[0] == 0
+    monkeypatch.chdir(release.parent)
+    assert _refused(cli, Path(release.name)) == []
 
 
 @pytest.mark.slow

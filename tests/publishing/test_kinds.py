@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarking.serving_samples import Table, plan
 from card.card_samples import EXAMPLE, MINIMAL
 from publishing.folders import REPO
 from publishing.places import exif, jpeg, png, png_chunk, svg, weights
 from safetensors.numpy import save
 from support.hub_writes import WritableHub
 
+from eagle3hub.benchmarking.serving.measure import run_serving
 from eagle3hub.publishing import kinds
 from eagle3hub.publishing.files import digest_list, file_of_bytes, read_folder
 
@@ -110,6 +112,11 @@ def why(path: str, data: bytes) -> str | None:
     kind = kinds.file_kind(path)
     assert kind is not None
     return kinds.mismatch(file_of_bytes(path, data), kind)
+
+
+def test_a_measurement_under_load_is_a_benchmark():
+    found = run_serving(plan(), Table()).to_json()
+    assert why("benchmarks/1.json", json.dumps(found).encode()) is None
 
 
 @pytest.mark.parametrize("path", WHOLE)
