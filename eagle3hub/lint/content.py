@@ -961,7 +961,8 @@ def _comments(card: Card) -> Iterator[tuple[int, str]]:
 # C806 and C807: names and sizes of models
 
 
-_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d+)?)B(?![A-Za-z])")
+_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d+)?)[Bb](?![A-Za-z])")
+_SIZE_OF_A_NAME = re.compile(r"[-_–−][AaEe]?(\d{1,4}(?:\.\d+)?)[Bb](?![A-Za-z])")
 _DASH = "[-–—−]"
 """What people write for a hyphen, where the parser has not made it one."""
 _GAP = "[ –—−-]"
@@ -1010,6 +1011,12 @@ def other_size(card: Card) -> Iterator[Violation]:
         name = targets[0].rpartition("/")[2]
         if _is_other_size(name, said) and not _OF_A_PART.search(hit.match[0]):
             yield Violation(hit.line, f"“{hit.match[0].strip()}”, and base_model is {name}")
+    known = {float(n) for n in _SIZE_OF_A_NAME.findall(card.text)}
+    for hit in card.search(_SIZE_FIRST, tables=False):
+        said = float(hit.match["n"] or hit.match["n2"])
+        name = hit.match["name"] or (targets[0].rpartition("/")[2] if len(targets) == 1 else "")
+        if said not in known and _is_other_size(name, said) and not _OF_A_PART.search(hit.match[0]):
+            yield Violation(hit.line, f"“{hit.match[0].strip()}”: the name of the model is {name}")
     for _, table in card.tables:
         places = [i for i, h in enumerate(table.header) if i and _SIZE_HEAD.search(h) and not _OF_A_PART.search(h)]
         for row in table.rows[:_MOST_LEFT] if len(places) == 1 else ():
@@ -1032,6 +1039,13 @@ _TARGETS_SIZE = (
     r"\b(?:the|its) (?:target|base|verifier)(?: model)?,? (?:has|with|is an?)(?: [a-z][a-z–—−-]+){0,5} "
     rf"(?P<n>\d+(?:\.\d+)?){_GAP}?(?P<unit>billion|B|trillion|T)\b{_GAP}(?:total )?param\w*"
 )
+_SIZE_FIRST = (
+    rf"(?<![\w.-])(?P<n>\d+(?:\.\d+)?){_GAP}?B{_GAP}(?:[a-z-]+ ){{0,3}}?(?:model|target|LLM|verifier),? [`*(]{{0,3}}"
+    rf"(?:[\w-]+/)?(?P<name>{_SIZED_NAME})"
+    rf"|\b(?:the|its|our|this|an?) (?P<n2>\d+(?:\.\d+)?){_GAP}?B{_GAP}(?:[a-z-]+ ){{0,2}}?"
+    r"(?:target|base model|verifier)\b"
+)
+"""A size before a model, whose name then says another: ``the 32B model Qwen3-8B``, ``the 80B target``."""
 _SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b", re.I)
 _OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)
 _MANY_EXPERTS = re.compile(rf"\d+x\d|{_DASH}\d+E\b", re.I)

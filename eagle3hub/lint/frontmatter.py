@@ -88,12 +88,13 @@ def unnamed_license(card: Card) -> Iterator[Violation]:
 )
 def deduced_license(card: Card) -> Iterator[Violation]:
     """Report phrases such as “consistent with the base model's license”."""
-    derived = (
-        r"(?:consistent with|same (?:license )?as|inherit\w*(?: \w+){0,3}(?: from)?|follows|identical to|in line with)"
-    )
+    derived = r"(?:consistent with|same (?:license )?as|inherit\w*(?: [\w.-]*\w){0,6}?(?: from)?|follows|identical to"
+    derived += r"|in line with)"
     base = r"(?:the |its )?(?:base|target|original|underlying|verifier) model"
     chinese = r"(?:沿用|继承|遵循|同)[^。\n]{0,8}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)"
     named = r"(?:inherit\w*|follows|adopts) (?:the )?licen[cs]e (?:of|from) (?:the )?(?:base|target|\S*\d\S*)"
+    named += rf"|licen[cs]e (?:is|comes|was) (?:that|taken|carried over|copied|derived|adopted) (?:of|from) {base}"
+    named += rf"|(?:takes|carries over|copies|adopts) (?:its |the )?licen[cs]e (?:of|from) {base}"
     alike = r"与[^。\n]{0,6}(?:基座|基础|目标|原始?)模型[^。\n]{0,8}(?:许可|协议)[^。\n]{0,8}(?:一致|相同)"
     since = (
         rf"\b(?:since|because|as) {base} (?:is|was|has|uses|comes)\b[^.\n]{{0,80}}\b(?:inherit\w*|is (?:also )?"
@@ -172,7 +173,10 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             yield Violation(link.line, said, severity="warning")
 
 
-_NAMED_AS = r"^\W*licen[cs]e\s*[:：]\s*(?P<terms>[^.\n]{2,40}(?:\.\d)?)"
+_NAMED_AS = (
+    r"(?:^\W*|(?<=[.;|·] )|(?<=[。；]))(?:licen[cs]e|许可证|许可协议|开源协议|授权协议)\s*(?:[:：]|为|是|采用)\s*"
+    r"(?P<terms>[^.。；\n]{2,40}(?:\.\d)?)"
+)
 _WEIGHTS_UNDER = (
     r"(?:^|(?<=[.;|·] ))(?:model |head |draft )?weights?(?: licen[cs]e)?\s*[:：–—-]\s*"
     r"(?P<terms>[^.;\n]{2,40}(?:\.\d)?)"
@@ -204,6 +208,11 @@ def license_without_link(card: Card) -> Iterator[Violation]:
         name = card.listed("license_name")[0]
         yield Violation(card.metadata_line("license_name"), f"{name}: the metadata has no license_link")
         return
+    if card.listed("license") == ["other"] and not _has_license_file(card):
+        for hit in card.search(_CUSTOM_LICENSE, tables=False):
+            if not vocabulary.printed(hit.match["name"]):
+                yield Violation(hit.line, f"{hit.match['name']}: no address is given")
+                return
     linked_lines = {link.line for link in card.links}
     texts = "\n".join(link.text for link in card.links)
     for hit in card.search(r"^\W*(?P<name>[a-z][\w.]*(?:-[\w.]+)*-(?:licen[cs]e|terms|agreement))\W*$"):
@@ -211,6 +220,13 @@ def license_without_link(card: Card) -> Iterator[Violation]:
         if re.search(_SECTION, hit.section.title, re.I) and not linked:
             seen = "no address is visible" if card.is_page_text else "no address is given"
             yield Violation(hit.line, f"{hit.match['name']}: {seen}")
+
+
+_CUSTOM_LICENSE = (
+    r"(?-i:\b(?!(?:The|This|Our|Use|A|An|Its)\b)"
+    r"(?P<name>[A-Z][\w.'’-]*(?: (?:[A-Z][\w.'’-]*|of|and|for|v?\d[\d.]*)){0,6}?"
+    r" (?:Licen[cs]e(?: Agreement)?|Agreement|Terms(?: of Use)?)))\b"
+)
 
 
 def _has_license_file(card: Card) -> bool:
@@ -352,7 +368,7 @@ def different_datasets(card: Card) -> Iterator[Violation]:
     lower = {name.lower() for name in listed}
     body = _plain(card.body)
     if listed and not any(_plain(name.rpartition("/")[2]) in body for name in listed):
-        named = [(h.match["id"], h.line) for h in card.search(_TRAINED_ON, tables=False)]
+        named = [(h.match["id"], h.line) for h in card.search(_TRAINED_ON, tables=False)] + _answered(card)
         named += [
             (m[1], link.line)
             for link in card.links
@@ -395,6 +411,29 @@ _TRAINED_ON = (
     r"(?:\btraining (?:data|set|corpus)\b|\btrained (?:\w+ ){0,4}on|训练(?:数据|集|语料))[^.\n。]{0,40}?"
     r"(?P<id>[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*\w)"
 )
+
+
+_DATA_ID = r"(?<![\w./-])(?P<{0}>[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*\w)"
+_ANSWERED = (
+    r"\b(?:prompts|questions|data|data ?sets?|conversations|dialog\w*|instructions|samples|corpus)"
+    rf"(?: (?:of|from|in|is|are)|:) (?:the )?{_DATA_ID.format('a')}"
+    rf"|{_DATA_ID.format('b')}[^.;\n]{{0,30}}?\b(?:answers?|responses?|completions?|prompts|outputs|regenerated|answered)\b"
+    rf"|{_DATA_ID.format('c')}[^.。；\n]{{0,20}}?(?:重新)?(?:作答|回答|生成)"
+)
+_NO_DATA = re.compile(
+    r"\d[bB](?![A-Za-z])|eagle|specforge|speculators|vllm|sglang|tensorrt|torchspec|transformers|nemo|github", re.I
+)
+
+
+def _answered(card: Card) -> list[tuple[str, int]]:
+    """Return the data sets whose prompts or answers a sentence speaks of, if it is not about a measurement."""
+    found = []
+    for hit in card.search(_ANSWERED, tables=False):
+        name = next(hit.match[group] for group in "abc" if hit.match[group])
+        measured = claims.speaks_of_measuring(claims.sentence_of(hit.match))
+        if not measured and not _NO_DATA.search(name) and name not in card.listed("base_model"):
+            found.append((name, hit.line))
+    return found
 
 
 @rule(
@@ -468,7 +507,7 @@ _ONLY_A_NUMBER = re.compile(r"^\W*training data\W{1,6}\d[\d.,]*\s?[kKM]? ?(?:\w+
 def _names_training_data(card: Card) -> bool:
     """Return whether a card says what the head was trained on. A heading over results is “Dataset” as well."""
     code = (block.text.lower() for block in card.code if block.language != "bibtex")
-    if card.says(_DATA_NAMES) or any(re.search(_DATA_NAMES, text) for text in code):
+    if _answered(card) or card.says(_DATA_NAMES) or any(re.search(_DATA_NAMES, text) for text in code):
         return True
     bare = {s.path[-1].line for s in card.sections if s.path and not _says_something(s)}
     for hit in card.search(r"(?<![\w./-])[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]+"):

@@ -13,7 +13,7 @@ from typing import Any
 from eagle3hub.engines.check.commands import parse_flags
 from eagle3hub.engines.check.finding import RecipeFinding
 from eagle3hub.engines.check.snippets import Extracted, extract_snippets
-from eagle3hub.engines.specs import default_version
+from eagle3hub.engines.specs import default_version, name_facts
 from eagle3hub.errors import Severity
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.lint import claims
@@ -262,7 +262,16 @@ class _Outdated:
 
 _OUTDATED = (
     _Outdated(
-        r"vllm[^.]{0,60}\b(?:samples?|drafts?) (?:draft )?tokens greedily|vllm#20459|vllm/(?:pull|issues)/20459",
+        r"vllm[^.]{0,60}\b(?:samples?|drafts?) (?:draft )?tokens greedily|vllm#20459|vllm/(?:pull|issues)/20459"
+        r"|\bvllm (?:always |only |still |so far |currently ){0,2}"
+        r"(?:takes|uses|picks|drafts|proposes|supports|samples) (?:only |just |by )?(?:the )?"
+        r"(?:(?:draft\w*|head)(?:'s|’s)? )?(?:arg-?max|greed\w+ draft|top-1|most likely)"
+        r"|\b(?:probabilistic|stochastic|random|non-greedy|temperature) (?:draft\w* )?"
+        r"(?:sampling|drafting|drafts|tokens)"
+        r"[^.;\n]{0,40}\b(?:not (?:yet )?(?:possible|supported|available|implemented)|unsupported|impossible)"
+        r"[^.;\n]{0,12}? (?:in|by|with) vllm\b"
+        r"|\bvllm (?:cannot|can't|can not|does not|doesn't)(?: yet)? (?:sample|draw) (?:the )?(?:draft|from the draft)"
+        r"|vllm ?(?:总是|只能?|仅)[^。；\n]{0,10}(?:贪[心婪]|arg-?max)[^。；\n]{0,8}(?:草稿|起草)",
         f'vLLM {default_version("vllm")} has speculative_config["draft_sample_method"] = "probabilistic"; '
         "greedy is its default",
     ),
@@ -282,6 +291,21 @@ def outdated_remark(card: Card) -> Iterator[Violation]:
         hits = card.search(remark.pattern)
         if hits and "draft_sample_method" not in card.text:
             yield Violation(hits[0].line, f"“{hits[0].match[0]}”: {remark.now}")
+    for engine in _PINNED:
+        for fact in name_facts(engine):
+            for name in fact.names if fact.code == "env-no-effect" else ():
+                for hit in card.search(rf"(?<!\w){name}(?!\w)", tables=False):
+                    told = not _SAID_GONE.search(claims.sentence_of(hit.match))
+                    if told and not _other_build(card, engine, fact.code):
+                        yield Violation(hit.line, f"{name} {fact.says}")
+
+
+_SAID_GONE = re.compile(
+    r"\b(?:no longer|not (?:needed|necessary|read|used|any ?more)|gone|removed?|ignored?|no effect|unnecessary"
+    r"|obsolete|deprecated|older|before|until|up to|used to|formerly)\b|不再|移除|无效|旧版",
+    re.I,
+)
+"""What a sentence says of a variable that it does not tell the reader to set."""
 
 
 @rule(

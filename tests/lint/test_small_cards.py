@@ -551,6 +551,11 @@ DRAFTS_FIVE = (
 )
 MEASURED = _table("| set | τ |", "| MT-Bench | 2.4 |", after="SGLang 0.5.23, {}.") + DRAFTS_FIVE
 CO2 = "co2_eq_emissions: 187200\nlicense:"
+CUSTOM = HEAD.replace("license: apache-2.0", "license: other")
+OTHER_DATA = HEAD.replace("trained on HuggingFaceH4/ultrachat_200k on", "on").replace(
+    "HuggingFaceH4/ultrachat_200k", "HuggingFaceTB/xyz"
+)
+NO_DATA = OTHER_DATA.replace("datasets: [HuggingFaceTB/xyz]\n", "")
 IMAGES = "pipeline_tag: image-text-to-text\nlicense:"
 WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "C803: a number is that set's own": (
@@ -742,6 +747,52 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             f"Others draft a tree of 5 steps; the recipe here is a chain.{DRAFTS_FIVE}",
         ),
     ),
+    "C504: what vLLM has meanwhile, and variables that are gone": (
+        "license:",
+        (
+            "vLLM always takes the draft's arg-max.",
+            "Probabilistic sampling of draft tokens is not possible in vLLM yet.",
+            "vLLM cannot sample from the draft yet.",
+            "You must also set `SGLANG_ENABLE_SPEC_V2=1`, otherwise SGLang takes the slow worker.",
+        ),
+        (
+            "vLLM takes the draft's arg-max unless draft_sample_method says otherwise.",
+            "vLLM always takes the target's arg-max at temperature 0.",
+            "`SGLANG_ENABLE_SPEC_V2` is no longer needed.",
+            "Temperature sampling is not supported in SGLang's tree mode.",
+        ),
+    ),
+    "C806: a size before the model": (
+        "license:",
+        (
+            "With this head the 80B target is fast.",
+            "A head for the 32B model Qwen/Qwen3-8B.",
+            "It serves the 14B dense target.",
+        ),
+        (
+            "With this head the 8B target is fast, and the 0.4B head small.",
+            "Our other head is for the 32B target Qwen/Qwen3-32B.",
+            "(There is a sister head for the 70B model meta-llama/Llama-3.3-70B-Instruct.)",
+            "It saw 2B tokens of a 300B token corpus.",
+        ),
+    ),
+    "C604: a license that is taken over": (
+        "license:",
+        (
+            "This model inherits the Apache 2.0 license from its base model Qwen3-8B.",
+            "Its license is that of the base model.",
+            "The head takes its license from the target model.",
+        ),
+        (
+            "It inherits the tokenizer and the chat template from its base model.",
+            "License: Apache 2.0; the target model is Apache 2.0 as well.",
+        ),
+    ),
+    "C605: a license at the end of a line": (
+        "license:",
+        ("8 × H20，4 天。许可证：MIT。", "Two days on H100. License: MIT.", "许可证为 MIT。"),
+        ("8 × H20，4 天。许可证：Apache 2.0。", "Two days on H100. License: Apache 2.0.", "Data license: CC-BY-4.0."),
+    ),
     "C804: neither reads pictures": (
         IMAGES,
         (
@@ -754,11 +805,50 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+BY_HEAD: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "C606: a license that only the text names": (
+        CUSTOM,
+        ("## License\n\nUse is governed by the Ravenrock Open Weights Agreement.", "License: Acme Community License."),
+        (
+            "License: [Acme Community License](https://acme.org/license).",
+            "## License\n\nSee the License.",
+            "Code is under the MIT License.",
+        ),
+    ),
+    "C615: prompts of another set": (
+        OTHER_DATA,
+        (
+            "We took the prompts of mlabonne/open-perfectblend and let Qwen3-8B answer them.",
+            "mlabonne/open-perfectblend, answers by the target.",
+            "mlabonne/open-perfectblend（由目标模型重新作答）",
+        ),
+        (
+            "HuggingFaceTB/xyz and the prompts of mlabonne/open-perfectblend.",
+            "Measured on the prompts of HuggingFaceH4/mt_bench_prompts.",
+            "Made with sgl-project/SpecForge on regenerated responses.",
+        ),
+    ),
+    "C617: a set and who answered": (
+        NO_DATA,
+        ("Measured on the prompts of HuggingFaceH4/mt_bench_prompts.", "Qwen/Qwen3-8B answers in prose."),
+        (
+            "HuggingFaceTB/xyz, answers by the target; one A100; 3 days.",
+            "Prompts: a/xyz.",
+            "The prompts of a/xyz were answered by Qwen3-8B.",
+        ),
+    ),
+}
+
+
+def _under(front: str) -> str:
+    return front if front.startswith("---") else HEAD.replace("license:", front)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "is_fault"),
     [
-        (f"{name} {'trips' if is_fault else 'nearly'} {i}", HEAD.replace("license:", front) + text + "\n", is_fault)
-        for name, (front, *both) in WAYS.items()
+        (f"{name} {'trips' if is_fault else 'nearly'} {i}", _under(front) + text + "\n", is_fault)
+        for name, (front, *both) in (*WAYS.items(), *BY_HEAD.items())
         for texts, is_fault in zip(both, (True, False), strict=True)
         for i, text in enumerate(texts)
     ],
