@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines.check.commands import parse_flags
@@ -18,6 +20,8 @@ from eagle3hub.errors import Severity
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Code, Violation, rule
+from eagle3hub.system.resources import read_toml
+from eagle3hub.system.typed import build
 
 # C510: flags, variables, keys and names in examples, checked by `eagle3hub.engines.check`
 #
@@ -441,19 +445,29 @@ def aux_layers(card: Card) -> Iterator[Violation]:
                 yield Violation(line, message, severity="warning")
 
 
-_DEPTHS = {
-    "qwen3-0.6b": 28, "qwen3-1.7b": 28, "qwen3-4b": 36, "qwen3-8b": 36, "qwen3-14b": 40, "qwen3-32b": 64,
-    "qwen3-30b-a3b": 48, "qwen3-coder-30b-a3b": 48, "qwen3-235b-a22b": 94, "llama-3.1-8b": 32, "llama-3.1-70b": 80,
-    "llama-3.3-70b": 80, "llama-3.2-1b": 16, "llama-3.2-3b": 28, "gpt-oss-20b": 24, "gpt-oss-120b": 36,
-}  # fmt: skip
-"""The layers of targets, by the name of the model: num_hidden_layers in the config.json that the makers publish."""
+@dataclass(frozen=True, slots=True)
+class _Depths:
+    """The number of decoder layers of targets, by name, and the page that says so."""
+
+    source: str
+    layers: Mapping[str, int]
+
+
+@cache
+def _depths() -> Mapping[str, int]:
+    path = Path(__file__).with_name("targets.toml")
+    tables = [build(_Depths, table, path.name) for table in read_toml(path)["depths"]]
+    return {name: depth for table in tables for name, depth in table.layers.items()}
+
+
+_TUNED = re.compile(r"-(?:instruct|thinking|base|it|\d{4}|fp8|awq)\b.*$")
 
 
 def _known_depths(card: Card) -> set[int]:
     """Return the depths of the targets in the metadata, if they are all known."""
-    names = [re.sub(r"-(?:instruct|thinking|base|it|\d{4}|fp8|awq)\b.*$", "", name.rpartition("/")[2].lower())
-             for name in card.listed("base_model")]  # fmt: skip
-    return {_DEPTHS[name] for name in names} if names and all(name in _DEPTHS for name in names) else set()
+    given = [name.rpartition("/")[2].lower().removeprefix("meta-") for name in card.listed("base_model")]
+    found = [_depths().get(_TUNED.sub("", name)) for name in given]
+    return set() if None in found else {depth for depth in found if depth is not None}
 
 
 _AUX_WORDS = re.compile(r"\baux|hidden[- ]states?|feature|captur|fus(?:e|ion)|\btap|辅助|隐藏状态|特征", re.I)

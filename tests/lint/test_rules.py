@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from lint_cases import FRONT, Case, commands, files, numbers, words
 
-from eagle3hub.lint import MODULES, RULES, lint_text
+from eagle3hub.lint import MODULES, RULES, lint_text, recipes
 from eagle3hub.lint.model import FAMILIES, Violation, rule
+from eagle3hub.system.resources import read_toml
 
 CASES = [*words.CASES, *numbers.CASES, *files.CASES, *commands.CASES]
 
@@ -111,3 +114,15 @@ def test_rates_in_percent_are_no_lengths_where_they_are_named():
     for name, found in (("marginal", False), ("conditional", False), ("probable", True)):
         text = f"# Card\n\n## Acceptance rates by position, {name}, in percent\n\n{table}"
         assert ("C201" in {f.code for f in lint_text(text)}) is found, name
+
+
+def test_the_depth_of_every_known_target_has_a_source_and_is_read():
+    tables = read_toml(Path(recipes.__file__).with_name("targets.toml"))["depths"]
+    known = [(name, depth) for table in tables for name, depth in table["layers"].items()]
+    assert len({name for name, _ in known}) == len(known), "one source for each"
+    assert all(table["source"].startswith("https://") for table in tables)
+    for name, depth in known:
+        front = FRONT.replace("owner/target", f"owner/{name.title()}-Instruct")
+        for top, found in ((depth, False), (depth + 1, True)):
+            card = f"{front}\n# Head\n\nAux hidden states of target layers [2, 7, {top}].\n"
+            assert ("C507" in {f.code for f in lint_text(card)}) is found, name

@@ -847,6 +847,16 @@ CASES = [
     ),
     Case(
         "C507",
+        "Aux hidden states of target layers [2, 63, 127] (0-based).",
+        "127",
+        "Aux hidden states of target layers [2, 63, 123] (0-based).",
+        "layer 127 of a target that has 126",
+        severity="warning",
+        front=FRONT.replace("owner/target", "meta-llama/Meta-Llama-3.1-405B-Instruct-FP8"),
+        name="a target whose depth is known, of an older name",
+    ),
+    Case(
+        "C507",
         "The target's n = 36 layers: features of layers 1, n//2 − 1 and n − 4, so the states of layers 1, 17 and 33.",
         "33",
         "The target's n = 36 layers: features of layers 1, n//2 − 1 and n − 4, so the states of layers 1, 17 and 32.",
