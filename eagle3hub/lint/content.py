@@ -195,7 +195,7 @@ def too_many_items(card: Card) -> Iterator[Violation]:
             yield Violation(line, f"{said}: the set has {what}", severity=severity)
 
 
-_TRAINS_ON = r"{0}\W{{1,3}}(?:\w+ ){{0,3}}train|\btrain\w* (?:\w+ ){{0,3}}(?:of |from )?{0}"
+_TRAINS_ON = r"{0}[^.;\n]{{0,40}}\btrain|\btrain\w*\b[^.;\n]{{0,40}}{0}"
 
 
 def _numbers_of_items(card: Card) -> Iterator[tuple[int, str, str, float]]:
@@ -1015,7 +1015,8 @@ def other_size(card: Card) -> Iterator[Violation]:
     for hit in card.search(_SIZE_FIRST, tables=False):
         said = float(hit.match["n"] or hit.match["n2"])
         name = hit.match["name"] or (targets[0].rpartition("/")[2] if len(targets) == 1 else "")
-        if said not in known and _is_other_size(name, said) and not _OF_A_PART.search(hit.match[0]):
+        other = _OF_A_PART.search(hit.match[0]) or _OF_A_SISTER.search(claims.sentence_of(hit.match))
+        if said not in known and _is_other_size(name, said) and not other:
             yield Violation(hit.line, f"“{hit.match[0].strip()}”: the name of the model is {name}")
     for _, table in card.tables:
         places = [i for i, h in enumerate(table.header) if i and _SIZE_HEAD.search(h) and not _OF_A_PART.search(h)]
@@ -1042,10 +1043,11 @@ _TARGETS_SIZE = (
 _SIZE_FIRST = (
     rf"(?<![\w.-])(?P<n>\d+(?:\.\d+)?){_GAP}?B{_GAP}(?:[a-z-]+ ){{0,3}}?(?:model|target|LLM|verifier),? [`*(]{{0,3}}"
     rf"(?:[\w-]+/)?(?P<name>{_SIZED_NAME})"
-    rf"|\b(?:the|its|our|this|an?) (?P<n2>\d+(?:\.\d+)?){_GAP}?B{_GAP}(?:[a-z-]+ ){{0,2}}?"
+    rf"|\b(?:the|its|our|this) (?P<n2>\d+(?:\.\d+)?){_GAP}?B{_GAP}(?:[a-z-]+ ){{0,2}}?"
     r"(?:target|base model|verifier)\b"
 )
 """A size before a model, whose name then says another: ``the 32B model Qwen3-8B``, ``the 80B target``."""
+_OF_A_SISTER = re.compile(r"\b(?:sister|sibling|other|another|same family|compared|unlike|than|-class)\b", re.I)
 _SIZE_HEAD = re.compile(r"^\W*(?:total )?(?:param(?:eter)?s?|size|参数量?)\b", re.I)
 _OF_A_PART = re.compile(r"draft|head|active|activated|trainable|speculator|eagle|dflash|mtp|embed|草稿|激活", re.I)
 _MANY_EXPERTS = re.compile(rf"\d+x\d|{_DASH}\d+E\b", re.I)

@@ -163,6 +163,10 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
     for pattern in (_NAMED_AS, _WEIGHTS_UNDER):
         for hit in card.search(pattern, tables=False):
             terms = next(group for group in hit.match.groups() if group)
+            rest = hit.match.string[hit.match.start() : hit.match.end() + 80]
+            of_data = re.search(r"\b(?:data ?sets?|code)\b[^.]{0,60}\. $", hit.match.string[: hit.match.start()][-80:])
+            if of_data or vocabulary.printed(rest) & stated:
+                continue
             if (named := vocabulary.printed(f"{terms} license")) and not named & stated:
                 said = f"“{hit.match[0].strip()}”, the metadata says {', '.join(sorted(stated))}"
                 yield Violation(hit.line, said, severity="warning")
@@ -210,7 +214,11 @@ def license_without_link(card: Card) -> Iterator[Violation]:
         return
     if card.listed("license") == ["other"] and not _has_license_file(card):
         for hit in card.search(_CUSTOM_LICENSE, tables=False):
-            if not vocabulary.printed(hit.match["name"]):
+            sentence = claims.sentence_of(hit.match).replace(hit.match[0], "")
+            of_use = re.search(r"govern|licen[cs]|released|subject to|weights|\bhead\b|\bunder\b", sentence, re.I)
+            at_hand = re.search(r"\bLICENSE\b|https?://", hit.match.string)
+            spoken = hit.match["name"].endswith("License") or of_use or re.search(_SECTION, hit.section.title, re.I)
+            if spoken and not at_hand and not vocabulary.printed(hit.match["name"]):
                 yield Violation(hit.line, f"{hit.match['name']}: no address is given")
                 return
     linked_lines = {link.line for link in card.links}

@@ -306,7 +306,7 @@ def outdated_remark(card: Card) -> Iterator[Violation]:
 
 _SAID_GONE = re.compile(
     r"\b(?:no longer|not (?:needed|necessary|read|used|any ?more)|gone|removed?|ignored?|no effect|unnecessary"
-    r"|obsolete|deprecated|older|before|until|up to|used to|formerly)\b|不再|移除|无效|旧版",
+    r"|obsolete|deprecated|older|before|until|up to|used to|formerly|was|were|had)\b|不再|移除|无效|旧版",
     re.I,
 )
 """What a sentence says of a variable that it does not tell the reader to set."""

@@ -573,6 +573,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "MT-Bench, HumanEval: 244 prompts in total.",
             "MT-Bench, 500 prompts of MATH-500.",
             "在 MT-Bench 和 HumanEval 上共 244 条。",
+            "GSM8K (7,473 training problems) was left out.",
             "We trained on GSM8K too, and measured GSM8K (2,000 problems).",
             _table("| set | n | τ |", "| HumanEval and MT-Bench | 244 | 2.2 |"),
         ),
@@ -759,6 +760,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "vLLM takes the draft's arg-max unless draft_sample_method says otherwise.",
             "vLLM always takes the target's arg-max at temperature 0.",
             "`SGLANG_ENABLE_SPEC_V2` is no longer needed.",
+            "SGLANG_ENABLE_SPEC_V2 was needed in 0.5.4.",
             "Temperature sampling is not supported in SGLang's tree mode.",
         ),
     ),
@@ -774,6 +776,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "Our other head is for the 32B target Qwen/Qwen3-32B.",
             "(There is a sister head for the 70B model meta-llama/Llama-3.3-70B-Instruct.)",
             "It saw 2B tokens of a 300B token corpus.",
+            "Compared with the 70B target of our sister head, this is small.",
         ),
     ),
     "C604: a license that is taken over": (
@@ -791,7 +794,13 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "C605: a license at the end of a line": (
         "license:",
         ("8 × H20，4 天。许可证：MIT。", "Two days on H100. License: MIT.", "许可证为 MIT。"),
-        ("8 × H20，4 天。许可证：Apache 2.0。", "Two days on H100. License: Apache 2.0.", "Data license: CC-BY-4.0."),
+        (
+            "8 × H20，4 天。许可证：Apache 2.0。",
+            "Two days on H100. License: Apache 2.0.",
+            "Data license: CC-BY-4.0.",
+            "The dataset is on the Hub. License: MIT.",
+            "Done. License: CC-BY-4.0 (data), Apache 2.0 (weights).",
+        ),
     ),
     "C804: neither reads pictures": (
         IMAGES,
@@ -812,6 +821,8 @@ BY_HEAD: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         (
             "License: [Acme Community License](https://acme.org/license).",
             "## License\n\nSee the License.",
+            "Weights: Acme License 2.0 (see LICENSE in this repository).",
+            "The Service Level Agreement of our API is separate.",
             "Code is under the MIT License.",
         ),
     ),
