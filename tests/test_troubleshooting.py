@@ -98,7 +98,7 @@ def starve() -> None:
 STARVED = pytest.MonkeyPatch()
 MISTAKES: dict[str, Callable[[], object]] = {
     "source-missing": lambda: None,
-    "source-no-config": lambda: Path("runs").mkdir(),
+    "source-no-config": lambda: Path("head/config.json").unlink(),
     "source-no-weights": lambda: Path("head/model.safetensors").unlink(),
     "source-incomplete": lambda: Path("head/model.safetensors").rename("head/model-00001-of-00002.safetensors"),
     "hub-offline": lambda: None,

@@ -15,6 +15,7 @@ from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, is_p
 from eagle3hub.checkpoint.source import (
     CONFIG,
     INDEX,
+    LFS_POINTER,
     PICKLE_INDEX,
     PICKLE_WEIGHTS,
     PROVENANCE,
@@ -27,10 +28,14 @@ from eagle3hub.checkpoint.source import (
     changed,
     check_files,
     file_states,
+    folders_inside,
     merge,
     parse_json_object,
+    refuse_contents,
     refuse_files,
     refuse_pointer,
+    refuse_unfinished,
+    rest_among,
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent
@@ -199,7 +204,9 @@ def _start(ref: TensorRef) -> bytes:
 
 
 _PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
-_BESIDE_WEIGHTS = re.compile(r"rng_state|(training_args|optimizer|scheduler|scaler|random_states|eagle3?_meta)\b")
+_BESIDE_WEIGHTS = re.compile(
+    r"rng_state|.*optim_states|(training_args|optimizer|scheduler|scaler|random_states|eagle3?_meta)\b"
+)
 """Pickles that trainers leave beside weights; vLLM passes over the usual ones, too (``weight_utils.py``)."""
 
 
@@ -274,16 +281,7 @@ def open_checkpoint(
     seen = file_states([folder / CONFIG, folder / INDEX, folder / PICKLE_INDEX])
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
-        refuse_files(files.name, files.names())
-        state = next((name for name in TRAINING_STATES if name in files.names()), None)
-        raise SourceError(
-            f"there is no {CONFIG} in {files.name}",
-            hint="name the folder the trainer or exporter wrote; weights alone do not say what the head computes"
-            if state is None
-            else f"put the {CONFIG} that training began with beside {state}, or export the head with its trainer "
-            "(specforge export --to sglang)",
-            code="source-no-config",
-        )
+        raise _no_config(files)
     names, index = _weights(files)
     weights = [folder / name for name in names]
     seen |= file_states(weights)
@@ -365,21 +363,76 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     for name in TRAINING_STATES:
         if name in present:
             return [name], None
-    refuse_files(files.name, present)
+    refuse_unfinished(files, "a weights file")
+    below = files.below()
+    refuse_files(files.name, below)
     others = sorted(n for n in present if n.endswith((".bin", ".pt")) and not _BESIDE_WEIGHTS.match(n))
     if len(others) == 1:
         return others, None
+    looked_into = _first_weights(files, below)
     if others:
         raise SourceError(
             f"{files.name} has several torch pickles, {listed(others)}, and nothing says which has the weights",
             hint=f"call the one with the weights {PICKLE_WEIGHTS}, or leave the others out of the folder",
             code="source-several-pickles",
         )
+    inside = folders_inside(files.folder) if isinstance(files, FolderSource) else None
+    rest = rest_among(below) if looked_into is None else None
     raise SourceError(
-        f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
-        hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",
+        f"there is no safetensors file in {files.name}, and no torch pickle with weights either"
+        + (f": beside {CONFIG} it holds {rest.what}" if rest is not None else ""),
+        hint=inside
+        or (rest.hint if rest is not None else None)
+        or f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",
         code="source-no-weights",
     )
+
+
+def _no_config(files: Source) -> Eagle3HubError:
+    """The error of a folder without a config.json, which says what the folder is, or raises one that does."""
+    name, below = files.name, files.below()
+    refuse_unfinished(files, CONFIG)
+    refuse_files(name, below)
+    state = next((state for state in TRAINING_STATES if state in below), None)
+    weights = _first_weights(files, below) if state is None else state
+    rest = rest_among(below) if weights is None else None
+    message, hint = f"there is no {CONFIG} in {name}", f"name the folder the trainer or exporter wrote; {_ALONE_SAY}"
+    if state is not None:
+        hint = (
+            f"put the {CONFIG} that training began with beside {state}, or export the head with its trainer "
+            "(specforge export --to sglang)"
+        )
+    elif weights is not None:
+        message += f", which holds weights ({weights})"
+        hint = f"put the {CONFIG} that training began with beside them, or export the head again; {_ALONE_SAY}"
+    elif rest is not None:
+        message, hint = f"there is neither {CONFIG} nor weights in {name}: it holds {rest.what}", rest.hint
+    elif not below:
+        message = f"{name} is an empty folder"
+        hint = "name the folder the trainer or exporter wrote; if a run or a download was to fill it, let that finish"
+    return SourceError(message, hint=hint, code="source-no-config")
+
+
+_ALONE_SAY = "weights alone do not say what the head computes"
+_OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def _first_weights(files: Source, below: Sequence[str]) -> str | None:
+    """The first file that by its name holds weights, None if none does.
+
+    Raises LayoutError where it holds something else by what its header says, CheckpointError for a Git LFS pointer.
+    """
+    names = [n for n in below if n.endswith(_OF_WEIGHTS) and not _BESIDE_WEIGHTS.match(n.rpartition("/")[2])]
+    if not names:
+        return None
+    try:
+        header = _read_weights(files, names[0])
+    except Eagle3HubError as e:
+        if e.code == LFS_POINTER:
+            raise
+        return names[0]
+    refuse_contents(files.name, header.tensors, {}, ())
+    return names[0]
 
 
 def _stray_weights(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> Beside:

@@ -152,7 +152,7 @@ class HubSource:
             commit, self._sizes, self._stated = listing.commit, listing.sizes, listing.stated
             if config not in self._sizes:
                 start = asked.file("")
-                refuse_files(str(asked), self._beside(start))
+                refuse_files(str(asked), [n.removeprefix(start) for n in self._sizes if n.startswith(start)])
                 raise SourceError(
                     f"there is no {CONFIG} in {asked}", hint=_where(asked, self._sizes), code="source-no-config"
                 )
@@ -192,6 +192,11 @@ class HubSource:
         if self._sizes is None:
             return self._known_offline()
         return self._beside(self._at.file(""))
+
+    def below(self) -> list[str]:
+        """Paths of the files in it and in folders in it, sorted; offline, of those directly in it."""
+        start = self._at.file("")
+        return sorted({n.removeprefix(start) for n in self._sizes or () if n.startswith(start)} or self.names())
 
     def _beside(self, start: str) -> set[str]:
         """Names of the files directly in a folder of the repository, whose path is ``start``."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,6 +147,8 @@ PICKLE_WEIGHTS = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 TRAINING_STATES = ("training_state.pt", "model.pt")
 """Files of whole training runs: weights, and what else a trainer goes on from."""
+LFS_POINTER = "checkpoint-lfs-pointer"
+"""Code of the error of a file that only stands for one in Git LFS."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_JSON_BYTES = 2_000_000
 """Parsed JSON takes up to 28 times its size, and a folder has three such files."""
@@ -164,6 +168,9 @@ class Source(Protocol):
     def names(self) -> set[str]:
         """Names of the files directly in it."""
 
+    def below(self) -> list[str]:
+        """Paths of the files in it and in folders in it, a few folders deep, sorted."""
+
     def small(self, name: str) -> bytes | None:
         """A small file, or None where there is none of that name."""
 
@@ -181,16 +188,9 @@ class FolderSource:
         self.name = at.text
         self.folder = at.path
         if not is_folder(self.folder):
-            if self.folder.exists():
-                hint = f"name the folder that holds {CONFIG}"
-                raise SourceError(f"{at} is a file, not a folder", hint=hint, code="source-missing")
-            raise missing(at.text)
-        if CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
-            raise SourceError(
-                f"there is no {CONFIG} in {at}",
-                hint=f"name a folder in it that has one: {listed(inside)}",
-                code="source-no-config",
-            )
+            raise _no_folder(at) if self.folder.exists() else missing(at.text)
+        if CONFIG not in self.names() and (hint := folders_inside(self.folder)):
+            raise SourceError(f"there is no {CONFIG} in {at}", hint=hint, code="source-no-config")
 
     def names(self) -> set[str]:
         """Names of the files directly in it, links to files included."""
@@ -198,6 +198,10 @@ class FolderSource:
             return {p.name for p in self.folder.iterdir() if p.is_file()}
         except OSError as e:
             raise SourceError(f"cannot read {self.name}: {e.strerror}", code="source-unreadable") from e
+
+    def below(self) -> list[str]:
+        """Paths of the files in it and in folders in it, a few folders deep; of hidden ones, downloads."""
+        return sorted(islice(_walk(self.folder), _MAX_BELOW))
 
     def small(self, name: str) -> bytes | None:
         """A small file, or None where there is none of that name."""
@@ -212,11 +216,102 @@ class FolderSource:
         return str(self.folder / name)
 
 
-def _folders_with_config(folder: Path) -> list[str]:
-    """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
-    found = [path for below in ("*", "*/*", "snapshots/*") for path in folder.glob(f"{below}/{CONFIG}")]
-    inside = {path.parent for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts)}
-    return sorted(map(str, inside))
+_MAX_BELOW = 10_000
+_DEPTH = 4
+_OF_DOWNLOADS = (".cache", "huggingface", "download")
+"""Folders, one in another, in which huggingface_hub keeps the parts of what it downloads into a folder."""
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_CACHED = re.compile(r"models--(.+)")
+_STEP = re.compile(r"(?:epoch|step|iter(?:ation)?|checkpoint|ckpt)[_-]?([0-9]+)")
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for at, inside, files in os.walk(folder):
+        parts = Path(at).relative_to(folder).parts
+        inside[:] = sorted(name for name in inside if len(parts) < _DEPTH and _is_looked_into((*parts, name)))
+        yield from ("/".join((*parts, name)) for name in sorted(files))
+
+
+def _is_looked_into(folder: tuple[str, ...]) -> bool:
+    return folder[:3] == _OF_DOWNLOADS[: len(folder)] or not any(part.startswith(".") for part in folder)
+
+
+def _no_folder(at: LocalAddress) -> Eagle3HubError:
+    """The error of a file that is given in place of a folder, which may be an archive or a model of its own."""
+    path = at.path
+    if path.name.endswith(_ARCHIVES):
+        hint = f"unpack it, and name the folder in it that holds {CONFIG}"
+        return SourceError(f"{at} is an archive, not a folder", hint=hint, code="source-missing")
+    if (kind := _by_files([path.name])) is not None:
+        return kind[0].error(str(at))
+    hint = f"name the folder that holds {CONFIG}" + (f": {path.parent}" if (path.parent / CONFIG).is_file() else "")
+    return SourceError(f"{at} is a file, not a folder", hint=hint, code="source-missing")
+
+
+def folders_inside(folder: Path) -> str | None:
+    """A hint at the folders in a folder, or of a repository in the Hub cache, that hold a config.json; None for none.
+
+    Of the checkpoints of a run the last is named.
+    """
+    below = ("*", "*/*", "snapshots/*", "models--*/snapshots/*")
+    found = (path.relative_to(folder) for names in below for path in folder.glob(f"{names}/{CONFIG}"))
+    inside = {path.parent.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)}
+    if (cached := _CACHED.fullmatch(folder.resolve().name)) and (current := _current(folder)) in inside:
+        return f"name the snapshot in it, {folder / current}, or write hf://{_repo_id(cached)}"
+    if not inside:
+        return None
+    if len(inside) > 1 and all(map(_STEP.search, inside)):
+        last = max(inside, key=_how_late)
+        return f"name one of the {len(inside)} folders in it that have one; the last is {folder / last}"
+    ordered = sorted(inside, key=lambda name: ([-step for step in _how_late(name)[0]], name))
+    return f"name a folder in it that has one: {listed([str(folder / name) for name in ordered])}"
+
+
+def _current(repository: Path) -> str:
+    """The snapshot of the main branch of a repository in the Hub cache, as a path in it."""
+    try:
+        return f"snapshots/{read_bytes(repository / 'refs' / 'main', 100).decode().strip()}"
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def refuse_unfinished(files: Source, lacks: str) -> None:
+    """Raise SourceError where a download to this machine stopped, or a file is a link to nothing; ``lacks``: what."""
+    if not isinstance(files, FolderSource):
+        return
+    folder, below = files.folder, files.below()
+    repository = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    cached = _CACHED.fullmatch(repository.resolve().name)
+    parts = [name for name in below if name.endswith(_UNFINISHED)]
+    if cached is not None:
+        parts += sorted(path.name for path in repository.glob("blobs/*") if path.name.endswith(_UNFINISHED))
+    elif parts:
+        cached = _CACHED.fullmatch(parts[0].partition("/")[0])
+    if cached is not None:
+        again = f"hf download {_repo_id(cached)}"
+    else:
+        again = f"hf download OWNER/NAME --local-dir {files.name}, with the repository it comes from"
+    if parts or (cached is not None and not below):
+        raise SourceError(
+            f"a download into {files.name} did not finish: {lacks} is missing"
+            + (f", and {parts[0].rpartition('/')[2]} is a part of a file" if parts else ""),
+            hint=f"finish it: {again}",
+            code="source-incomplete",
+        )
+    if lost := sorted(path.name for path in folder.iterdir() if path.is_symlink() and not path.exists()):
+        raise SourceError(
+            f"{files.shown(lost[0])} is a link to a file that is not there",
+            hint=f"copy the folder together with what its links point to (cp -rL), or fetch it again: {again}",
+            code="source-incomplete",
+        )
+
+
+def _repo_id(cached: re.Match[str]) -> str:
+    return cached[1].replace("--", "/")
+
+
+_UNFINISHED = (".incomplete", ".eagle3hub", ".aria2", ".crdownload", ".part")
+"""Ends of the names of files that hold a part of a download."""
 
 
 def read_small(path: Path) -> bytes | None:
@@ -237,7 +332,7 @@ def refuse_pointer(start: bytes, shown: Path | str) -> None:
         raise CheckpointError(
             f"{shown} is a pointer of Git LFS: the file it stands for was not fetched",
             hint="run `git lfs pull` in the clone, or download the repository with `hf download`",
-            code="checkpoint-lfs-pointer",
+            code=LFS_POINTER,
         )
 
 
@@ -312,22 +407,58 @@ def refuse_contents(
 
 
 def refuse_files(source: str, files: Collection[str]) -> None:
-    """Raise LayoutError for a folder without a config or weights whose files are those of another kind."""
+    """Raise LayoutError for a folder without a config or weights whose files are those of another kind.
+
+    ``files`` are paths in the folder; of files in a folder in it, that one is said to hold them.
+    """
+    if (found := _by_files(files)) is not None:
+        kind, place = found
+        raise kind.error(f"{source}/{place}" if place else source)
+
+
+def _by_files(files: Collection[str]) -> tuple[Kind, str] | None:
+    """The kind that the names of files tell, and the folder of the last of these files."""
     for kind in kinds():
-        if any(fnmatch(name, pattern) for pattern in kind.files for name in files):
-            raise kind.error(source)
+        if places := {n.rpartition("/")[0] for n in files for pattern in kind.files if fnmatch(n, pattern)}:
+            return kind, max(places, key=_how_late)
+    return None
+
+
+def _how_late(place: str) -> tuple[list[int], bool, str]:
+    """A key that puts the last step of a run last, and its weights after the state of its optimizer."""
+    return [int(step) for step in _STEP.findall(place)], "optim" not in place, place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """What a folder may hold that has neither config nor weights, or no weights; see ``kinds.toml``."""
+
+    what: str
+    hint: str
+    files: tuple[str, ...]
+
+
+def rest_among(files: Collection[str]) -> Rest | None:
+    """What the files of a folder without weights are."""
+    names = [name.rpartition("/")[2] for name in files if not name.startswith(".")]
+    return next((r for r in _data().rest for name in names if any(fnmatch(name, p) for p in r.files)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kinds:
     kind: tuple[Kind, ...]
+    rest: tuple[Rest, ...]
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Every kind, in the order in which they are tried."""
+    return _data().kind
 
 
 @cache
-def kinds() -> tuple[Kind, ...]:
-    """Every kind, in the order in which they are tried."""
+def _data() -> _Kinds:
     name = "kinds.toml"
-    return build(_Kinds, read_toml(Path(__file__).with_name(name)), f"checkpoint/{name}").kind
+    return build(_Kinds, read_toml(Path(__file__).with_name(name)), f"checkpoint/{name}")
 
 
 def _any(patterns: Iterable[str], names: Iterable[str]) -> bool:
@@ -363,10 +494,15 @@ def _is_of_mlx(tensors: Mapping[str, TensorRef]) -> bool:
     return any(f"{module}scales" in tensors and f"{module}biases" in tensors for module in packed)
 
 
+def _is_map(tensors: Mapping[str, TensorRef]) -> bool:
+    return bool(tensors) and tensors.keys() <= {"d2t", "t2d"}
+
+
 _SHAPES: Mapping[str, Callable[[Mapping[str, TensorRef]], bool]] = {
     "eagle1": _is_eagle1,
     "experts": _has_experts,
     "mlx": _is_of_mlx,
+    "map": _is_map,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from safetensors.torch import load_file
 from support import heads
 from support.pickles import pickled
 
+from eagle3hub.address import LocalAddress
+from eagle3hub.checkpoint import source as checkpoint_source
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.errors import CheckpointError, ConfigError
+from eagle3hub.errors import CheckpointError, ConfigError, InputError, SourceError
 
 Cli = Callable[..., tuple[int, str, str]]
 A, B = torch.zeros(2), torch.ones(3)
@@ -172,24 +175,192 @@ def test_headers_made_to_hang_or_to_crash(tmp_path: Path, name: str, entry: str,
     caught.value.message.encode()
 
 
+ONE = "name a folder in it that has one: "
+
+
 @pytest.mark.parametrize(
-    ("inside", "named"),
+    ("inside", "hint"),
     [
-        (["a"], "{}/a"),
-        (["epoch_0_step_10", "epoch_1_step_20"], "{0}/epoch_0_step_10, {0}/epoch_1_step_20"),
-        (["a", "b", "c", "d", "e", ".hidden"], "{0}/a, {0}/b, {0}/c and 2 more"),
-        (["snapshots/0123"], "{}/snapshots/0123"),
+        (["a"], f"{ONE}/run/a"),
+        (["a", "b", "c", "d", "e", ".hidden"], f"{ONE}/run/a, /run/b, /run/c and 2 more"),
+        (["snapshots/0123"], f"{ONE}/run/snapshots/0123"),
+        (["models--o--n/snapshots/0123"], f"{ONE}/run/models--o--n/snapshots/0123"),
+        (["epoch_9_step_90"], f"{ONE}/run/epoch_9_step_90"),
+        (
+            ["epoch_9_step_90", "epoch_10_step_100", "epoch_0_step_10"],
+            "name one of the 3 folders in it that have one; the last is /run/epoch_10_step_100",
+        ),
+        (["checkpoint-90", "final", "checkpoint-100"], f"{ONE}/run/final, /run/checkpoint-100, /run/checkpoint-90"),
     ],
 )
-def test_a_folder_of_heads_names_them(tmp_path: Path, cli: Cli, inside: list[str], named: str):
+def test_a_folder_of_heads_names_them(tmp_path: Path, cli: Cli, inside: list[str], hint: str):
+    """The last checkpoint of a run, in the order of its steps and not of their letters."""
     for name in inside:
         heads.specforge(tmp_path / "run" / name)
     status, _, err = cli("inspect", tmp_path / "run")
     assert status == 3
-    assert err.replace(str(tmp_path), "").splitlines() == [
-        "error: there is no config.json in /run",
-        f"hint: name a folder in it that has one: {named.format('/run')}",
-    ]
+    assert err.replace(str(tmp_path), "").splitlines() == ["error: there is no config.json in /run", f"hint: {hint}"]
+
+
+def test_a_folder_with_a_config_and_heads_below_names_them(tmp_path: Path, cli: Cli):
+    heads.specforge(tmp_path / "run/final")
+    shutil.copy(tmp_path / "run/final/config.json", tmp_path / "run")
+    assert f"hint: {ONE}{tmp_path}/run/final\n" in cli("inspect", tmp_path / "run")[2]
+
+
+def in_the_cache(tmp_path: Path, *snapshots: str) -> Path:
+    """A repository in the Hub cache; its main branch is at the last of the snapshots."""
+    repository = tmp_path / "hub/models--owner--name"
+    for name in snapshots:
+        heads.specforge(repository / "snapshots" / name)
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs/main").write_text(snapshots[-1] if snapshots else "0123")
+    (repository / "blobs").mkdir()
+    return repository
+
+
+def test_a_repository_of_the_hub_cache_names_its_main_snapshot(tmp_path: Path):
+    repository = in_the_cache(tmp_path, "bbbb", "aaaa")
+    with pytest.raises(SourceError) as refused:
+        open_checkpoint(repository)
+    hint = f"name the snapshot in it, {repository}/snapshots/aaaa, or write hf://owner/name"
+    assert (refused.value.code, refused.value.hint) == ("source-no-config", hint)
+    for ref in (b"\xff", b"gone"):
+        (repository / "refs/main").write_bytes(ref)
+        with pytest.raises(SourceError) as refused:
+            open_checkpoint(repository)
+        assert str(refused.value.hint).startswith(ONE)
+
+
+def unfinished(folder: Path) -> tuple[str, str]:
+    with pytest.raises(SourceError) as refused:
+        open_checkpoint(folder)
+    assert refused.value.code == "source-incomplete"
+    return refused.value.message, str(refused.value.hint)
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_download_that_stopped_is_called_so(tmp_path: Path, config: bool):
+    """Into a folder, or into the cache of the Hub, of which a snapshot, the repository or the cache is named."""
+    lacks = "a weights file" if config else "config.json"
+    folder = tmp_path / "head"
+    parts = folder / ".cache/huggingface/download/abc.incomplete"
+    parts.parent.mkdir(parents=True)
+    parts.touch()
+    repository = in_the_cache(tmp_path)
+    snapshot = repository / "snapshots/0123"
+    snapshot.mkdir(parents=True)
+    if config:
+        (folder / "config.json").write_text("{}")
+        (snapshot / "config.json").write_text("{}")
+    else:
+        assert unfinished(snapshot) == (
+            f"a download into {snapshot} did not finish: config.json is missing",
+            "finish it: hf download owner/name",
+        )
+    (repository / "blobs/def.incomplete").touch()
+    for place, part, again in (
+        (folder, "abc", f"OWNER/NAME --local-dir {folder}, with the repository it comes from"),
+        (snapshot, "def", "owner/name"),
+        *(() if config else ((repository, "def", "owner/name"), (tmp_path / "hub", "def", "owner/name"))),
+    ):
+        says = f"a download into {place} did not finish: {lacks} is missing, and {part}.incomplete is a part of a file"
+        assert unfinished(place) == (says, f"finish it: hf download {again}")
+    whole = heads.specforge(tmp_path / "whole")
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    assert open_checkpoint(folder).tensors, "what is left of a download does no harm beside a whole head"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_link_to_nothing_is_called_so(tmp_path: Path, name: str):
+    """A snapshot of the Hub cache that was copied without the files its links point to."""
+    folder = heads.specforge(tmp_path / "head")
+    (folder / name).unlink()
+    (folder / name).symlink_to("../../blobs/0123")
+    message, hint = unfinished(folder)
+    assert message == f"{folder}/{name} is a link to a file that is not there"
+    assert hint.startswith("copy the folder together with what its links point to (cp -rL), or fetch it again: hf ")
+
+
+REST = {
+    "an archive": ["head.tar.gz"],
+    "the state of an optimizer or of a run, with which training goes on": ["optimizer.pt", "rng_state_0.pth"],
+    "training data": ["train.jsonl", "README.md"],
+    "the logs of a run": ["runs/events.out.tfevents.17.host.0"],
+    "a tokenizer": ["tokenizer.json", "tokenizer_config.json", "README.md"],
+    "a README": ["README.md", ".gitattributes"],
+}
+
+
+@pytest.mark.parametrize("rest", REST)
+def test_a_folder_without_a_head_is_called_by_what_it_holds(tmp_path: Path, rest: str):
+    for name in REST[rest]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    (said,) = (r for r in checkpoint_source._data().rest if r.what == rest)
+    with pytest.raises(SourceError) as refused:
+        open_checkpoint(tmp_path)
+    message = f"there is neither config.json nor weights in {tmp_path}: it holds {rest}"
+    assert (refused.value.message, refused.value.hint, refused.value.code) == (message, said.hint, "source-no-config")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SourceError) as refused:
+        open_checkpoint(tmp_path)
+    assert refused.value.message.endswith(f"no torch pickle with weights either: beside config.json it holds {rest}")
+    assert (refused.value.hint, refused.value.code) == (said.hint, "source-no-weights")
+    assert {r.what for r in checkpoint_source._data().rest} == set(REST)
+
+
+def test_weights_without_a_config_are_called_so(tmp_path: Path):
+    folder = heads.specforge(tmp_path / "head")
+    (folder / "config.json").unlink()
+    (folder / "README.md").touch()
+    for name in ("model.safetensors", "pytorch_model-00001-of-00002.bin", "damaged.pth"):
+        with pytest.raises(SourceError, match=r"which holds weights \(") as refused:
+            open_checkpoint(folder)
+        assert "put the config.json that training began with beside them" in str(refused.value.hint)
+        next(path for path in folder.iterdir() if path.suffix != ".md").unlink()
+        (folder / name).write_bytes(b"no weights")
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(SourceError, match="head is an empty folder"):
+        open_checkpoint(folder)
+    (folder / "notes.odt").touch()
+    with pytest.raises(SourceError, match=r"^there is no config\.json in \S+head$"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "hint"),
+    [
+        ("head.zip", "is an archive, not a folder", "unpack it, and name the folder in it that holds config.json"),
+        ("head.gguf", "holds a GGUF file; llama.cpp serves it", "name the folder that it was converted from"),
+        ("config.json", "is a file, not a folder", "name the folder that holds config.json: {}"),
+        ("model.safetensors", "is a file, not a folder", "name the folder that holds config.json: {}"),
+        ("other/x.bin", "is a file, not a folder", "name the folder that holds config.json"),
+    ],
+)
+def test_a_file_in_place_of_a_folder(tmp_path: Path, name: str, says: str, hint: str):
+    folder = heads.specforge(tmp_path / "head")
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with pytest.raises(InputError) as refused:
+        open_checkpoint(file)
+    assert refused.value.message.startswith(f"{file} {says}")
+    assert str(refused.value.hint).startswith(hint.format(folder))
+    assert ("{}" in hint) == str(refused.value.hint).endswith(str(folder))
+
+
+def test_a_large_or_hidden_folder_is_not_searched_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a/b/c/d/e/x.distcp", ".git/x.distcp", ".cache/pip/x.distcp", ".cache/huggingface/hub/x.distcp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(SourceError, match="is an empty folder"):
+        open_checkpoint(tmp_path)
+    for i in range(5):
+        (tmp_path / f"{i}.odt").touch()
+    monkeypatch.setattr(checkpoint_source, "_MAX_BELOW", 3)
+    assert len(checkpoint_source.FolderSource(LocalAddress(str(tmp_path), tmp_path)).below()) == 3
 
 
 @pytest.mark.parametrize("make", heads.MAKERS.values(), ids=heads.MAKERS)

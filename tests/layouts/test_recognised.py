@@ -201,6 +201,18 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         {"eagle_module.fc.weight": (H, 3 * H), **layer("eagle_module.layers.0.", "hidden_norm.weight")},
         "a checkpoint of ModelOpt's training",
     ),
+    "hidden states": (
+        LLAMA,
+        {"hidden_states": (4, 3, H), "token_ids": (4,)},
+        "hidden states of a target, which heads are trained on; no engine serves them",
+    ),
+    "hidden states as ModelOpt has them": (
+        LLAMA,
+        {"input_ids": (4,), "aux_hidden_states": (4, 3 * H)},
+        "hidden states",
+    ),
+    "hidden states in a list": (LLAMA, {"input_ids": (4,), "hidden_states.0": (4, H)}, "hidden states of a target"),
+    "a map alone": (LLAMA, {"d2t": (4,), "t2d": (8,)}, r"a vocabulary map \(d2t, t2d\) and no weights"),
     "a LoRA adapter": (
         LLAMA,
         {"base_model.model.layers.0.self_attn.q_proj.lora_A.weight": (2, H)},
@@ -290,6 +302,26 @@ BY_FILES = {
         "one part of each weight for each process",
     ),
     "a distributed checkpoint": (["__0_0.distcp", ".metadata"], "distributed", "a distributed checkpoint of PyTorch"),
+    "a distributed checkpoint of TorchSpec's": (
+        ["iter_9/model/__0_0.distcp", "iter_10/model/__0_0.distcp", "iter_10/optimizer/__0_0.distcp", "config.yaml"],
+        "distributed",
+        "/iter_10/model holds a distributed checkpoint of PyTorch",
+    ),
+    "accelerate's FSDP": (
+        ["pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/__0_0.distcp"],
+        "distributed",
+        "/pytorch_model_fsdp_0 holds a checkpoint of FSDP",
+    ),
+    "a part of DeepSpeed's in a folder": (
+        ["latest", "global_step10/mp_rank_00_model_states.pt"],
+        "deepspeed",
+        "/global_step10 holds a DeepSpeed checkpoint",
+    ),
+    "Megatron-LM": (["iter_0000001/mp_rank_00/model_optim_rng.pt"], "megatron", "a checkpoint of Megatron-LM"),
+    "Orbax": (["10/_CHECKPOINT_METADATA", "10/d/0123"], "orbax", "/10 holds a checkpoint of Orbax"),
+    "Flax": (["flax_model.msgpack", "tokenizer.json"], "flax", r"weights of Flax \(\*\.msgpack\)"),
+    "states of eagle3hub": (["states.json", "000000.safetensors"], "hidden-states", "hidden states of a target"),
+    "states of SpecForge": (["rows_0-5000/data_0.ckpt.gz"], "hidden-states", "hidden states of a target"),
 }
 
 
@@ -297,6 +329,7 @@ BY_FILES = {
 def test_a_folder_without_a_config_is_called_by_its_files(tmp_path: Path, kind: str):
     files, code, says = BY_FILES[kind]
     for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"{}")
     with pytest.raises(LayoutError, match=says) as refused:
         open_head(tmp_path)
@@ -305,6 +338,21 @@ def test_a_folder_without_a_config_is_called_by_its_files(tmp_path: Path, kind: 
     if not any(name.endswith(".safetensors") for name in files):
         with pytest.raises(LayoutError, match=says):
             open_head(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["hidden states", "hidden states in a list", "a map alone", "a LoRA adapter"])
+@pytest.mark.parametrize("names", [["x.safetensors"], ["in/0.pt", "in/1.pt"], ["0.pt", "1.pt"]])
+def test_what_a_folder_holds_shows_in_its_first_file_without_a_config(tmp_path: Path, other: str, names: list[str]):
+    _, shapes, says = OTHERS[other]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save = save_file if name.endswith("safetensors") else torch.save
+        save({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / name)
+    with pytest.raises(LayoutError, match=says):
+        open_head(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    with pytest.raises(LayoutError, match=says):
+        open_head(tmp_path)
 
 
 def test_parts_of_ranks_are_no_shards_of_which_some_are_missing(tmp_path: Path):
