@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from support.versions import SGLANG
 
 from eagle3hub.lint import lint_text
 
@@ -549,7 +550,7 @@ DRAFTS_FIVE = (
     "--speculative-draft-model-path a/b --speculative-num-steps 5 --speculative-eagle-topk 1 "
     "--speculative-num-draft-tokens 6\n```\n"
 )
-MEASURED = _table("| set | τ |", "| MT-Bench | 2.4 |", after="SGLang 0.5.23, {}.") + DRAFTS_FIVE
+MEASURED = _table("| set | τ |", "| MT-Bench | 2.4 |", after=f"SGLang {SGLANG}, {{}}.") + DRAFTS_FIVE
 CO2 = "co2_eq_emissions: 187200\nlicense:"
 CUSTOM = HEAD.replace("license: apache-2.0", "license: other")
 OTHER_DATA = HEAD.replace("trained on HuggingFaceH4/ultrachat_200k on", "on").replace(
