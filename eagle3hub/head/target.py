@@ -160,6 +160,13 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
     )
 
 
+def depth_of(config: dict[str, object]) -> int | None:
+    """The layers that a model's config states, of its text part; None if it states none."""
+    text = _text_part(config)
+    stated = (text.get(key) for key in ("num_hidden_layers", *_DEPTHS))
+    return next((depth for depth in stated if type(depth) is int), None)
+
+
 def stated_dtype(config: Mapping[str, object]) -> str | None:
     """The dtype that a model's config states for its weights, under the key of today or that of before."""
     stated = config.get("dtype") or config.get("torch_dtype")

@@ -11,13 +11,13 @@ from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.source import READ, refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, UsageError
 from eagle3hub.head import Head
-from eagle3hub.head.target import TargetFacts, read_target
+from eagle3hub.head.target import TargetFacts, depth_of, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
 from eagle3hub.layouts.aux_layers import apply_depth, apply_target, numbered_by_target, target_notes, unnamed_layers
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.flat import UnknownTrainer
-from eagle3hub.layouts.hf_config import context_of
+from eagle3hub.layouts.hf_config import MLA_CLASS, context_of
 from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
 from eagle3hub.layouts.nemo import Nemo
@@ -25,7 +25,14 @@ from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
-from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model, refuse_wrapped
+from eagle3hub.layouts.tensors import (
+    MASK_HIDDEN,
+    has_mla,
+    layer_count,
+    prepared,
+    refuse_language_model,
+    refuse_wrapped,
+)
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
 from eagle3hub.system.documents import did_you_mean
@@ -46,6 +53,7 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
             code="layout-research",
         )
     config = checkpoint.config
+    _refuse_config_of_target(checkpoint)
     for part in ("text_config", "model"):
         inner = config.get(part)
         if "hidden_size" not in config and isinstance(inner, dict) and "hidden_size" in inner:
@@ -54,6 +62,42 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
                 hint=f"move what {part} holds to the top level of config.json",
                 code="config-part",
             )
+
+
+_CLASS_OF_DRAFT = re.compile("eagle|draft|specul|nextn|mtp|medusa", re.IGNORECASE)
+_KEY_OF_DRAFT = re.compile("eagle|draft|specul")
+"""What the class, and some key, of a draft's config have in their names; targets state their MTP layers, too."""
+_LEAST_DEEP = 4
+"""Layers of the smallest model that a config is taken for, where the head beside it has fewer."""
+
+
+def _refuse_config_of_target(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError for a draft head's weights beside a config.json that is a whole model's, such as its target's.
+
+    Such a config has the model's depth, and nothing in it is of a draft.
+    """
+    tensors, config = checkpoint.tensors, checkpoint.config
+    layers, depth = layer_count(tensors), depth_of(config)
+    is_head = "fc.weight" in tensors or any(name.endswith("hidden_norm.weight") for name in tensors)
+    if not is_head or depth is None or depth < _LEAST_DEEP or depth <= layers:
+        return
+    stated = config.get("architectures")
+    classes = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+    if any(map(_CLASS_OF_DRAFT.search, classes)) or any(map(_KEY_OF_DRAFT.search, config)):
+        return
+    mla = has_mla(tensors)
+    fields = f'architectures ["{MLA_CLASS if mla else "LlamaForCausalLMEagle3"}"], model_type '
+    fields += f"{'kimi_k2' if mla else 'llama'}, num_hidden_layers {layers}"
+    fields += f", draft_vocab_size {tensors['lm_head.weight'].shape[0]}" if "lm_head.weight" in tensors else ""
+    raise ConfigError(
+        f"config.json of {checkpoint.source} is a whole model's ({', '.join([*classes, f'{depth} layers'])}), such as "
+        f"the target's, but the weights beside it are a draft head's with {layers} decoder layer{'s' * (layers > 1)}: "
+        "its own RoPE, norms and flags are stated nowhere",
+        hint="put the config.json there that the head was trained with (of SpecForge, the file given as "
+        f"--draft-model-config). If it is lost, write one: {fields}, and the sizes, RoPE and rms_norm_eps of the "
+        "training",
+        code="config-of-target",
+    )
 
 
 # The registry, detection, and opening a head.

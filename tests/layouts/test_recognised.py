@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -663,6 +664,59 @@ def test_sizes_in_a_part_of_the_config_are_looked_for_and_said(tmp_path: Path, p
             open_head(source, layout=layout)
         assert (refused.value.code, "to the top level" in str(refused.value.hint)) == ("config-part", True)
     assert open_head(variants.edit(source, **config)).layout == "specforge"
+
+
+TARGETS = sorted((Path(__file__).parents[1] / "published/targets").glob("*.json"))
+
+
+@pytest.mark.parametrize("config", TARGETS, ids=lambda path: path.stem)
+def test_a_targets_config_beside_a_head_is_called_one(tmp_path: Path, config: Path):
+    """A text model's, one of several parts, one with experts or MTP layers, as their makers publish them."""
+    source = heads.specforge(tmp_path / "x")
+    shutil.copy(config, source / "config.json")
+    stated = json.loads(config.read_text())
+    for layout in (None, "specforge"):
+        with pytest.raises(ConfigError) as refused:
+            open_head(source, layout=layout)
+        depth = stated.get("text_config", stated).get("num_hidden_layers") or stated["num_layers"]
+        says = (
+            rf"is a whole model's \({stated['architectures'][0]}, {depth} layers\), .* with 1 decoder layer: its own"
+        )
+        assert refused.value.code == "config-of-target"
+        assert re.search(says, refused.value.message), refused.value.message
+        assert "num_hidden_layers 1, draft_vocab_size 10, and the sizes" in str(refused.value.hint)
+
+
+def test_a_targets_config_without_a_class_beside_an_mla_head_is_called_one(tmp_path: Path):
+    source = variants.specforge(tmp_path / "x", has=variants.Has(mla=True))
+    (source / "config.json").write_text(json.dumps({"num_hidden_layers": 61, "hidden_size": H}))
+    with pytest.raises(ConfigError, match=r"is a whole model's \(61 layers\)") as refused:
+        open_head(source)
+    assert 'architectures ["Eagle3DeepseekV2ForCausalLM"], model_type kimi_k2' in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    "of_a_draft",
+    [
+        {"num_hidden_layers": 3},
+        {"draft_vocab_size": 10},
+        {"eagle_config": {}},
+        {"architectures": ["LlamaForCausalLMEagle3"]},
+        {"num_hidden_layers": "36"},
+    ],
+)
+def test_a_drafts_config_with_a_wrong_depth_is_no_targets(tmp_path: Path, of_a_draft: dict[str, Any]):
+    source = heads.specforge(tmp_path / "x")
+    draft = {key: "DELETE" for key in variants.config_of(source) if re.search("eagle|draft|specul", key)}
+    whole = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 36}
+    variants.edit(source, **draft, **whole)
+    with pytest.raises(ConfigError, match="a whole model's"):
+        open_head(source)
+    variants.edit(source, **of_a_draft)
+    try:
+        open_head(source)
+    except InputError as e:
+        assert e.code != "config-of-target"
 
 
 def test_weights_packed_for_mlx_are_called_so(tmp_path: Path):
