@@ -75,6 +75,7 @@ class Beside:
             them, or None; sglang-jax, which reads no index and keeps what it reads first, takes that.
         alone: the name of a file that vLLM loads in place of the weights and that holds something else, or None.
         foreign: whether that file holds tensors that the weights do not have.
+        more: the tensors of a head that only another file holds, which no index names, and that file.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -83,6 +84,7 @@ class Beside:
     overlaid_first: str | None = None
     alone: str | None = None
     foreign: bool = False
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING = Beside()
@@ -109,6 +111,7 @@ def check_stray_weights(
     """
     found: list[Problem] = []
     apart: list[str] = []
+    elsewhere: dict[str, str] = {}
     overlaid, first, alone, foreign = False, None, None, False
     for name in others:
         theirs = _tensors(read, name)
@@ -133,6 +136,7 @@ def check_stray_weights(
             hint = "remove the file that is left from another export"
             found.append(Problem("error", DUPLICATE, message, hint))
         elif more := [n for n in theirs if n not in tensors and _OF_A_HEAD.match(n)]:
+            elsewhere |= dict.fromkeys(more, name)
             message = (
                 f"tensor {more[0]!r} is in {name} only, beside {names[0]}: without an index nothing says that it is "
                 "the head's, and vLLM and SGLang load it anyway"
@@ -156,7 +160,7 @@ def check_stray_weights(
             )
             found.append(Problem("warning", BESIDE, message, "remove the one that is not the head"))
             break
-    return Beside(tuple(found), tuple(apart), overlaid, first, alone, foreign)
+    return Beside(tuple(found), tuple(apart), overlaid, first, alone, foreign, elsewhere)
 
 
 def _taken_alone(name: str, first: str, differs: str | None) -> Problem:

@@ -22,6 +22,7 @@ from eagle3hub.engines.preflight import (
     DTYPE_APART,
     TOLD_BY_RECIPES,
     PreflightVerdict,
+    current_contracts,
     engines_apart,
     engines_serving,
     engines_unchecked,
@@ -295,7 +296,7 @@ def _planned(
     _refuse_shards(plan)
     if head.made_for:
         _hold_to_engines(head, to, written, [shard.name for shard in shards])
-    written.notes.extend(_dtypes_apart(head, to, written, [shard.name for shard in shards]))
+    written.notes.extend(_said_by_engines(head, to, written, [shard.name for shard in shards]))
     if options.strict:
         _refuse_assumptions(plan)
     return plan
@@ -521,17 +522,28 @@ def _hold_to_engines(head: Head, to: str, written: LayoutFiles, weights: Sequenc
     )
 
 
-def _dtypes_apart(head: Head, to: str, written: LayoutFiles, weights: Sequence[str]) -> Iterator[str]:
-    """Say of each engine of the files that stops because the target has another dtype, and what it must be told."""
-    if head.target is None:
-        return
+def _said_by_engines(head: Head, to: str, written: LayoutFiles, weights: Sequence[str]) -> Iterator[str]:
+    """What engines that read the layout do with the files: what they must be told, and who stops or goes wrong.
+
+    The second is said only of an engine of which no version and no runner gets the files right. Files that are made
+    for engines are held to them already (`_hold_to_engines`). The target and its dtype are no matter of the files.
+    """
     subject = examine_written(head, written, weights)
-    for engine in head.made_for or get_layout(to).contract.engines:
-        for terms in pinned_contracts(engine):
-            verdict = preflight(subject, engine, terms.version, head.target, told_layers(head, engine))
+    engines = head.made_for or get_layout(to).contract.engines
+    for engine in (name for name, never in engines_serving(engines, head.target).items() if never is None):
+        capture = told_layers(head, engine)
+        versions = [terms.version for terms in current_contracts() if terms.engine == engine]
+        found = {version: preflight(subject, engine, version, head.target, capture) for version in versions}
+        for terms in pinned_contracts(engine) if head.target is not None else ():
+            verdict = found[terms.version]
             apart = next((reason for reason in verdict.reasons if reason.code == DTYPE_APART), None)
             if apart is not None:
-                yield f"{terms.title} {apart.sentence}: {apart.hint}"
+                yield f"{verdict.title} {apart.sentence}: {apart.hint}"
+        on_files = [verdict.on_files.with_settings(TOLD_BY_RECIPES) for verdict in found.values()]
+        if all(verdict.kind in ("silently_wrong", "refuses") for verdict in on_files):
+            worst = on_files[0].reasons[0]
+            ways = alternatives(head, to, remedy=worst.hint)
+            yield f"{on_files[0].title}, given this folder, {worst.sentence} ({ways})"
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:

@@ -30,6 +30,7 @@ from eagle3hub.layouts.tensors import (
     has_mla,
     layer_count,
     prepared,
+    refuse_bare_layer,
     refuse_language_model,
     refuse_wrapped,
 )
@@ -189,6 +190,7 @@ def detect(checkpoint: Checkpoint) -> tuple[Reader, Match]:
     matches.sort(key=lambda pair: pair[1].rank, reverse=True)
     if not matches:
         refuse_language_model(checkpoint)
+        refuse_bare_layer(checkpoint)
         refuse_wrapped(checkpoint)
         raise LayoutError(
             f"{checkpoint.source} is in no layout this version knows (its tensors: {_some(checkpoint)})",

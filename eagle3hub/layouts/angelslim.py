@@ -59,8 +59,8 @@ class AngelSlim(FlatLayout):
         """Midlayer names and AngelSlim's architecture name, or SpecForge's beside a field that AngelSlim adds.
 
         vLLM has a class of AngelSlim's name too, so that a map must be of the dtype that AngelSlim stores. SpecForge's
-        configs for Gemma and vision targets have that field as well (configs/gemma3-27b-eagle3.json, minicpm-v4), and
-        its eagle_config, which AngelSlim does not write.
+        configs for Gemma and vision targets have that field as well (configs/gemma3-1b-eagle3.json: gemma3_text,
+        minicpm-v4), some beside its eagle_config, which AngelSlim does not write.
         """
         tensors, config = checkpoint.tensors, checkpoint.config
         architecture = config.get("architectures")
@@ -71,7 +71,7 @@ class AngelSlim(FlatLayout):
         if architecture in _ARCHITECTURES:
             return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
         kind = config.get(_TARGET)
-        of_text = isinstance(kind, str) and not {"vl", "v"} & set(kind.split("_"))
+        of_text = isinstance(kind, str) and not {"vl", "v", "text"} & set(kind.split("_"))
         if architecture == ["LlamaForCausalLMEagle3"] and of_text and "eagle_config" not in config:
             return Match(1.0, ("midlayer.* names", f"{_TARGET} of a text target"), certain=True)
         return None

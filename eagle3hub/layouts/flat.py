@@ -261,6 +261,10 @@ class FlatReader:
             ],
         )
 
+    def ignored_by(self, contract: Contract) -> frozenset[str]:
+        """The config keys that the trainer ignores for this kind of head: `inert`, and a scaling it does not know."""
+        return self.inert | ({"rope_scaling"} - contract.expresses)
+
     def is_parallel(self, config: Fields) -> bool:
         """Whether the config is that of a P-EAGLE head."""
         stated = config.get("architectures")
@@ -295,11 +299,12 @@ class FlatReader:
             message = f"config.json limits the attention of the draft, but {contract.title} trains with full attention"
             problems.append(Problem("warning", "config-sliding-ignored", message, "convert leaves layer_types out"))
         unread: dict[str, list[str]] = {}
-        for key in sorted(self.inert & set(kept)):
+        inert = self.ignored_by(contract)
+        for key in sorted(inert & set(kept)):
             value = kept.pop(key)
             if plain_scaling(value) if isinstance(value, dict) else value not in (None, False):
                 unread[key] = [key]
-        if "rope_scaling" in self.inert and isinstance(rope := kept.get("rope_parameters"), dict):
+        if "rope_scaling" in inert and isinstance(rope := kept.get("rope_parameters"), dict):
             kept["rope_parameters"] = unscaled(rope)
             if plain_scaling(rope):
                 unread.setdefault("rope_scaling", []).append("rope_parameters")
@@ -371,9 +376,10 @@ class FlatLayout(FlatReader, ABC):
             config["eagle_config"] = kept | ids
         limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
         rope = config.get("rope_parameters")
-        if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
+        inert = self.ignored_by(self.contract_for(head.semantics.parallel_drafting))
+        if "rope_scaling" in inert and isinstance(rope, dict) and plain_scaling(rope):
             config |= {"rope_parameters": rope_fields(head.semantics.rope)["rope_parameters"]}
-        unwanted = {*self.inert, *(SLIDING if limits else ())}
+        unwanted = {*inert, *(SLIDING if limits else ())}
         unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")

@@ -77,8 +77,12 @@ class ModelOpt(FlatLayout):
         evidence = [f"{style}* names"]
         if isinstance(eagle, dict) and ("next_layer_regular" in eagle or "use_last_layernorm" in eagle):
             evidence.append("eagle_config of ModelOpt")
-        elif config.get("norm_output") is True:
-            return None  # a field of others, in a config without ModelOpt's marks
+        elif config.get("norm_output") is True or "t2d" in checkpoint.beside.more:
+            return None  # what others write, in a config without ModelOpt's marks
+        elif (d2t is not None and "embed_tokens.weight" in tensors) or config.get(
+            "architectures"
+        ) not in _ARCHITECTURES:
+            return None
         if "embed_tokens.weight" not in tensors:
             evidence.append("neither t2d nor embed_tokens")
         if config.get("architectures") in _ARCHITECTURES:

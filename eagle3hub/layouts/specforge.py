@@ -8,6 +8,7 @@ for a full vocabulary), embeddings in ``--to hf`` exports only; a flat Llama con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from eagle3hub.errors import Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import ROPE_THETA, read_rope
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
@@ -60,6 +62,60 @@ _EAGLE_3_1 = Assumption(
     ),
 )
 """SpecForge introduced fc_norm and norm_output together, as EAGLE-3.1 (pull request 568)."""
+
+
+_OBEYED_BY, _OBEYED_BY_LLAMA3, _OBEYED_BY_SCALED = "30 October 2025", "12 November 2025", "24 July 2026"
+"""The days since which SpecForge rotates with the base that a config states: without scaling (pull request 270), with
+scaling of type llama3 (287), with any other (702)."""
+_OF_OLD_CODE, _OF_NEW_CODE, _OF_LAST = (4, 54), (4, 57, 1), (5,)
+"""Transformers releases that SpecForge asked for: the first from August 2025 to 4 November 2025 (up to 4.55.2), the
+second from then to 29 June 2026, the third since. Configs copied from a target may name any release before the first.
+"""
+
+
+def _trained_base(meaning: Interpretation, config: Mapping[str, object]) -> Assumption | None:
+    """What is assumed of a RoPE base that SpecForge's code may not have obeyed; None where it surely did.
+
+    Its code (``modeling/draft/llama3_eagle.py``, ``_init_rope``) began with `ROPE_THETA` whatever the config said, and
+    transformers 5 hid the stated base from it once more (pull requests 605 to 702). The release of transformers that
+    saved a folder tells its time. So does fc_norm, which came four days before the last of these changes, and a base
+    in both forms, which exports write since August 2026 (``export/checkpoint_io.py``).
+    """
+    rope, new_form = meaning.semantics.rope, config.get("rope_parameters")
+    if "rope_theta" in config and isinstance(new_form, dict) and "rope_theta" in new_form:
+        return None
+    if rope.theta == ROPE_THETA or meaning.semantics.fc_norm or meaning.llama.mla is not None:
+        return None
+    release = _release(config.get("transformers_version"))
+    kind = None if meaning.semantics.parallel_drafting else read_rope(config).kind
+    if kind in (None, "default", "llama3"):
+        if release is not None and _OF_NEW_CODE <= release < _OF_LAST:
+            return None
+        since = _OBEYED_BY_LLAMA3 if kind == "llama3" else _OBEYED_BY
+        ignored = release is not None and _OF_OLD_CODE <= release < _OF_NEW_CODE
+        when = f"before {since}, and with transformers 5 from 29 June to {_OBEYED_BY_SCALED},"
+    else:
+        ignored = release is None or release < _OF_LAST
+        when = f"before {_OBEYED_BY_SCALED}, under this scaling,"
+    stated, old = f"{rope.theta:.15g}", f"{ROPE_THETA:.15g}"
+    dated = (
+        f"transformers {config['transformers_version']}, which it names, is that of such a head"
+        if ignored and release is not None and release >= _OF_OLD_CODE
+        else "config.json does not say when this head was trained"
+    )
+    return Assumption(
+        "rope_theta",
+        rope.theta,
+        f"config.json says so, but {when} SpecForge trained with base {old} whatever a config said; {dated}",
+        Hint(f"give --rope-theta {old} for such a head, --rope-theta {stated} for any other", "--rope-theta"),
+        doubtful=ignored,
+    )
+
+
+def _release(stated: object) -> tuple[int, ...] | None:
+    """The numbers of a release, such as ``4.57.0.dev0``; None for what states none."""
+    numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", stated) if isinstance(stated, str) else None
+    return None if numbers is None else tuple(int(n or 0) for n in numbers.groups())
 
 
 def _other_count(checkpoint: Checkpoint) -> bool:
@@ -110,7 +166,8 @@ class SpecForge(FlatLayout):
         engines=(),
         other_readers="SpecForge's own trainer",
         forms=frozenset({"layers", "midlayer"}),
-        expresses=contract.expresses - {"mla"} | {"several_layers", "norm_before_residual"},
+        expresses=contract.expresses - {"mla", "rope_scaling"} | {"several_layers", "norm_before_residual"},
+        cannot={**contract.cannot, "rope_scaling": "SpecForge's P-EAGLE drafts know no RoPE scaling"},
     )
 
     def contract_for(self, parallel_drafting: bool) -> Contract:
@@ -143,8 +200,13 @@ class SpecForge(FlatLayout):
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
     def interpret(self, config: Mapping[str, object], *, names: Collection[str] = ()) -> Interpretation:
-        """As every flat config; norm_output has two meanings, and beside fc_norm (EAGLE-3.1) one is likelier."""
+        """As every flat config, with a doubt of the RoPE base where SpecForge may not have obeyed it.
+
+        norm_output has two meanings, and beside fc_norm (EAGLE-3.1) one is likelier.
+        """
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, names=names)
+        if (doubt := _trained_base(meaning, config)) is not None:
+            meaning = replace(meaning, assumptions=[*meaning.assumptions, doubt])
         stated = Fields(config).flag("norm_output", default=None)
         if stated is None:
             return meaning

@@ -23,7 +23,6 @@ from eagle3hub.layouts.base import (
     Need,
     ReadOptions,
     WriteOptions,
-    aux_count,
     refuse_inexpressible,
 )
 from eagle3hub.layouts.flat import tensors_to_write, with_quantization
@@ -350,11 +349,6 @@ class Speculators:
                 why = "it is a local folder: others cannot serve the head by its own name"
                 settle = "name the target's Hub id with --target-name"
                 assumptions.append(Assumption("speculators_config.verifier.name_or_path", name, why, settle))
-        if aux_count(head) != 3 and not head.semantics.qk_norm:
-            notes.append(
-                f"vLLM sizes fc of a speculators head with Llama layers for 3 hidden states and fails to load "
-                f"this one, which takes {aux_count(head)}; --to universal --engines vllm writes what it needs"
-            )
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
         return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 

@@ -545,12 +545,7 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
             code=FUSED,
         )
     if {"fc.weight", "layers.0.hidden_norm.weight"} <= set(missing):
-        raise TensorError(
-            f"{checkpoint.source} holds a decoder layer without fc and hidden_norm, by which an EAGLE-3 head reads "
-            "its target",
-            hint="if an export lost them, export the head again; else it is a model of one layer, and no draft head",
-            code="tensor-bare-layer",
-        )
+        raise _bare_layer(checkpoint)
     if missing:
         raise TensorError(
             f"{checkpoint.source} lacks {several([name_on_disk(n, contract.tensor_prefix) for n in missing])}",
@@ -802,6 +797,14 @@ def refuse_language_model(checkpoint: Checkpoint) -> None:
         raise _whole_model(checkpoint)
 
 
+def refuse_bare_layer(checkpoint: Checkpoint) -> None:
+    """Raise TensorError for a folder in no layout whose decoder layer gets no states of a target."""
+    names = [name.removeprefix("model.") for name in checkpoint.tensors]
+    layer = any(name.startswith(("layers.0.", "midlayer.")) for name in names)
+    if layer and not any("hidden_norm" in name or name.startswith("fc.") for name in names):
+        raise _bare_layer(checkpoint)
+
+
 def refuse_wrapped(checkpoint: Checkpoint) -> None:
     """Raise LayoutError for a head of which every name begins with one and the same word, as wrappers save it."""
     word, dot, _ = min(checkpoint.tensors, default="").partition(".")
@@ -815,6 +818,15 @@ def refuse_wrapped(checkpoint: Checkpoint) -> None:
 
 
 _OF_A_HEAD = re.compile(r"(midlayer|layers\.0)\.|fc\.weight$")
+
+
+def _bare_layer(checkpoint: Checkpoint) -> TensorError:
+    return TensorError(
+        f"{checkpoint.source} holds a decoder layer without fc and hidden_norm, by which an EAGLE-3 head reads its "
+        "target",
+        hint="if an export lost them, export the head again; else it is a model of one layer, and no draft head",
+        code="tensor-bare-layer",
+    )
 
 
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:

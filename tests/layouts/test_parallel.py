@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support import heads, variants
-from support.variants import Has, config_of, tensors_of
+from support.variants import Has, config_of, edit, tensors_of
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
@@ -70,6 +70,25 @@ def test_specforge_makes_neither_biases_nor_midlayer_names(tmp_path: Path):
     assert open_head(peagle(tmp_path / "midlayer", midlayer=True, **named)).layout == "flat"
     assert open_head(peagle(tmp_path / "bias", bias=True, **named)).layout == "flat"
     assert open_head(tmp_path / "midlayer", layout="specforge").semantics.parallel_drafting
+
+
+def test_specforges_parallel_drafts_are_trained_without_the_scaling_they_state(tmp_path: Path):
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
+    source = peagle(tmp_path / "x", architectures=["PEagleDraftModel"], rope_scaling=yarn)
+    head = open_head(source)
+    assert (head.layout, head.semantics.rope.scaling) == ("specforge", None)
+    assert [a.why for a in head.assumptions if a.field == "rope_scaling"] == [
+        "SpecForge P-EAGLE ignores the scaling in rope_scaling of config.json: the head was trained without it"
+    ]
+    facts = read_target(heads.target(tmp_path / "target"))
+    based = edit(source, rope_theta=5e5, transformers_version="4.57.1")
+    assert "rope_theta" not in {a.field for a in open_head(based).assumptions}
+    verdict = preflight(examine(open_checkpoint(source), head), "vllm", V1, facts)
+    assert "rope-scaling" in {r.code for r in verdict.reasons}
+    convert(source, tmp_path / "same", "specforge")
+    assert "rope_scaling" not in config_of(tmp_path / "same")
+    with pytest.raises(InputError, match="SpecForge's P-EAGLE drafts know no RoPE scaling"):
+        convert(peagle(tmp_path / "y", rope_scaling=yarn), tmp_path / "out", "specforge")
 
 
 @pytest.mark.parametrize("leading", [(), (1,), (1, 1)])

@@ -266,7 +266,7 @@ def test_an_eagle1_head_is_known_by_the_shapes_of_fc_and_attention(changes: dict
     [
         ("modelopt", {}, None, 1.0, 4),
         ("modelopt", {"architectures": ["X"]}, None, 2 / 3, 3),
-        ("modelopt", {"architectures": ["X"], "eagle_config": None}, None, 1 / 3, 2),
+        ("modelopt", {"eagle_config": None}, None, 2 / 3, 3),
         ("safeailab", {}, None, 1.0, 5),
         ("safeailab", {}, torch.int32, 3 / 4, 4),
         ("safeailab", {"max_position_embeddings": "DELETE"}, torch.int32, 2 / 4, 3),
@@ -282,6 +282,21 @@ def test_a_score_is_the_share_of_a_layouts_signs_that_a_folder_shows(
     match = LAYOUTS[layout].detect(open_checkpoint(source))
     assert match is not None
     assert (match.score, len(match.evidence)) == (pytest.approx(score), evidence)
+
+
+@pytest.mark.parametrize("lacks", ["class", "embeddings"])
+def test_a_head_without_a_mark_of_modelopt_is_of_an_unknown_trainer(tmp_path: Path, lacks: str):
+    """That t2d is missing is not enough: plain Llama classes and own embeddings beside a map are others' work."""
+    source = variants.edit(heads.modelopt(tmp_path / "x"), eagle_config="DELETE")
+    assert open_head(source).layout == "modelopt"
+    if lacks == "class":
+        variants.edit(source, architectures=["LlamaForCausalLM"])
+    else:
+        d = heads.dims()
+        variants.replace(source, **{"embed_tokens.weight": torch.ones(d["vocab"], d["hidden"])})
+    head = open_head(source)
+    assert head.layout == "flat"
+    assert "always" not in str([a.why for a in head.assumptions])
 
 
 BY_FILES = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -279,6 +281,69 @@ def test_angelslims_tied_embeddings_and_unread_base(tmp_path: Path):
     assert (config["tie_word_embeddings"], config["num_hidden_layers"]) == (False, 1)
     mrope = {"rope_type": "default", "mrope_section": [1, 1, 0]}
     assert "rope_theta" not in {a.field for a in open_head(edit(source, rope_scaling=mrope)).assumptions}
+
+
+_LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_YARN = {"rope_type": "yarn", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "release", "doubt"),
+    [
+        (None, "4.57.1", None),
+        (None, "4.57.6", None),
+        (None, "4.55.2", "before 30 October 2025, and with transformers 5 .*; transformers 4.55.2, which it names"),
+        (None, "4.54.0", "before 30 October 2025"),
+        (None, None, "does not say when"),
+        (None, 4, "does not say when"),
+        (None, "4.51.0", "does not say when"),
+        (None, "4.57.0.dev0", "before 30 October 2025"),
+        (None, "5.8.1", "with transformers 5 from 29 June to 24 July 2026, .*; config.json does not say when"),
+        (_LLAMA3, "4.57.1", None),
+        (_LLAMA3, "4.55.2", "before 12 November 2025"),
+        (_YARN, "4.57.1", "before 24 July 2026, under this scaling, .*; transformers 4.57.1, which it names"),
+        (_YARN, None, "before 24 July 2026, under this scaling, .*; config.json does not say when"),
+        (_YARN, "4.51.0", "before 24 July 2026, under this scaling, .*; config.json does not say when"),
+        (_YARN, "5.8.1", "before 24 July 2026, under this scaling, .*; config.json does not say when"),
+        ({"type": "mrope", "mrope_section": [1, 1]}, "4.57.1", "before 24 July 2026"),
+        ({"type": "linear", "factor": 2.0}, "4.57.1", "before 24 July 2026"),
+        ({"rope_type": "default", "mrope_section": [1, 1]}, "4.57.1", None),
+    ],
+)
+def test_a_base_that_specforge_may_not_have_obeyed(
+    tmp_path: Path, scaling: dict[str, Any] | None, release: object, doubt: str | None
+):
+    source = heads.specforge(tmp_path / "x", rope_scaling=scaling, transformers_version=release)
+    stated = [a for a in open_head(source).assumptions if a.field == "rope_theta"]
+    assert [a.value for a in stated] == ([] if doubt is None else [100000.0])
+    for found in stated:
+        assert re.search(doubt, found.why)
+        sure = "which it names" in found.why or (scaling not in (None, _LLAMA3) and release != "5.8.1")
+        assert found.doubtful == (sure or release in ("4.54.0", "4.57.0.dev0"))
+    for base in (10000.0, 100000.0):
+        settled = open_head(source, options=ReadOptions(rope_theta=base))
+        assert settled.semantics.rope.theta == base
+        assert "rope_theta" not in {a.field for a in settled.assumptions}
+
+
+def test_a_base_of_10000_and_those_of_late_heads_are_not_doubted(tmp_path: Path):
+    plain = heads.specforge(tmp_path / "plain", rope_theta=10000.0, transformers_version="4.55.2")
+    assert open_head(plain).assumptions == []
+    meaning = LAYOUTS["specforge"].interpret({**config_of(plain), "rope_theta": 5e5, "fc_norm": True})
+    assert meaning.assumptions == []
+    both = {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    new = heads.specforge(tmp_path / "new", **both, transformers_version="5.8.1")
+    assert open_head(new).assumptions == []
+    del both["rope_theta"]
+    saved = heads.specforge(tmp_path / "saved", **both, transformers_version="5.8.1")
+    saved = edit(saved, rope_theta="DELETE")
+    assert [a.field for a in open_head(saved).assumptions] == ["rope_theta"]
+
+
+def test_a_folder_made_for_specforge_is_not_taken_for_its_training(tmp_path: Path, target: Path):
+    convert(heads.specjax(tmp_path / "x"), tmp_path / "out", "specforge", ConvertOptions(target=str(target)))
+    head = open_head(tmp_path / "out")
+    assert (head.layout, head.assumptions) == ("specforge", [])
 
 
 @pytest.mark.parametrize("to", ["angelslim", "safeailab"])

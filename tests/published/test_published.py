@@ -73,7 +73,8 @@ def test_a_note_names_a_layout_that_holds_the_head(tmp_path: Path, cli: Cli) -> 
     head = standins.make_head(name, tmp_path / "head")
     asked = ("--to", "speculators", "--draft-tokens", "3", "--target-name", "owner/target")
     _, out, _ = cli("convert", head, tmp_path / "out", *asked, *options)
-    assert "--to universal --engines vllm writes what it needs" in out
+    note = next(line for line in out.splitlines() if "given this folder" in line)
+    assert "builds fc for" in note and "--to universal --engines vllm" in note
     assert cli("convert", head, tmp_path / "out", "--to", "universal", "--engines", "vllm", *options)[0] == 0
 
 

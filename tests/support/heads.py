@@ -95,6 +95,7 @@ def specforge(folder: Path, d: dict[str, int] | None = None, **config: Any) -> P
         "hidden_act": "silu",
         "max_position_embeddings": 4096,
         "eagle_config": {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]},
+        "transformers_version": "4.57.1",
         "some_trainer_field": {"kept": [1, 2]},
     }
     tensors = {**weights(d), **buffers(sorted_ids(d), d["vocab"])}

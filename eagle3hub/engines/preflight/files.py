@@ -126,6 +126,7 @@ class HeadFiles:
         name: what the user calls the folder, empty for one that is only planned.
         alone: the name of a file beside the weights that vLLM loads in place of them, or None; foreign: whether it
             holds tensors that they do not have.
+        more: the tensors of a head that only another file in the folder holds, which no index names, and that file.
         parted: whether config.json has the fields of the model in a part of their own (`is_parted`); ``config`` is
             then joined as vLLM does, with the ``method`` that it states.
         nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
@@ -145,6 +146,7 @@ class HeadFiles:
     name: str = field(default="", compare=False)
     alone: str | None = None
     foreign: bool = False
+    more: Mapping[str, str] = field(default_factory=dict)
     parted: bool = False
     nested: bool = field(init=False)
     fields: Mapping[str, object] = field(init=False)
@@ -278,6 +280,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         name=checkpoint.source,
         alone=checkpoint.beside.alone,
         foreign=checkpoint.beside.foreign,
+        more=checkpoint.beside.more,
         parted=is_parted(checkpoint.config),
     )
     truth = _with_map(infer_truth(files), checkpoint)

@@ -143,6 +143,9 @@ def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("weights-part", {"file": files.weights[0], "part": files.part})
     if files.stray:
         yield PreflightFinding("weights-stray", {"file": files.stray[0]})
+    if files.more:
+        tensor, file = next(iter(files.more.items()))
+        yield PreflightFinding("weights-elsewhere", {"tensor": tensor, "file": file})
     if (called := _of_mistral(files.name)) is not None:
         both = "eagle and mistral" if called == "mistral" else called
         yield PreflightFinding("mistral-name", {"called": both, "without": called})
@@ -609,7 +612,7 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     d2t = find_tensor(tensors, "d2t")
     if d2t is None and MAP_OF_VLLM in tensors:
         yield PreflightFinding("d2t-name", {"name": MAP_OF_VLLM})
-    elif d2t is None and truth.reduced:
+    elif d2t is None and truth.reduced and "d2t" not in case.files.more:
         way = "eagle3hub convert writes d2t" if truth.map_known else "get d2t from the training run"
         yield PreflightFinding("d2t-missing", {**facts, "way": way})
     if d2t is None and not truth.reduced:
@@ -617,7 +620,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     if d2t is not None and not truth.reduced:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
-        yield PreflightFinding("d2t-float", {"dtype": d2t[0]})
+        code = "d2t-float" if d2t[0] in {"BF16", "F16"} else "d2t-float-exact"
+        yield PreflightFinding(code, {"dtype": d2t[0]})
     if d2t is not None and truth.reduced and d2t[1] != (truth.draft_vocab_size,):
         entries = prod(d2t[1])
         code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
