@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales_among
@@ -121,7 +122,7 @@ def _without_deep_norms(tensors: dict[str, TensorRef]) -> dict[str, TensorRef]:
 # The vocabulary buffers of a folder, d2t and t2d: as bytes on disk and as a checked map.
 
 
-_TYPECODES = {"I32": "i", "I64": "q"}
+_TYPECODES = {"I32": "i", "I64": "q", "F32": "f", "F64": "d"}
 
 Read = tuple["VocabMap | None", str, "list[Problem]"]
 
@@ -169,6 +170,9 @@ def read_vocab_map(
     vocab, status, problems = check_vocab_map(
         offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
     )
+    if d2t is not None and given is None and d2t.dtype in _WIDE_FLOATS:
+        message = f"d2t is {d2t.dtype}, and its values are whole: engines take it for the integers it holds"
+        problems = [*problems, Problem("info", "vocab-float", message, "eagle3hub convert writes integers")]
     if d2t is not None and d2t.name.removeprefix(_PREFIX) == MAP_OF_VLLM:
         message = f"the vocabulary map is called {d2t.name}, as vLLM calls it in memory: every engine looks for d2t"
         problems = [*problems, Problem("warning", MAP_NAME, message, "eagle3hub convert writes d2t")]
@@ -200,15 +204,23 @@ def read_mask(ref: TensorRef) -> bytes | None:
     return mask_from(read_tensor(ref), ref.dtype)
 
 
+_WIDE_FLOATS = {"F32", "F64"}
+"""Floats that hold every token id exactly. Every engine that was asked takes such a d2t as the integers it holds."""
+_EXACT = 1 << 24
+
+
 def read_integers(ref: TensorRef) -> array[int] | None:
-    """The values of a vector of I32 or I64; None for any other tensor."""
+    """The values of a vector of integers, or of wide floats that are all whole; None for any other tensor."""
     if ref.dtype not in _TYPECODES or len(ref.shape) != 1:
         return None
-    values = array(_TYPECODES[ref.dtype])
+    values: array[Any] = array(_TYPECODES[ref.dtype])
     values.frombytes(read_tensor(ref))
     if sys.byteorder == "big":
         values.byteswap()
-    return values
+    if ref.dtype not in _WIDE_FLOATS:
+        return values
+    whole = all(value.is_integer() and abs(value) < _EXACT for value in values)
+    return array("q", map(int, values)) if whole else None
 
 
 # The tensors a head must have, with their shapes; a folder must hold exactly these.

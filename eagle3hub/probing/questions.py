@@ -469,6 +469,7 @@ def _vocabulary() -> Iterator[Question]:
             "rounds target ids": mapped((rounded + at).long()),
         },
     )  # fmt: skip
+    yield _ask("d2t-in-float32", "plain", change=holds(d2t=(ids - at).to(torch.float32)))
     yield _ask("d2t-too-short", "plain", "rules.d2t-short", change=holds(d2t=(ids - at)[:-1].clone()))
     yield _ask("d2t-too-long", "plain", "rules.d2t-long", change=holds(d2t=torch.cat([ids - at, ids[:1]])))
     same = ids.clone()

@@ -246,6 +246,23 @@ def test_more_of_a_head_in_a_file_that_no_index_names_is_an_error(tmp_path: Path
     assert (status, f"tensor '{name}' is in more.safetensors only, beside model.safetensors" in err) == (3, True)
 
 
+@pytest.mark.parametrize("maker", [heads.specforge, heads.modelopt])
+def test_a_map_in_a_file_that_no_index_names_is_no_engines_mistake(tmp_path: Path, maker: Callable[..., Path]):
+    """vLLM and SGLang load the file, and others may not: nobody is said to take draft ids for target ids."""
+    source = maker(tmp_path / "head")
+    tensors = load_file(source / "model.safetensors")
+    maps = {name: tensors.pop(name) for name in ("d2t", "t2d") if name in tensors}
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    save_file(maps, source / "vocab_mapping.safetensors")
+    head = open_head(source)
+    assert open_checkpoint(source).beside.more == dict.fromkeys(maps, "vocab_mapping.safetensors")
+    assert head.layout == ("modelopt" if maker is heads.modelopt else "flat")
+    judged = preflight_all(examine(open_checkpoint(source), head))
+    told = {r.code for v in judged for r in v.reasons}
+    assert "weights-elsewhere" in told and "d2t-missing" not in told
+    assert "right" not in {v.kind for v in judged}
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin"])
 def test_other_weights_in_a_pickle_are_said_and_left_out(tmp_path: Path, cli: Cli, name: str):
     assert beside(tmp_path / "head", name, **NORM) == [("warning", "checkpoint-beside")]

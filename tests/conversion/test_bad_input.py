@@ -115,7 +115,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: replace(f, t2d=torch.roll(load_file(f / WEIGHTS)["t2d"], 1)),
         "d2t and t2d disagree",
     ),
-    "d2t is floating point": (lambda f: replace(f, d2t=torch.zeros(10)), "not a vector of I32 or I64"),
+    "d2t is floating point": (lambda f: replace(f, d2t=torch.zeros(10).half()), "not a vector of I32 or I64"),
     "no map at all": (lambda f: replace(f, d2t=None, t2d=None), "in no layout|neither d2t nor t2d"),
 }
 

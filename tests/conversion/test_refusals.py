@@ -191,7 +191,7 @@ CASES: dict[str, Case] = {
     "a map of fractions": (
         lambda w: heads.specforge(w / "head"),
         "specforge",
-        saved("--d2t", d2t=IDS.to(torch.float32)),
+        saved("--d2t", d2t=IDS.to(torch.float32) + 0.5),
         "vocab-supplied-format",
         3,
     ),

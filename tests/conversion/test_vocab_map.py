@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load, replace
 
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.edits.repair import REPAIRS, _from_npy, repair_vocab_map
+from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import VocabMapError
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
@@ -267,8 +269,8 @@ def test_a_mask_that_is_none_is_made_anew_from_a_map_in_a_file(tmp_path: Path, o
     assert torch.equal(tensors["t2d"], MASK)
     assert tensors["d2t"].tolist() == OFFSETS.tolist()
     assert open_head(tmp_path / "out").problems == []
-    source = replace(heads.modelopt(tmp_path / "other"), d2t=OFFSETS.float())
-    assert "d2t is F32 [10], not a vector of I32 or I64" in refused(source, "specforge", "--from", "modelopt")
+    source = replace(heads.modelopt(tmp_path / "other"), d2t=OFFSETS.half())
+    assert "d2t is F16 [10], not a vector of I32 or I64" in refused(source, "specforge", "--from", "modelopt")
     _, tensors, _ = ok(source, "modelopt", "--from", "modelopt", "--d2t", file, "--force")
     assert tensors["d2t"].tolist() == OFFSETS.tolist()
 
@@ -484,3 +486,19 @@ def test_what_a_mask_alone_can_be_mended_with_depends_on_the_trainer(tmp_path: P
     assert said.startswith("vocab-missing")
     assert "from-t2d" not in said
     assert "Megatron" not in said
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_map_in_wide_floats_is_the_integers_it_holds(tmp_path: Path, ok, refused, dtype: torch.dtype):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=OFFSETS.to(dtype))
+    head = open_head(source, layout="specforge")
+    assert ("info", "vocab-float") in [(p.severity, p.code) for p in head.problems]
+    assert list(head.vocab_map.target_id) == IDS.tolist()
+    judged = preflight_all(examine(open_checkpoint(source), head))
+    assert not [r for v in judged for r in v.reasons if r.code.startswith("d2t-float")]
+    _, tensors, _ = ok(source, "specforge", "--from", "specforge")
+    assert (tensors["d2t"].dtype, tensors["d2t"].tolist()) == (torch.int64, OFFSETS.tolist())
+    assert "vocab-float" not in {p.code for p in open_head(tmp_path / "out").problems}
+    for other in (OFFSETS + 0.5, OFFSETS.to(dtype).fill_(float("nan")), OFFSETS.to(dtype).fill_(float("inf"))):
+        replace(source, d2t=other.to(dtype))
+        assert "not a vector of I32 or I64" in refused(source, "specforge", "--from", "specforge", "--force")

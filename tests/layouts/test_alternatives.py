@@ -13,6 +13,7 @@ from support.variants import Has
 
 from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import ReadOptions
@@ -129,6 +130,19 @@ def peagle(folder: Path, **config: Any) -> Path:
 
 def gelu(folder: Path) -> Path:
     return variants.edit(heads.specforge(folder / "x"), hidden_act="gelu_pytorch_tanh")
+
+
+def test_an_engine_that_stops_at_what_was_converted_is_said(tmp_path: Path, target: Path):
+    """Only vLLM reads speculators' layout, and it knows one activation."""
+    options = ConvertOptions(target=str(target), target_name="owner/t", speculative_tokens=3, dry_run=True)
+    said = []
+    for source in (gelu(tmp_path), heads.specforge(tmp_path / "silu")):
+        notes = convert(source, tmp_path / "out", "speculators", options).plan.written.notes
+        said.append([note for note in notes if "given this folder" in note])
+    (note,), none = said
+    assert none == []
+    assert note.startswith("vLLM ") and "knows the activation silu only, not gelu_pytorch_tanh" in note
+    assert "--to specforge" in note and "can hold it" in note
 
 
 @pytest.mark.parametrize(

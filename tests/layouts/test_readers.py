@@ -325,6 +325,7 @@ def test_angelslim_is_known_by_a_field_of_its_configs(tmp_path: Path):
         "angelslim",
         ["rope_theta"],
     )
+    assert open_head(edit(source, target_model_type="gemma3_text")).layout == "specforge"  # configs/gemma3-1b-eagle3
     assert open_head(edit(source, target_model_type="qwen2_5_vl")).layout == "specforge"  # it has the field there
 
 

@@ -619,9 +619,8 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("d2t-absent")
     if d2t is not None and not truth.reduced:
         yield PreflightFinding("d2t-with-full-vocabulary", facts)
-    if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
-        code = "d2t-float" if d2t[0] in {"BF16", "F16"} else "d2t-float-exact"
-        yield PreflightFinding(code, {"dtype": d2t[0]})
+    if d2t is not None and d2t[0] in {"BF16", "F16"}:  # wider floats hold every id, and every engine asked takes them
+        yield PreflightFinding("d2t-float", {"dtype": d2t[0]})
     if d2t is not None and truth.reduced and d2t[1] != (truth.draft_vocab_size,):
         entries = prod(d2t[1])
         code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
