@@ -49,6 +49,17 @@ REMOTE = {
     "sarvam_moe": ["SarvamMoEForCausalLM"],
     "mimo": ["MiMoForCausalLM"],
     "mimo_v2_flash": ["MiMoV2FlashForCausalLM"],
+    "step3_vl": ["Step3VLForConditionalGeneration"],
+    "step3p5": ["Step3p5ForCausalLM"],
+    "baichuan": ["BaichuanForCausalLM", "BaiChuanForCausalLM"],
+    "chatglm": ["ChatGLMModel", "ChatGLMForConditionalGeneration"],
+    "exaone": ["ExaoneForCausalLM"],
+    "internvl_chat": ["InternVLChatModel"],
+    "kimi_vl": ["KimiVLForConditionalGeneration"],
+    "minicpmv": ["MiniCPMV"],
+    "nemotron-nas": ["DeciLMForCausalLM"],
+    "phi4mm": ["Phi4MMForCausalLM"],
+    "plamo2": ["Plamo2ForCausalLM"],
 }
 """Architectures of types whose config class comes with the model, by the config.json of published models."""
 _BASES = {"vllm": "SupportsEagle3", "trtllm": "SpecDecOneEngineForCausalLM"}
