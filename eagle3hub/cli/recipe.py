@@ -36,7 +36,10 @@ def recipe(
         str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.", autocompletion=engine_completed)
     ] = "vllm",
     version: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Version of the engine.", show_default="the one that is installed by default")
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="Version of the engine.", show_default="the one that is installed by default"
+        ),
     ] = None,
     draft_tokens: Annotated[
         int | None,

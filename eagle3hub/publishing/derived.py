@@ -5,7 +5,7 @@ What can be computed is computed again and not believed: see `eagle3hub.validati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -145,7 +145,8 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
                 yield gate_problem(code, f"{file.path} is not a report: {e.message}", e.hint)
     folders = head_folders(files)
     place_of = {digest: place for place, digest in folders.items()}
-    # further ones of the same bytes may be of other settings: another mode of the target, another set of prompts
+    # further ones of the same bytes may be of other settings: another mode of the target or set of prompts, never of
+    # another target
     as_asked = {
         r.head.digest for _, r in reports if manifest is not None and not departures_from_manifest(manifest, r)
     }
@@ -159,8 +160,9 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
         if report.tool_version != __version__:
             made = report.tool_version
             found.append(f"eagle3hub {made} made it, and this is {__version__}, which may derive other numbers")
-        if manifest is not None and report.head.digest not in as_asked:
-            found += departures_from_manifest(manifest, report)
+        if manifest is not None:
+            further = report.head.digest in as_asked
+            found += _other_target(manifest, report) if further else departures_from_manifest(manifest, report)
         yield from (gate_problem(code, f"{path}: {what}", _AGAIN) for what in found)
         if report.verdict != "pass":
             yield gate_problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
@@ -204,11 +206,21 @@ def _other_files(files: Sequence[LocalFile], place: str, report: Report) -> Iter
             yield f"{stated['path']} in this folder is not the file that it measured"
 
 
+def _other_target(manifest: Manifest, report: Report) -> list[str]:
+    """Return one sentence for each way in which a report's target is another than the manifest's."""
+    target = report.target
+    rows: list[tuple[str, Any, Any]] = [("the target", target.name, manifest.target.id)]
+    if target.revision is not None or manifest.target.revision is None:
+        rows.append(("the target's revision", target.revision, manifest.target.revision))
+    if manifest.target.weights_digest is not None:
+        rows.append(("the digest of the target's weights", target.weights_digest, manifest.target.weights_digest))
+    return _departures(rows)
+
+
 def departures_from_manifest(manifest: Manifest, report: Report) -> list[str]:
     """Return one sentence for each setting in which a report differs from the manifest."""
-    asked, settings, prompts, target = manifest.validate, report.settings, report.prompts, report.target
+    asked, settings, prompts = manifest.validate, report.settings, report.prompts
     rows: list[tuple[str, Any, Any]] = [
-        ("the target", target.name, manifest.target.id),
         ("K", settings.draft_tokens, asked.draft_tokens),
         ("the dtype", settings.dtype, asked.dtype),
         ("the device", settings.device, asked.device),
@@ -227,18 +239,19 @@ def departures_from_manifest(manifest: Manifest, report: Report) -> list[str]:
         ("the prompts", prompts.name, "@".join([PurePath(asked.prompts).name, *map(context_name, asked.contexts)])),
         ("the number of prompts", prompts.count, _asked_count(asked)),
     ]
-    if target.revision is not None or manifest.target.revision is None:
-        rows.append(("the target's revision", target.revision, manifest.target.revision))
-    if manifest.target.weights_digest is not None:
-        rows.append(("the digest of the target's weights", target.weights_digest, manifest.target.weights_digest))
     unasked = sorted({e.engine for e in report.engines} - set(asked.engines))
     return [
-        *(
-            f"{what} is {_printed(measured)}, and the manifest asks for {_printed(wanted)}"
-            for what, measured, wanted in rows
-            if wanted is not Ellipsis and measured != wanted
-        ),
+        *_other_target(manifest, report),
+        *_departures(rows),
         *(f"it measured {engine}, which the manifest does not ask for" for engine in unasked),
+    ]
+
+
+def _departures(rows: Iterable[tuple[str, Any, Any]]) -> list[str]:
+    return [
+        f"{what} is {_printed(measured)}, and the manifest asks for {_printed(wanted)}"
+        for what, measured, wanted in rows
+        if wanted is not Ellipsis and measured != wanted
     ]
 
 

@@ -102,6 +102,11 @@ def test_a_report_of_other_settings_is_published_beside_the_one_that_was_asked_f
     (release / "reports" / "longer.json").write_text(json.dumps(card_samples.settled(report)))
     assert cli("card", made / "release.yaml", "--folder", release)[0] == 0
     assert _refused(cli, release) == []
+    other = {**report, "target": {**report["target"], "revision": "0" * 40}}
+    (release / "reports" / "other.json").write_text(json.dumps(card_samples.settled(other)))
+    cli("card", made / "release.yaml", "--folder", release)
+    assert any("other.json: the target's revision is 000" in said for said in _refused(cli, release))
+    (release / "reports" / "other.json").unlink()
     own.unlink()
     assert cli("card", made / "release.yaml", "--folder", release)[0] == 0
     assert any("limit of new tokens is 128, and the manifest asks for 64" in said for said in _refused(cli, release))
