@@ -84,6 +84,19 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "S S S R R R R",
         "weights-overlaid",
     ),
+    "another export's weights under a name that sorts first": (
+        ExaminedHead(replace(f.universal().files, overlaid_first="an-export.safetensors"), f.universal().truth),
+        "R R R R R S R",
+        "weights-overlaid-first",
+    ),
+    "a map in a file that no index names": (
+        ExaminedHead(
+            replace(f.universal(d2t=None).files, more={"d2t": "vocab_mapping.safetensors"}),
+            f.universal(d2t=None).truth,
+        ),
+        "U U U U U U U",
+        "weights-elsewhere",
+    ),
     "a pickle called .safetensors": (
         ExaminedHead(replace(f.universal().files, mislabelled=("model.safetensors",)), f.universal().truth),
         "X X X X X X X",
