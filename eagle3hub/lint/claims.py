@@ -79,13 +79,13 @@ _LENGTH = re.compile(
     rf"|average accepted|tok(?:en)?s? ?(?:(?:emitted|generated|committed|produced|accepted) )?(?:per|/) ?{_STEP}"
     r"|tok(?:en)?s? (?:is |are |was |were )?accepted (?:per|in each|each|every)"
     rf"|每(?:步|轮|次)[^|。\n]{{0,6}}接[受收][^|。\n]{{0,10}}(?:token|词元)"
-    r"|接[受收](?:的)?(?:平均)?(?:长度|token ?数|词元数)",
+    r"|接[受收](?:的)?(?:平均)?(?:长度| ?token ?数| ?词元数)",
     re.I,
 )
 _ACCEPTED_ALONE = re.compile(
     r"(?:mean|average|avg\.?|num\w*(?: of)?) accepted|accepted (?:draft\w*|tokens?|(?:\w+ )?(?:per|/))"
     r"|\baccept(?:s|ed)? ?(?:/|per\b)"
-    r"|接[受收](?:的)?(?:token|词元)",
+    r"|接[受收](?:的)? ?(?:token|词元)",
     re.I,
 )
 """A heading that names accepted drafts, and not a length: the target's own token may or may not be counted."""
@@ -98,12 +98,14 @@ _THROUGHPUT = re.compile(
     re.I,
 )
 _SPEEDUP = re.compile(
-    r"speed-?\s?up|acceleration ratio|^\W*(?:ratio|factor)\W*$|\bspd\b|\bspeed\b.{0,30}\brelative"
+    r"speed-?\s?up|acceleration ratio|^\W*(?:ratio|factor)\W*(?:[(（].*)?$|\bspd\b|\bspeed\b.{0,30}\brelative"
     r"|加速比|加速倍|提速|加速",
     re.I | re.DOTALL,
 )
 _LATENCY = re.compile(r"latency|\bTTFT\b|\bTPOT\b|\bITL\b|\bE2EL?\b|\bms\b|时延|延迟|耗时", re.I)
-_DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative|提升|变化", re.I)
+_DIFFERENCE = re.compile(
+    r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative|提升|变化|差[异距值]|[增降]幅", re.I
+)
 _INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation|置信|标准差", re.I)
 _K = re.compile(
     r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps|draft)|草稿(?:长度"
@@ -256,9 +258,16 @@ class RateSeries:
     described: str = ""
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether its name says that it is an accuracy, which is no acceptance."""
+        return bool(re.search(r"\baccurac|准确率", self.name, re.I))
+
+    @property
     def is_called_so(self) -> bool:
         """Whether this is the accuracy of a training, and its name or the words around it say so."""
-        named = re.search(r"accuracy|training|validation", self.name, re.I)
+        if self.is_accuracy:
+            return True
+        named = re.search(r"training|validation", self.name, re.I)
         return self.is_training_accuracy and bool(named or self.is_described_so)
 
     @property
@@ -321,6 +330,8 @@ def columns(table: Table) -> tuple[Column, ...]:
         out = []
         for i, column in enumerate(named):
             kind = column.kind
+            if kind == "none" and i and _is_quotient(table, i, named):
+                kind = "speedup"
             if kind == "none":
                 kind = said if i and said and _plausible(said, table, i) else "other"
                 if kind == "other" and i and table.column(i):
@@ -335,6 +346,17 @@ def columns(table: Table) -> tuple[Column, ...]:
         table.cache["columns"] = tuple(out)
     found: tuple[Column, ...] = table.cache["columns"]
     return found
+
+
+def _is_quotient(table: Table, i: int, named: Sequence[Column]) -> bool:
+    """Return whether a column holds the quotients of the two throughputs of its rows."""
+    pair = [j for j, column in enumerate(named) if column.kind == "throughput"]
+    rows = [[row.cells[j].number for j in (i, *pair)] for row in table.rows[:_LOOKED_AT]] if len(pair) == 2 else []
+    for row in rows:
+        values = [n.value for n in row if n is not None and n.value > 0]
+        if len(values) < 3 or min(abs(values[0] - q) for q in (values[1] / values[2], values[2] / values[1])) > 0.02:
+            return False
+    return bool(rows)
 
 
 def column_kind(table: Table, index: int) -> str:
@@ -656,7 +678,10 @@ _SAID_RATE = (
 
 
 _DEFINED = (
-    r"accepted\s*/\s*(?:drafted|proposed)|of (?:the |all )?(?:drafted|draft|proposed|speculative) tokens|"
+    r"accept\w*(?: draft(?:ed)?)?(?: tokens?)?\s*(?:/|÷|over|out of|divided by)\s*"
+    r"(?:all |the |total )*(?:drafted\b|draft tokens|draft_tokens|propos|specul)"
+    r"|\(\s*(?:τ|tau|AL)\s*[-−–]\s*1\s*\)\s*/\s*(?:K|\d)"
+    r"|\bof (?:the |all |every )?(?:drafted|draft|proposed|speculative) tokens|"
     r"drafted tokens accepted|accepted (?:out )?of|accepted (?:over|divided by|per) (?:all )?(?:drafted|proposed)|"
     r"接受[^。]{0,6}(?:除以|÷)|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
     r"|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"

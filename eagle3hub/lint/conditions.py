@@ -16,34 +16,74 @@ UNIT = (
     r"tok(?:en)?s?\s*(?:/|per)\s*(?:s(?:ec\w*)?|GPU)(?![a-z])|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s(?:ec\w*)?(?![a-z])"
     r"|samples?\s*(?:/|per)\s*s(?:ec\w*)?(?![a-z])|\bit/s\b|每秒"
 )
-_BATCH = (
-    r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"
-    r"\b(?:bs|batch(?:[ _-]?size)?|concurren\w+|conc\.?|max[_-]num[_-]seqs"
-    r"|max[_-]running[_-]requests)\W{0,3}(?:of |is )?\W?\d"
-    rf"|\b(?:\d+|{claims.IN_WORDS}) (?:concurrent|parallel|simultaneous|clients?\b|users?\b|in flight)"
-    r"|\bbatch of (?:one|\d)|\bbatch[- ]?1\b"
-    r"|\b(?:single|one|1) (?:concurrent |parallel )?(?:request|sequence|client|user|stream|session|conversation)s?\b"
-    r"(?! (?:per|is|was|has|of))|\bone prompt at a time"
-    r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
-    r"|\bone (?:at a time|after the other)\b|\bsequential (?:requests|prompts|decoding)\b"
-    r"|(?<=[,;:(|] )sequential(?=[.;,)|]|$)"
-    r"|(?:批(?:大小|次|量)?|并发(?:数|度)?)\s*(?:为|[:：=])?\s*\d|单(?:流|请求|并发|用户)|逐条|串行"
+_A_NUMBER = rf"(?:(?<![\d.-])\d[\d,]*(?!\.?\d)|\b(?:{claims.IN_WORDS}|single|no)\b)"
+_LOAD = (
+    r"(?:\bbs\b|\bbatch(?:es|ing|[ _-]?sizes?)?\b(?! of the train)|\bconcurren\w+|\bconc\b"
+    r"|(?<!tensor[ -])(?<!data[ -])(?<!expert[ -])(?<!pipeline[ -])\b(?:parallel|simultaneous)(?:ly)?\b(?![ _-]?draft)"
+    r"|\bmax[_-](?:num[_-]seqs|running[_-]requests)|\b(?:slots?|streams?|clients?|users?|callers?)\b"
+    r"|\bin[ -]flight\b|(?<!token )(?<!tokens )\b(?:at a time|at the same time|at once)\b|\bqueued?\b|并发|批)"
 )
+"""The words for how much is asked of a server at one time."""
+_BATCH = (
+    rf"{_LOAD}[^.;。；\n]{{0,16}}?{_A_NUMBER}(?! ?(?:tok|draft|GPU|card))"
+    rf"|{_A_NUMBER}(?:(?!tok|draft)[^.;。；|\n]){{0,24}}?{_LOAD}|\bbatch[- ]?1\b"
+    r"|\b(?:single|one|1) (?:request|sequence|session|conversation)s?\b(?! (?:per|is|was|has|of))"
+    rf"|\b(?:\d+|{claims.IN_WORDS}) sessions\b"
+    r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
+    r"|\bone (?:by one|after (?:the other|another))\b|\bsequential(?:ly)? (?:requests|prompts|decoding)\b"
+    r"|(?<=[,;:(|] )sequential(?:ly)?(?=[.;,)|]|$)|\bunbatched\b|\bwithout batching\b"
+    r"|\b(?:each|every one|one) [^.;\n]{0,20}\b(?:wait\w*|after) [^.;\n]{0,16}\b(?:before|previous|last|ended)\b"
+    r"|\b(?:no|without an?) queue\b|单(?:流|请求|并发|用户|路)|逐(?:条|个|一)|串行|[一1] ?个(?:请求|用户)"
+)
+_LOAD_OF_EXAMPLE = re.compile(
+    r"(?:(?:^|\s)-np|--parallel|[-_]concurrency|max[-_](?:num[-_]seqs|running[-_]requests|batch[-_]size))"
+    r"[\"']?\W{1,3}\d",
+    re.I,
+)
+"""What a command or a file of settings says of the load, which may not be that of the measurement."""
 _COUNT = (
     r"\b\d[\d,]* (?:[“\"][^“”\"\n]{1,40}[”\"] |[\w-]+ ){0,3}"
     r"(?:prompts?|questions|problems|conversations|requests|samples|examples|tasks"
     r"|instances|dialog(?:ue)?s|queries|items|pages|documents|images)\b(?! (?:per|/) ?(?:s|sec|second)\b)"
     rf"|(?<![A-Za-z])(?:{claims.SETS})(?:\s?\(|, |: ?)(?:all |first |n ?= ?)?\d{{2,}}"
     r"(?![\d.,]*\s?(?:%|tok|ms|[x×]|\.\d))\b"
-    r"|\b(?:prompts|samples|questions|requests)\s*[:=]\s*\d"
+    r"|\b(?:prompts|samples|questions|requests|problems)\b(?:\s*[:=,|]\s*|\s[–—-]\s)\d[\d,]*(?![\d.]*\d)"
+    r"(?! ?(?:tok|new\b|out|max|draft|spec|[KkMB]\b|%|[x×]))"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
     r"|\b(?:generation|measured|benchmark\w*|workload)\b[^.\n]{0,40}\bprompt(?: is|:)? ?[\"“]\w"
     r"|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:one|a) hundred)\b (?:[\w-]+ ){0,3}"
     r"(?:prompts?|questions|problems|conversations|requests|samples|documents)\b"
-    r"|\bn\s*=\s*\d|\bnum[_-](?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|题)"
+    r"|\bn[\"']?\s*[=:]\s*\d|\bnum[_-](?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|题)"
     r"|\bprompts\W{1,3}\{[^{}\n]{0,40}?:\s*\d"
     r"|\d+ ?个(?:样本|题|提示|问题|请求|对话)"
 )
+_ALL_OF_A_SET = (
+    rf"\b(?:all|full|entire|whole|complete)\b[^.;|\n\d]{{0,24}}(?:{claims.SETS})"
+    rf"|(?<![A-Za-z])(?:{claims.SETS})\b[^.;|\n\d]{{0,16}}"
+    r"\b(?:full|entire|complete|whole|all (?:questions|prompts|problems))\b"
+    r"|(?:全部|全量|完整)[^，。；|\n]{0,6}(?:题|集|条)"
+)
+_NO_PROMPTS = (
+    r"tok\w*|new|output|input|generated|draft\w*|spec\w*|candidate\w*|bonus|steps?|levels?|nodes?|layers?|heads?|experts?"
+    r"|hours?|hrs?|days?|weeks?|months?|years?|min\w*|sec\w*|ms|s|h|gpus?|cards?|chips?|machines?|devices?|[kmgt]i?b"
+    r"|kwh|kg|g|w|k|m|b|x|percent\w*|per|points?|times|fold|thousand|million|billion|param\w*|concurren\w*|parallel"
+    r"|simultaneous|clients?|users?|callers?|streams?|slots?|sessions?|threads?|cores?|languages?|epochs?|dim\w*"
+    r"|bits?|bytes?|runs?|repeats?|repetitions|trials?|seeds?|rounds?|passes|positions?|values?|rows?|versions?|states?"
+    r"|more|less|fewer|faster|slower|higher|lower|above|below|while|when|where|which|that|but|as|so|of|to|and|or|in|at"
+    r"|on|for|with|without|is|are|was|were|the|an?|by|from|than|vs|against|instead|over|under|after|before|we|it|then"
+)
+"""What stands behind a number that counts no prompts."""
+_A_COUNT = (
+    rf"(?<![\w.,=:/$€#-])(?<!(?-i:[A-Z\d]) )(?!(?:19|20)\d\d\b)\d{{2,5}}(?:,\d{{3}})? (?!(?:{_NO_PROMPTS})\b)"
+    r"(?:[a-z]{3,}|[A-Z][A-Za-z-]+ [a-z]{3,})"
+)
+"""A number of something that has no unit: “300 news articles”, “80 first turns”."""
+_NUMBERED = re.compile(
+    r"\b(?:top|seed|steps?|layers?|tables?|figures?|sections?|lines?|chapter|pages?|concurrency|batch|size|depth|length"
+    r"|level|version|build|release|driver|port|up to|at most|least|than|within|every|each|after|before)\W?$",
+    re.I,
+)
+"""What stands before a number that is a name, a bound or a length of time, and counts no prompts."""
 _COUNT_HEADER = re.compile(
     r"^\W*[n#](?:\s?[(（][^()（）]*[)）])?\W*$|\b(?:prompts|questions|samples|requests|problems|conversations)\b"
     r"|样本|题数|条数|数量",
@@ -52,10 +92,11 @@ _COUNT_HEADER = re.compile(
 _TEMPERATURE = (
     r"(?<![A-Za-z])temp(?:erature)?s?(?![A-Za-z])|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b"
     r"|\barg-?max (?:decod|sampl|everywhere)\w*|\bsampl\w+ \W{0,3}arg-?max|\balways the (?:top|likeliest) token"
-    r"|\bdo_sample\s*=\s*False|温度|贪[心婪]"
+    r"|\bdo_sample\s*=\s*False|\b(?:no|without(?: any)?|nothing (?:is|was)) (?:randomness|sampl\w+)"
+    r"|\bdeterministic(?:ally)?\b|\bsampling(?: is| was)? (?:off|disabled|turned off)|\bT ?0\b|温度|贪[心婪]|随机"
 )
 _OUTPUT = (
-    r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
+    r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b(?!\s?(?:/|per|a sec))"
     r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
     r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
     r"|\b\d+ out\b|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
@@ -88,6 +129,7 @@ _RELEASE = (
     r"(?:[,\"']{1,3})?\s*(?:[\"']?version[\"']?\s*[:=]\s*[\"'])?"
     r"(?:\(?v(?:ersion)?[ :]*)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
 )
+_NUMBER_OF_A_BUILD = r"(?:build|commit|release|tag|version|revision)\W{1,3}(?:(?:number|of|is|from) )?\W?v?[a-z]?\d"
 _STEP = r"(?:\w+ )?step"
 _LENGTH_SAID = (
     rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d"
@@ -114,8 +156,11 @@ _ESTIMATOR = (
 )
 _NOISE = 0.05
 _CALLED_EQUAL = (
-    r"\bnot (?:statistically )?(?:distinguishable|significant)|indistinguishable|within (?:the )?(?:noise|drift|error)"
-    r"|no significant difference|无显著差异"
+    r"\bnot (?:statistically )?(?:distinguishable|significant)|indistinguishable|\bnoise\b"
+    r"|within (?:the )?(?:drift|error)|\bno (?:\w+ )?difference|\btied?\b"
+    r"|\b(?:are|is|equally|practically|nearly) (?:equal|the same|identical|alike)\b"
+    r"|\bnot (?:really |clearly )?(?:better|faster|different)"
+    r"|无(?:显著|明显)?差[异别]|噪声|误差|持平|相当|没有(?:显著|明显)?(?:差|区)"
 )
 _DATA_SETS = re.compile(
     r"bench|eval|gsm|math|mmstar|alpaca|cnn|mbpp|aime|gpqa|mmlu|\bqa\b|writing|roleplay|reasoning|coding"
@@ -126,7 +171,7 @@ _DATA_SETS = re.compile(
 _CATEGORIES = {
     "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
     "translation", "summarization", "qa", "questionanswering", "mathreasoning", "mathematicalreasoning", "rag",
-    "retrieval", "multiturnconversation",
+    "retrieval", "retrievalaugmentedgeneration", "multiturnconversation", "multiturn", "conversation",
 }  # fmt: skip
 """The categories of MT-Bench and Spec-Bench, in letters alone."""
 
@@ -172,13 +217,16 @@ def _throughput_line(card: Card) -> int | None:
         )
     ]
     # a rate of the training is no measurement of the head
-    lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False, outside=TRAINING)]
+    said = rf"\d\s*(?:{UNIT})|(?:{UNIT})[^.;|\n]{{0,40}}[:：] ?\d{{2,}}"
+    lines += [hit.line for hit in card.search(said, tables=False, outside=TRAINING)]
     return min(lines, default=None)
 
 
 def _counted(card: Card) -> bool:
     """Return whether a sentence, a table or the metadata gives the number of prompts."""
-    for _, table in card.tables:
+    for section, table in card.tables:
+        if section.is_about(TRAINING) or claims.is_of_training_table(table):
+            continue
         if re.fullmatch(r"\W*prompts?\W*", table.header[0], re.I) and len(table.rows) > 1:
             return True  # each row is one
         for i, name in enumerate(table.header):
@@ -190,8 +238,16 @@ def _counted(card: Card) -> bool:
         return True
     if _in_results(card, _COUNT):
         return True
-    hits = card.search(_COUNT, outside=TRAINING + r"|\bdata\b", remarks=True)
-    return any(not claims.is_of_training(hit.match) for hit in hits)
+    hits = card.search(f"{_COUNT}|{_ALL_OF_A_SET}", outside=TRAINING + r"|\bdata\b", remarks=True)
+    if any(not claims.is_of_training(hit.match) for hit in hits):
+        return True
+    hits = card.search(_A_COUNT, outside=claims.SERVING + r"|\bdata\b|licen[sc]e|citation|许可|引用", tables=False)
+    return any(
+        not claims.is_of_training(hit.match)
+        and not _NUMBERED.search(_upto(hit)[: -len(hit.match[0])])
+        and claims.speaks_of_measuring(hit.match.string)
+        for hit in hits
+    )
 
 
 @rule(
@@ -250,9 +306,12 @@ def _is_for_hours(m: re.Match[str]) -> bool:
 
 def _has_batch_column(card: Card) -> bool:
     """Return whether a table has a column of batch sizes or of numbers of requests."""
-    named = re.compile(r"\bconc|\bbs\b|batch|streams|in[- ]flight|\bclients\b|\busers\b|parallel req|并发|批", re.I)
+    named = re.compile(rf"{_LOAD}|\bconc|\bload\b", re.I)
     return any(
-        named.search(name) and table.column(i) for _, table in card.tables for i, name in enumerate(table.header)
+        named.search(name) and table.column(i)
+        for section, table in card.tables
+        if not section.is_about(TRAINING)
+        for i, name in enumerate(table.header)
     )
 
 
@@ -273,9 +332,11 @@ def missing_batch(card: Card) -> Iterator[Violation]:
     named = any(not _OF_TRAINING_BATCH.search(_upto(hit)) for hit in hits)
     named = named or _in_results(card, r"concurrency\W{1,30}\d")
     if line and not named and not _has_batch_column(card):
-        yield _absent(
-            card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
-        )
+        example = next(claims.code_matches(card, _LOAD_OF_EXAMPLE), None)
+        end = "; only the example's is" if example else ""
+        message = f"neither batch size nor concurrency is given for the throughput{end}"
+        found = _absent(card, line, message, "batch size|concurrency")
+        yield replace(found, severity="info") if example else found
 
 
 _OF_TRAINING_BATCH = re.compile(
@@ -466,6 +527,9 @@ def missing_version(card: Card) -> Iterator[Violation]:
         rf"|\b(?:vllm|sglang|llama\.cpp)#\d{{4,}}|{_SERVERS}\b[^\n]{{0,240}}?\b(?:in|from|since) v\d+\.\d+\.\d+\b"
         rf"|{_ENGINE}\W{{1,4}}[0-9a-f]{{7,40}}\b|@ \W?[0-9a-f]{{7,40}}\b"
         rf"|{_ENGINE}\b[^.\n]{{0,80}}\bv\d+\.\d+(?:\.\d+)*\b"
+        rf"|{_ENGINE}[^.;\n]{{0,60}}(?<![\w.-])"
+        r"(?:b\d{4,5}|(?=[a-f]*\d)[0-9a-f]{7,40}|20\d\d-\d\d(?:-\d\d)?)(?![\w-])"
+        rf"|\b{_NUMBER_OF_A_BUILD}[\w.]*[^.;\n]{{0,30}}{_ENGINE}|{_ENGINE}[^.;\n]{{0,30}}\b{_NUMBER_OF_A_BUILD}"
     )
     if named and not pinned and not card.says(released):
         engines = ", ".join({hit.match[0].lower(): hit.match[0] for hit in reversed(named)}.values())
@@ -640,8 +704,10 @@ def missing_draft_tokens(card: Card) -> Iterator[Violation]:
 )
 def runs_without_spread(card: Card) -> Iterator[Violation]:
     """Report means over runs if the card gives no sign of spread."""
-    if not card.says(_SPREAD):
-        for hit in card.search(_RUNS):
+    spread = {id(claims.part_of(hit.section)) for hit in card.search(_SPREAD)}
+    for hit in card.search(_RUNS):
+        part = claims.part_of(hit.section)
+        if id(part) not in spread and (part is not None or not spread):
             yield Violation(hit.line, f"“{hit.match[0]}”, without their spread")
 
 

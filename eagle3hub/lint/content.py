@@ -345,7 +345,7 @@ _RATE_IN_DATA = re.compile(
 def unnamed_rates(card: Card) -> Iterator[Violation]:
     """Report a series of rates if no word near it says whether they are marginal or conditional."""
     for s in claims.rate_series(card):
-        if s.kind is None and not s.is_described_so and not re.search(r"\baccurac|准确率", s.name, re.I):
+        if s.kind is None and not s.is_described_so and not s.is_accuracy:
             lengths = []
             for kind in ("conditional", "marginal"):
                 total, product = 1.0, 1.0
@@ -370,14 +370,15 @@ def undefined_rate(card: Card) -> Iterator[Violation]:
     """Report tables and sentences with a rate that the card does not define."""
     if claims.defines_rate(card) or set(claims.measured_ks(card)) == {1}:
         return  # with one drafted token there is one meaning
-    of_positions = {s.line for s in claims.rate_series(card)}
+    of_positions = {line for s in claims.rate_series(card) for line in (s.line, *s.lines)}
     named: set[str] = set()
     for _, table, i in claims.columns_of_kind(card, "rate"):
         if table.header[i] in named or not re.search(r"acc|接[受收]|rate|率|α", table.header[i], re.I):
             continue
         named.add(table.header[i])
         most = 100 if "%" in table.header[i] else 1
-        if table.line not in of_positions and all(n.share <= 1 or n.value <= most for _, n in table.column(i)):
+        by_position = {table.line, *(row.at(i) for row, _ in table.column(i))} & of_positions
+        if not by_position and all(n.share <= 1 or n.value <= most for _, n in table.column(i)):
             yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
     number = r"(?:0?\.\d+|(?<![\d.])[1-9]\d*(?:\.\d+)?\s?%)"
     chinese = rf"接[受收]率(?:\s|约|平均|达到?|高达|为){{0,4}}{number}"

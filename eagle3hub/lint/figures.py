@@ -16,7 +16,8 @@ _AVERAGE = re.compile(
     r"|(?:(?:total|overall|simple|plain|unweighted|arithmetic|macro)[ -]){0,2}(?:averages?|avg\.?|mean))"
     r"(?:,? (?:of|over|across|for) (?:(?:the|all|both|these|those|our) ?){0,3}(?:(?:two|three|four|five|six|\d) ?)?"
     r"(?:(?:data ?sets?|sets|rows|benchmarks|tasks|categories|domains|suites|values|columns)\b)?)?"
-    r"|(?:总体|各集|[两二三四五六]项|全部)?(?:平均值?|均值))\W*$",
+    r"|(?:总体|各集|[两二三四五六]项|全部)?(?:平均值?|均值))"
+    r"(?:\s?[(（](?:(?!pooled|(?<!un)weighted|geometric|harmonic|加权|汇总)[^()（）]){1,60}[)）])?\W*$",
     re.I,
 )
 _NAMED_DIFFERENCE = re.compile(r"^\W*(?P<name>[A-Za-z][\w .+-]*?)\W*(?P<number>[+-−]?\d+(?:\.\d+)?)\s*%")
@@ -27,6 +28,10 @@ _IS_OF_DRAFTED = (
     r"|接[受收]率[^。；\n]{0,20}(?:接受[^。；\n]{0,8}[/÷]\s*草|[(（]\s*τ\s*[-−–]\s*1\s*[)）]\s*/\s*K)"
 )
 """What defines the acceptance rate of a card's tables as the share of the drafted tokens."""
+_COMPARED = re.compile(
+    r"\b(?:is|by|wins?|leads?|ahead|faster|slower|better|higher|more|quicker|up)\b|[\u4e00-\u9fff]+", re.I
+)
+"""The words of a comparison behind the name of the better method."""
 _OUTLIER = 3.0
 _MOST_ROWS = 60
 """No table of a card compares more methods or data sets than this."""
@@ -403,7 +408,8 @@ def _of_two_columns(
         pairs = [(a, b, table.header[j]) for i, a in present for j, b in present if i != j]
         pairs += [(a, b, table.header[j]) for i, a in times for j, b in times if i != j]
         if named := _NAMED_DIFFERENCE.match(text):
-            winner = [p for p in pairs if _names(named["name"], _other(table, present, p[2]))]
+            name = _COMPARED.sub(" ", named["name"])
+            winner = [p for p in pairs if _names(name, _other(table, present, p[2]))]
             pairs = winner or pairs
         elif any(_BASELINE.search(h) for h in headers):
             pairs = [p for p in pairs if _BASELINE.search(p[2])] or pairs
@@ -747,7 +753,8 @@ def contradicting_tables(card: Card) -> Iterator[Violation]:
             continue
         rows = {_letters(_COUNTED.sub("", row.label)): n for row, n in table.column(i)}
         if len(rows) == len(table.column(i)) and len(found) < _MOST_TABLES:
-            found.append((table, _Conditions.of(section.title, table), rows))
+            own = len(section.path) > 1 and section.path[-1].level > 1  # the title of the card is everything's
+            found.append((table, _Conditions.of(section.title if own else "", table), rows))
     for (first, conditions, a), (second, others, b) in combinations(found, 2):
         shared = [label for label in a if label in b]
         other = [s for s in shared if not a[s].agrees(b[s])]
@@ -855,6 +862,37 @@ def text_against_table(card: Card) -> Iterator[Violation]:
     if card.is_of_a_head:
         yield from _said_of_all_sets(card, [x for x in printed if not x.accepted_alone])
     yield from _said_factors(card)
+    yield from _said_throughputs(card)
+
+
+_FROM_TO = (
+    rf"\bfrom (?P<a1>\d[\d,]*(?:\.\d+)?){_UNIT} to (?:about )?(?P<b1>\d[\d,]*(?:\.\d+)?)(?P<u1>{_UNIT})"
+    rf"|(?<![\d.])(?P<a2>\d[\d,]*(?:\.\d+)?){_UNIT}\s?(?:→|⇒|->|=>)\s?(?P<b2>\d[\d,]*(?:\.\d+)?)(?P<u2>{_UNIT})"
+    rf"|(?<![\d.])(?P<a3>\d[\d,]*(?:\.\d+)?){_UNIT},? (?:vs\.?|versus|against|compared (?:to|with)|instead of)"
+    rf" (?P<b3>\d[\d,]*(?:\.\d+)?)(?P<u3>{_UNIT})"
+    rf"|从 ?(?P<a4>\d[\d,]*(?:\.\d+)?){_UNIT} ?(?:提升|提高|增加|升|加速)?[到至]"
+    rf" ?(?P<b4>\d[\d,]*(?:\.\d+)?)(?P<u4>{_UNIT})"
+)
+_OF_TOKENS = re.compile(r"tok|TPS", re.I)
+
+
+def _said_throughputs(card: Card) -> Iterator[Violation]:
+    """Yield two throughputs of a sentence if the tables print one of them, and the other nowhere."""
+    columns = [(table, i) for _, table, i in claims.columns_of_kind(card, "throughput") if not table.is_list]
+    if not columns or not card.is_of_a_head:
+        return
+    printed = [n for table, i in columns for _, n in table.column(i)]
+    anywhere = [n for _, t in card.tables for r in t.rows[: _MOST_ROWS * 4] for c in r.cells for n in numbers(c.text)]
+    for hit in card.search(_FROM_TO, tables=False, outside=claims.TRAINING)[:_MOST_ROWS]:
+        m = hit.match
+        at = next(i for i in "1234" if m[f"a{i}"])
+        if not _OF_TOKENS.search(m[f"u{at}"]) or claims.is_of_others(claims.sentence_of(m)):
+            continue
+        (a, *_), (b, *_) = numbers(m[f"a{at}"]), numbers(m[f"b{at}"])
+        for one, other in ((a, b), (b, a)):
+            near = [n for n in anywhere if n.agrees(other) or abs(n.value - other.value) <= 0.01 * other.value]
+            if any(n.agrees(one) for n in printed) and not near:
+                yield Violation(hit.line, f"“{m[0].strip()}”: no table has {other.value:g}")
 
 
 def _said_of_a_set(card: Card, printed: list[claims.AcceptanceLength]) -> Iterator[Violation]:

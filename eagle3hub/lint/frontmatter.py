@@ -131,6 +131,7 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
     if not stated or stated & {"other", "unknown"}:
         return
     stated |= {name for value in stated for name in vocabulary.printed(f"{value} license")}  # “Apache 2.0” is C602's
+    custom = {id(hit.section): hit for hit in _custom_terms(card)}
     lines_of: dict[int, list[Hit]] = {}
     for hit in card.search(r".+"):
         lines_of.setdefault(id(hit.section), []).append(hit)
@@ -145,6 +146,10 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
             message = f"the text says {', '.join(sorted(named))}, the metadata {', '.join(sorted(stated))}"
             others = any(_OF_OTHER_THINGS.search(h.match[0]) for h in lines)
             yield Violation(line, message, severity="warning" if others else None)
+        elif not named and id(section) in custom:
+            hit = custom[id(section)]
+            message = f"the text says {hit.match['name']}, the metadata {', '.join(sorted(stated))}"
+            yield Violation(hit.line, message, severity="warning")
 
     if any(section.path and re.search(_SECTION, section.path[-1].text, re.I) for section in card.sections):
         return  # what the section says is decisive
@@ -212,6 +217,12 @@ def license_without_link(card: Card) -> Iterator[Violation]:
         name = card.listed("license_name")[0]
         yield Violation(card.metadata_line("license_name"), f"{name}: the metadata has no license_link")
         return
+    known = set(card.listed("license")) - {"other", "unknown"}
+    if known and not _has_license_file(card):
+        for hit in _custom_terms(card):
+            if not re.search(r"\bLICENSE\b|https?://", hit.match.string):
+                yield Violation(hit.line, f"{hit.match['name']}: no address is given")
+                return
     if card.listed("license") == ["other"] and not _has_license_file(card):
         for hit in card.search(_CUSTOM_LICENSE, tables=False):
             sentence = claims.sentence_of(hit.match).replace(hit.match[0], "")
@@ -235,6 +246,27 @@ _CUSTOM_LICENSE = (
     r"(?P<name>[A-Z][\w.'’-]*(?: (?:[A-Z][\w.'’-]*|of|and|for|v?\d[\d.]*)){0,6}?"
     r" (?:Licen[cs]e(?: Agreement)?|Agreement|Terms(?: of Use)?)))\b"
 )
+
+
+_OF_THE_HEAD = (
+    r"\b(?:draft|head|drafter|speculator|weights|this (?:model|repo\w*|checkpoint|release)|use of (?:it|this|the))\b"
+    r"|本(?:模型|仓库)|草稿"
+)
+_NOT_OF_THE_HEAD = r"\b(?:target|base|verifier|data ?sets?|training data|prompts|code|generator)\b|目标|基座|数据"
+
+
+def _custom_terms(card: Card) -> Iterator[Hit]:
+    """Yield the custom licenses that sections about the license say the head is under."""
+    for hit in card.search(_CUSTOM_LICENSE, tables=False):
+        here = hit.section.path[-1] if hit.section.path else None
+        if here is None or here.level == 1 or not re.search(_SECTION, here.text, re.I):
+            continue
+        if vocabulary.printed(hit.match.string):
+            continue
+        sentence = claims.sentence_of(hit.match)
+        of_head = re.search(_OF_THE_HEAD, sentence, re.I) and not re.search(_NOT_OF_THE_HEAD, sentence, re.I)
+        if of_head and re.search(r"\b(?:govern|licen[cs]ed|released|subject to|under|covered)\w*\b", sentence, re.I):
+            yield hit
 
 
 def _has_license_file(card: Card) -> bool:
@@ -334,10 +366,24 @@ def missing_base_model(card: Card) -> Iterator[Violation]:
 )
 def unmentioned_base_model(card: Card) -> Iterator[Violation]:
     """Report a base_model whose name is nowhere in the text."""
-    body = _plain(card.body)
+    body = _plain(_without_other_targets(card.body))
     for value in card.listed("base_model"):
         if _ID.fullmatch(value) and _plain(value.split("/")[1]) not in body:
             yield Violation(card.metadata_line("base_model"), f"the text never mentions {value}")
+
+
+_LINK = re.compile(r"\[(?P<text>[^\[\]\n]{3,80})\]\((?P<to>[^()\s]{3,200})\)")
+
+
+def _without_other_targets(body: str) -> str:
+    """Return a text without the addresses of links whose words are the name of another model (C807)."""
+
+    def shown(m: re.Match[str]) -> str:
+        words, name = _plain(m["text"]), _plain(m["to"].rpartition("/")[2])
+        is_other = re.fullmatch(r"\S*[A-Za-z]\S*\d\S*", m["text"]) and words not in name and name not in words
+        return m["text"] if is_other else m[0]
+
+    return _LINK.sub(shown, body)
 
 
 def _plain(text: str) -> str:

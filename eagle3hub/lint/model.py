@@ -25,6 +25,8 @@ _NUMBER = re.compile(
 _NUMBER_FIRST = re.compile(
     r"[\s~≈*(]*(?:(?:τ|tau)\s?[=:≈]?\s*)?(?:about |approx\.? |约 ?)?(?:×\s?|x(?=\d+\.\d))?[-+−.]?\d"
 )
+_FORMULA = re.compile(r"[\s(]*\d+\s*[+−-]\s+[A-Za-zΣ∑(]")
+"""``1 + accepted / drafts`` is no number."""
 _PAIR = re.compile(
     r"(?P<a>\d[\d,]*(?:\.\d+)?)\s*(?P<unit>[A-Za-z%/]{0,12})\s*(?:→|⇒|➜|⟶|-{1,2}>|=>)\s*(?P<b>\d[\d,]*(?:\.\d+)?)"
 )
@@ -88,7 +90,7 @@ class Cell:
     @classmethod
     def of(cls, text: str) -> Cell:
         """Make a cell from its text."""
-        found = _NUMBER.search(text) if _NUMBER_FIRST.match(text) else None
+        found = _NUMBER.search(text) if _NUMBER_FIRST.match(text) and not _FORMULA.match(text) else None
         return cls(text, None if found is None else _number(found))
 
     @property

@@ -44,6 +44,9 @@ _FOOTER = re.compile(
     r"|Instructions to use \S+/\S+ with libraries)"
 )
 """What the Hub's page has around a card, and the source of a card never has on a line of its own."""
+_NAVIGATION = re.compile(r"\s*(?:(?:Files )?Files and versions|Community(?: \d+)?)\s*")
+"""What the Hub's page has between its title and the card."""
+_ABOVE = 60
 _BIBTEX = re.compile(r"\s*@[A-Za-z]+\{")
 _MARKUP = re.compile(r"\s*(?:#{1,6} |\||```|~~~|[-*+] |<[a-z/!])")
 _FEW_LINES = 2_000
@@ -72,9 +75,10 @@ def to_markdown(lines: Sequence[Line]) -> list[Line]:
 
     A line that is added gets the number of its neighbour.
     """
-    end = next((i for i, (_, line) in enumerate(lines) if i > 4 and _FOOTER.match(line)), len(lines))
+    begin = max((i + 1 for i, (_, line) in enumerate(lines[:_ABOVE]) if _NAVIGATION.fullmatch(line)), default=0)
+    end = next((i for i, (_, line) in enumerate(lines) if i > max(begin, 4) and _FOOTER.match(line)), len(lines))
     out: list[Line] = []
-    i = 0
+    i = begin
     while i < end:
         taken, made = _block(lines[:end], i, first=not out)
         out += made
@@ -500,6 +504,7 @@ def _has_second_header(rows: Sequence[tuple[int, list[str]]]) -> bool:
     if bare and len(first) < 3:
         return False  # a table of names and values
     gaps = any(not text for text in first[1:]) and (not second[0] or second[0] == first[0] or bare)
+    gaps = gaps or (not second[0] and len(set(filled)) == 1 and all(second[1:]))  # the same quantity in each column
     numeric = any(Cell.of(text).number for _, cells in rest[:20] for text in cells[1:])
     return gaps and len(filled) > 1 and numeric and not any(Cell.of(text).number for text in filled)
 

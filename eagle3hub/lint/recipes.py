@@ -30,7 +30,9 @@ from eagle3hub.system.typed import build
 
 _CHECKS = "eagle3hub.engines.check"
 _SAID = {
-    "trtllm-final-state": r"(?:final|last)\b[^.]{0,40}\bhidden state|hidden state[^.]{0,60}\b(?:final|last)\b",
+    "trtllm-final-state": r"(?:final|last)\b[^.]{0,40}\bhidden state|hidden state[^.]{0,60}\b(?:final|last)\b"
+    r"|use_aux_hidden_state\W{1,6}(?:(?:is|set to|of) )?\W?false|\b(?:no|without(?: an?)?) [`\"']?(?:fc\b|aux)"
+    r"|\b(?:one|a single|the last|the final)(?:, \w+)? (?:hidden )?states? (?:alone|only)|\bone (?:hidden )?state\b",
     "sglang-jax-version": r"sglang-jax 0\.[1-9]",
 }
 """Findings that a card settles by saying so, each with the pattern of such a sentence."""
@@ -306,7 +308,9 @@ def outdated_remark(card: Card) -> Iterator[Violation]:
 
 _SAID_GONE = re.compile(
     r"\b(?:no longer|not (?:needed|necessary|read|used|any ?more)|gone|removed?|ignored?|no effect|unnecessary"
-    r"|obsolete|deprecated|older|before|until|up to|used to|formerly|was|were|had)\b|不再|移除|无效|旧版",
+    r"|obsolete|deprecated|older|before|until|up to|used to|formerly|was|were|had|do(?:es)? nothing|no need|needless"
+    r"|useless|superfluous|delete[ds]?|drop(?:ped|s)?|leave \w+ out|unset|dead|never|without effect"
+    r"|(?:do|does|must|need|should) not|don['’]t|doesn['’]t|stop(?:ped)?)\b|不再|移除|无效|旧版|删除|不用|无需|废弃",
     re.I,
 )
 """What a sentence says of a variable that it does not tell the reader to set."""

@@ -545,12 +545,32 @@ RATES = _table("| set | acceptance rate |", "| MT-Bench | 0.47 |", after="K = 3,
 CATEGORIES = _table(
     "| category | τ |", "| QA | 2.2 |", "| Summarization | 2.7 |", "| Translation | 2.6 |", "| Math reasoning | 2.7 |"
 )
+LOAD = (
+    _table("| set | tok/s | tok/s, baseline |", "| MT-Bench | 172 | 104 |") + "H100, T = 0, 80 prompts, 512 new tokens"
+)
+COUNTLESS = _table("| K | τ |", "| 3 | 2.3 |", "| 5 | 2.6 |") + "Measured with SGLang, batch 1"
+VERSIONLESS = _table("| K | τ |", "| 3 | 2.3 |") + "T = 0, 80 prompts, llama.cpp"
+EQUALS = _table("| draft | τ | tok/s |", "| BF16 | 2.38 | 139 |", "| Q8_0 | 2.37 | 151 |")
+BATCHES = "Accept length (tokens per step, pooled): **2.71**, on 80 prompts.\n\n" + _table(
+    "| batch | tok/s without | tok/s with | {} |", "| 1 | 78 | 140.4 | 1.80 |", "| 64 | 2650 | 2544 | 0.96 |"
+)
+WINNERS = _table(
+    "| set | MTP throughput | EAGLE-3 throughput | {2} |", "| a | 190 | 209 | {0} |", "| b | 242 | 220 | {1} |"
+)
+ONE_STATE = (
+    "{}\n\n```yaml\nspeculative_config:\n  decoding_type: Eagle\n  max_draft_len: 3\n  speculative_model: a/b\n"
+    "  eagle3_layers_to_capture: [-1]\n```\n\n```sh\ntrtllm-serve Qwen/Qwen3-8B --config config.yaml\n```\n"
+)
+TWO_NAMES = _table(
+    "| model | MT-Bench | GSM8K |", "| | {0} | {0} |", "| Qwen3-4B | 1.52 | 2.06 |", "| Qwen3-8B | 1.60 | 2.18 |"
+)
 DRAFTS_FIVE = (
     "\n\n```bash\npython -m sglang.launch_server --model-path Qwen/Qwen3-8B --speculative-algorithm EAGLE3 "
     "--speculative-draft-model-path a/b --speculative-num-steps 5 --speculative-eagle-topk 1 "
     "--speculative-num-draft-tokens 6\n```\n"
 )
 MEASURED = _table("| set | τ |", "| MT-Bench | 2.4 |", after=f"SGLang {SGLANG}, {{}}.") + DRAFTS_FIVE
+OTHER_BASE = HEAD.replace("base_model: Qwen/Qwen3-8B", "base_model: meta-llama/Llama-3.1-70B-Instruct")
 CO2 = "co2_eq_emissions: 187200\nlicense:"
 CUSTOM = HEAD.replace("license: apache-2.0", "license: other")
 OTHER_DATA = HEAD.replace("trained on HuggingFaceH4/ultrachat_200k on", "on").replace(
@@ -615,6 +635,169 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             f"{SPEED}.\n\n```\nTotal generated tokens:   31842\nOutput token throughput (tok/s): 150\n```\n",
         ),
     ),
+    "C403: the load in other words": (
+        "license:",
+        (
+            f"{LOAD}, TP 4.",
+            f"{LOAD}, tensor parallel 4, 3 GPUs.",
+            f"{LOAD}.\n\nThe head drafts 8 tokens at once. A model writes one token at a time.",
+            f"{LOAD}.\n\n## Training\n\nBatch size 32.",
+            "\n## Numbers\n\nOutput tokens per second on 80 prompts, K = 5: 402 with the head, 251 without.\n",
+        ),
+        (
+            f"{LOAD}, one slot.",
+            f"{LOAD}, 8 requests at a time.",
+            f"{LOAD}, each question waits for the one before.",
+            f"{LOAD}, no queue.",
+            f"{LOAD}, unbatched.",
+            f"{LOAD}, load of 4 clients.",
+            f"{LOAD}, 单路。",
+            _table("| setting | value |", "| Requests at a time | 1 |", "| GPU | H100 |") + LOAD,
+            f"{LOAD}.\n\n```bash\nllama-server -m a.gguf -md b.gguf --spec-type draft-eagle3 -np 1\n```\n",
+        ),
+    ),
+    "C405: a number of something": (
+        "license:",
+        (
+            f"{COUNTLESS}, 512 new tokens, 8 concurrent users, in 2026.",
+            f"{COUNTLESS}, 15 runs of 300 seconds.",
+            f"{COUNTLESS}.\n\n## Training\n\n" + _table("| what | value |", "| Prompts | 150,000 of UltraChat |"),
+        ),
+        (
+            f"{COUNTLESS}, the 80 first turns of MT-Bench.",
+            f"{COUNTLESS}. The set consists of 300 news articles.",
+            f"{COUNTLESS}, all of GSM8K.",
+            f"{COUNTLESS}. Prompts, 320 of the test split.",
+            f'{COUNTLESS}.\n\n```json\n{{"dataset": "mt_bench", "n": 80, "acceptance_length": 2.53}}\n```\n',
+        ),
+    ),
+    "C404: a unit is no length": (
+        "license:",
+        (
+            _table("| | output tokens/s |", "| plain | 410 |", "| with this head | 640 |")
+            + "H100, 8 concurrent requests, 80 prompts.",
+        ),
+        (
+            _table("| | output tokens/s |", "| plain | 410 |", "| with this head | 640 |")
+            + "H100, 8 concurrent requests, 80 prompts, 256 output tokens each.",
+        ),
+    ),
+    "C406: nothing is drawn": (
+        "license:",
+        (f"{COUNTLESS}, 80 prompts.",),
+        (
+            f"{COUNTLESS}, 80 prompts, no randomness.",
+            f"{COUNTLESS}, 80 prompts, deterministic.",
+            f"{COUNTLESS}, 80 prompts, T 0.",
+        ),
+    ),
+    "C408: a build is a version": (
+        "license:",
+        (f"{VERSIONLESS}, K = 3.", f"{VERSIONLESS} on an M3 Max."),
+        (
+            f"{VERSIONLESS} build b9412.",
+            f"{VERSIONLESS} (b9412).",
+            f"{VERSIONLESS} of 2026-05-11.",
+            f"{VERSIONLESS} at commit 3f2a91c.",
+            f"{VERSIONLESS}, release 9412.",
+        ),
+    ),
+    "C410: a card that calls them equal": (
+        "license:",
+        (EQUALS, f"{EQUALS}\nQ8_0 is better."),
+        (
+            f"{EQUALS}\nThe difference between the two is noise.",
+            f"{EQUALS}\nThe two are equal.",
+            f"{EQUALS}\n两者持平。",
+        ),
+    ),
+    "C303: what is defined, or is of a position": (
+        "license:",
+        (RATES, f"{RATES}\nThe acceptance rate is high."),
+        (
+            f"{RATES}\n- **Acceptance rate**: accepted tokens / drafted tokens, pooled.",
+            f"{RATES}\nFor a chain it is (τ − 1) / K.",
+            _table("| acc_0 | acc_1 | acc_2 |", "| 0.71 | 0.66 | 0.63 |"),
+        ),
+    ),
+    "C201: a ratio is no length": (
+        "license:",
+        (_table("| set | τ |", "| MT-Bench | 0.96 |"),),
+        (
+            BATCHES.format("ratio (with / without)"),
+            BATCHES.format("with ÷ without"),
+        ),
+    ),
+    "C411: a formula is no length": (
+        "license:",
+        ("- `acceptance_length`: 2.4\n- `other`: 1",),
+        ("- `acceptance_length`: 1 + accepted / drafts\n- `draft_acceptance_rate`: accepted / drafted tokens",),
+    ),
+    "C212: throughputs of a sentence": (
+        "license:",
+        (
+            f"{SPEED}.\n\nOutput goes from 104 to 190 tokens per second.",
+            f"{SPEED}.\n\nThat is 190 tok/s instead of 104 tok/s.",
+            f"{SPEED}.\n\n吞吐从 104 提升到 190 tok/s。",
+        ),
+        (
+            f"{SPEED}.\n\nOutput goes from 104 to 172 tokens per second.",
+            f"{SPEED}.\n\nOn another machine it goes from 60 to 99 tok/s.",
+            f"{SPEED}.\n\nWe went from 104 to 190 prompts.",
+            "- throughput: 1,450 → 2,465 tok/s\n- latency: 30 → 21 ms",
+        ),
+    ),
+    "C205: who is faster in words": (
+        "license:",
+        (
+            WINNERS.format("EAGLE-3 快 10.0%", "MTP 快 10.0%", "差异"),
+            WINNERS.format("EAGLE-3 is faster by 10.0%", "MTP is faster by 10.0%", "difference"),
+        ),
+        (WINNERS.format("EAGLE-3 快 10.0%", "EAGLE-3 慢 9.1%", "差异"), WINNERS.format("+10.0%", "-9.1%", "Δ")),
+    ),
+    "C612: a link under another model's name": (
+        OTHER_BASE,
+        ("For [Llama-3.3-70B-Instruct](https://huggingface.co/meta-llama/Llama-3.1-70B-Instruct).",),
+        (
+            "For [Llama-3.1-70B-Instruct](https://huggingface.co/meta-llama/Llama-3.1-70B-Instruct).",
+            "For [Llama 3.1 70B](https://huggingface.co/meta-llama/Llama-3.1-70B-Instruct).",
+            "For [this target](https://huggingface.co/meta-llama/Llama-3.1-70B-Instruct).",
+        ),
+    ),
+    "C605: terms of its own": (
+        "license:",
+        (
+            "## License\n\nUse of the draft head is governed by the **Obsidian Community License 1.2**.",
+            "## License\n\nThe weights are released under the Acme Research License.",
+        ),
+        (
+            "## License\n\nApache 2.0. The target is under the Acme Research License.",
+            "## License\n\nThe data set is released under the Acme Research License.",
+            "## License\n\nThe head is released under the Apache License 2.0.",
+        ),
+    ),
+    "C606: terms of its own, and no address": (
+        "license:",
+        ("## License\n\nUse of the draft head is governed by the **Obsidian Community License 1.2**.",),
+        (
+            "## License\n\nThe head is under the [Obsidian Community License](https://obsidian.example/license).",
+            "## License\n\nThe target is under the Obsidian Community License.",
+        ),
+    ),
+    "C510: a head without auxiliary states": (
+        "license:",
+        (ONE_STATE.format("It drafts three tokens."),),
+        (
+            ONE_STATE.format("It was trained with `use_aux_hidden_state: false`."),
+            ONE_STATE.format("It has no `fc`."),
+            ONE_STATE.format("It reads the last state alone."),
+        ),
+    ),
+    "C306: one name under the names of the sets": (
+        "license:",
+        (TWO_NAMES.format("平均接受 token 数"), TWO_NAMES.format("mean accepted tokens")),
+        (TWO_NAMES.format("accept length"), TWO_NAMES.format("mean accepted tokens") + "The bonus token is included."),
+    ),
     "C405: the set beside n": (
         "license:",
         (_table("| target | τ of MT-Bench |", "| a | 2.2 |"),),
@@ -673,6 +856,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
                 "Mean of the two",
                 "Average over both sets",
                 "Overall mean",
+                "**Average (unweighted mean of the two)**",
                 "Mean across benchmarks",
                 "两项平均",
             )
@@ -681,6 +865,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             MEAN.format("Mean of the two", "2.58"),
             MEAN.format("Average over both sets", "2.62"),
             MEAN.format("Average over 200 prompts", "2.95"),
+            MEAN.format("Average (pooled over rounds)", "2.95"),
             MEAN.format("Mean token probability", "2.95"),
         ),
     ),
@@ -691,9 +876,11 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "Five-run means.",
             "Every set was run 3 times and the values averaged.",
             "Averaged across 5 independent repetitions.",
+            "## A\n\nτ is 2.58, 95 % interval 2.48 to 2.68.\n\n## B\n\nEach value is the mean of five runs.",
         ),
         (
             "Averages over 80 prompts.",
+            "## A\n\nFive-run means ± std.\n\n## B\n\nOne run.",
             "Five-run means ± std.",
             "Each run averages 80 prompts.",
             "The runs' mean cost.",
@@ -761,6 +948,8 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "vLLM takes the draft's arg-max unless draft_sample_method says otherwise.",
             "vLLM always takes the target's arg-max at temperature 0.",
             "`SGLANG_ENABLE_SPEC_V2` is no longer needed.",
+            "SGLang's `SGLANG_ENABLE_SPEC_V2=1` does nothing and can be deleted from your scripts.",
+            "Do not set SGLANG_ENABLE_SPEC_V2.",
             "SGLANG_ENABLE_SPEC_V2 was needed in 0.5.4.",
             "Temperature sampling is not supported in SGLang's tree mode.",
         ),
