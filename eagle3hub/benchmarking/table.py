@@ -72,8 +72,7 @@ def tables(results: Results) -> list[Table]:
 
 def conditions(results: Results) -> list[str]:
     """Return the conditions of the tables: target, heads, prompts, settings, estimator, and what did not pass."""
-    target = results.target
-    out = [f"Target: {target.name}" + (f" at {target.revision}" if target.revision else "")]
+    out = [f"Target: {results.target.in_words}"]
     out += [f"Head {head.name}: {head.layout} layout, {head.digest[:19]}…" for head in results.heads]
     for prompts in {c.prompts.name: c.prompts for c in results.cells}.values():
         source = prompts.source

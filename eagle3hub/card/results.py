@@ -20,7 +20,7 @@ from eagle3hub.errors import ManifestError, assert_never
 from eagle3hub.metrics import Acceptance
 from eagle3hub.prompts import PACKAGED, SECOND_TURNS, context_name, datasets
 from eagle3hub.validation.gates import Lossless
-from eagle3hub.validation.report import Counted, Entry, MeasuredPrompts, Settings, Throughput
+from eagle3hub.validation.report import Counted, Entry, MeasuredPrompts, MeasuredTarget, Settings, Throughput
 
 if TYPE_CHECKING:
     from eagle3hub.benchmarking.plan import CellSettings
@@ -121,7 +121,7 @@ def views(benchmarks: Sequence[Benchmark], digests: Collection[str]) -> list[Ben
     from eagle3hub.benchmarking.serving import table as serving
 
     out = []
-    runs = [(type(b.results), _how(b.results.cells)) for b in benchmarks]
+    runs = [(type(b.results), _how(b.results.cells, b.results.target)) for b in benchmarks]
     for i, b in enumerate(benchmarks, 1):
         cells: Sequence[CellRecord | ServingRecord] = b.results.cells
         kind, how = runs[i - 1]
@@ -152,12 +152,12 @@ def _this(heads: Sequence[BenchedHead], digests: Collection[str]) -> str:
     return " and ".join(own) if len(heads) > len(own) else ""
 
 
-def _how(cells: Sequence[CellRecord | ServingRecord]) -> list[str]:
+def _how(cells: Sequence[CellRecord | ServingRecord], target: MeasuredTarget) -> list[str]:
     """Say how cells were run, in as many words for every benchmark: engine, format, devices and mode."""
     settings = [cell.settings for cell in cells]
     told = (
         [_engine(cell) for cell in cells],
-        [s.dtype for s in settings],
+        [_format(s.dtype, target) for s in settings],
         [vocabulary.device(s.device) for s in settings],
         [f"tensor parallel size {s.engine_settings.tensor_parallel}" for s in settings if s.device != "server"],
         [mode(s) or "default" for s in settings],
@@ -288,7 +288,7 @@ def view(run: Run, manifest: Manifest) -> RunView:
         layout_title=vocabulary.layout(run.layout).title,
         engine=_engine_title(entry),
         device=vocabulary.device(entry.device),
-        dtype=entry.dtype,
+        dtype=_format(entry.dtype, report.target),
         verdict=entry.verdict,
         reason=entry.reason,
         prompts=report.prompts.name,
@@ -462,6 +462,11 @@ _MOST_SHOWN = 60
 """Characters of a system prompt in a table; the settings of the run have all of it."""
 
 
+def _format(dtype: str, target: MeasuredTarget) -> str:
+    """The dtype of a run, and how its target's weights are quantized."""
+    return dtype if target.quantization is None else f"{dtype} (target: {target.quantization})"
+
+
 def _engine_title(entry: Entry) -> str:
     return f"{vocabulary.engine(entry.engine)} {entry.version}".strip()
 
@@ -576,6 +581,7 @@ def conditions(run: Run) -> list[tuple[str, str]]:
         ("Device", entry.device),
         ("Target", target.name),
         ("Target revision", target.revision or "not recorded"),
+        *([("Target's weights", target.quantization)] if target.quantization else []),
         ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report.head.digest)}"),
         ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]

@@ -74,6 +74,11 @@ class Scheme:
         return forms.pop() if len(forms) == 1 else "mixed" if forms else ""
 
     @property
+    def in_words(self) -> str:
+        """The form and the method, such as ``FP8 (compressed-tensors)``; the method alone where no form is known."""
+        return f"{self.form} ({self.method})" if self.form else self.method
+
+    @property
     def bits(self) -> int | None:
         """Bits of a weight, where the config says so."""
         stated = (part.get(key) for part in self._weights for key in ("num_bits", "bits", "w_bit"))

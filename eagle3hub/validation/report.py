@@ -69,21 +69,37 @@ class MeasuredHead:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTarget:
-    """The target: its name, and what identifies its files where that is known."""
+    """The target: its name, and what identifies its files where that is known.
+
+    ``quantization``: form and method of its quantized weights, as its config says; None where it says nothing.
+    """
 
     name: str
     revision: str | None
     config_sha256: str | None
     weights_digest: str | None
+    quantization: str | None = None
+
+    @property
+    def in_words(self) -> str:
+        """Its name, its revision, and how its weights are quantized, as far as that is known."""
+        at = f" at {self.revision}" if self.revision else ""
+        return f"{self.name}{at}" + (f", weights {self.quantization}" if self.quantization else "")
 
     def to_json(self) -> dict[str, Any]:
-        """The ``target`` object."""
-        return _fields(self)
+        """The ``target`` object; it has ``quantization`` only where the target's weights are quantized."""
+        return {key: value for key, value in _fields(self).items() if key != "quantization" or value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MeasuredTarget:
         """What `to_json` gave."""
-        return cls(data["name"], data["revision"], data["config_sha256"], data["weights_digest"])
+        return cls(
+            data["name"],
+            data["revision"],
+            data["config_sha256"],
+            data["weights_digest"],
+            data.get("quantization"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object, read_small
 from eagle3hub.engines.base import RunSpec
-from eagle3hub.errors import HubError, InputError, SourceError, UsageError
+from eagle3hub.errors import Eagle3HubError, HubError, InputError, SourceError, UsageError
+from eagle3hub.head.quantization import QUANT_CONFIG, json_object, scheme_in
 from eagle3hub.head.target import WEIGHTS, read_target
 from eagle3hub.layouts import read_head, settle
 from eagle3hub.prompts import PromptSet, lengthened, load_prompts, second_turns
@@ -37,7 +38,10 @@ _TEMPLATE_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target model: where it is, what to call it, and for a folder its digests, its config.json and its commit."""
+    """A target model: where it is, what to call it, and for a folder its digests, its config.json and its commit.
+
+    ``quantization``: form and method of its quantized weights in words, or None.
+    """
 
     source: str
     name: str
@@ -45,11 +49,12 @@ class Target:
     weights_digest: str | None
     config: Mapping[str, object] | None
     revision: str | None = None
+    quantization: str | None = None
 
     @property
     def identity(self) -> MeasuredTarget:
         """What a report states of it."""
-        return MeasuredTarget(self.name, self.revision, self.config_sha256, self.weights_digest)
+        return MeasuredTarget(self.name, self.revision, self.config_sha256, self.weights_digest, self.quantization)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ def identify_target(source: str | Path, name: str | None = None, progress: Progr
     if isinstance(at, HubAddress):
         name = name or at.repo_id
         if at.revision is None and not at.is_hidden:
-            return Target(at.repo_id, name, None, None, None)
+            return Target(at.repo_id, name, None, None, None, quantization=_quantization_on_hub(at))
         from eagle3hub.checkpoint.remote import local_copy  # the Hub's client takes a while to import
 
         folder, revision = local_copy(at, progress)
@@ -139,7 +144,21 @@ def identify_target(source: str | Path, name: str | None = None, progress: Progr
     if not isinstance(config, dict):
         raise SourceError(f"{config_file} is not a JSON object", code="source-target")
     sha256 = hashlib.sha256(raw).hexdigest()
-    return Target(str(folder), name or folder.name, sha256, _weights_digest(folder), config, revision)
+    beside = json_object(read_small(folder / QUANT_CONFIG))
+    scheme = scheme_in(config, beside)
+    quantized = None if scheme is None else scheme.in_words
+    return Target(str(folder), name or folder.name, sha256, _weights_digest(folder), config, revision, quantized)
+
+
+def _quantization_on_hub(at: HubAddress) -> str | None:
+    from eagle3hub.checkpoint.hub import download_file
+
+    try:
+        raw = read_small(download_file(at.repo_id, CONFIG))
+        scheme = None if raw is None else scheme_in(parse_json_object(raw, CONFIG))
+    except Eagle3HubError:  # a measurement needs no answer of the Hub to this
+        return None
+    return None if scheme is None else scheme.in_words
 
 
 def _weights_digest(folder: Path) -> str | None:

@@ -122,6 +122,15 @@ def test_images_and_lengths_of_prompts_are_said(example: Manifest) -> None:
     assert "The prompts are in seen.jsonl, a file of the makers that is not in this repository" in text
 
 
+def test_how_the_targets_weights_are_quantized_is_said(example: Manifest) -> None:
+    report = samples.make_report()
+    assert "(target: " not in card(example, report)
+    report["target"]["quantization"] = "FP8 (compressed-tensors)"
+    text = card(example, report)
+    assert "Measured on CPU, float32 (target: FP8 (compressed-tensors)), 16 prompts" in text
+    assert "| Target's weights | FP8 (compressed-tensors) |" in text
+
+
 def test_the_command_says_whose_turn_it_is_and_how_was_drafted(example: Manifest) -> None:
     report = samples.make_report()
     report["prompts"]["name"] = "mt_bench#2"

@@ -23,6 +23,8 @@ from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.errors import SourceError
 from eagle3hub.validation import run as validate_run
+from eagle3hub.validation.report import MeasuredTarget
+from eagle3hub.validation.target import identify_target
 
 Cli = Callable[..., tuple[int, str, str]]
 REPO = "alice/head"
@@ -486,3 +488,12 @@ def test_the_environment_of_the_client_is_respected(hub: HubServer, tmp_path: Pa
     offline = inspect(**hub.env(tmp_path / "home4", "hf_good"), HF_HUB_OFFLINE="1")
     assert offline.returncode == 5
     assert "HF_HUB_OFFLINE is set" in offline.stderr
+
+
+def test_a_report_tells_how_a_target_on_the_hub_is_quantized(hub: HubServer, tmp_path: Path):
+    target = heads.target(tmp_path / "target")
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
+    hub.commit("alice/target", target)
+    assert identify_target("alice/target").identity == MeasuredTarget("alice/target", None, None, None, "FP8 (fp8)")
+    assert identify_target("alice/none").quantization is None, "nothing else needs the Hub's answer"

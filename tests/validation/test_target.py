@@ -15,6 +15,7 @@ from eagle3hub.errors import OutputError, SourceError, UsageError
 from eagle3hub.validation import engine_runner
 from eagle3hub.validation.engine_runner import default_device
 from eagle3hub.validation.options import engine_names, writable_report
+from eagle3hub.validation.report import MeasuredTarget
 from eagle3hub.validation.target import NamedTarget, context_length, identify_target, kv_cache_gib, named_target
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -43,6 +44,23 @@ def test_a_folder_is_identified_by_its_bytes(folder: Path) -> None:
 def test_a_hub_id_is_taken_as_it_is() -> None:
     target = identify_target("org/Target")
     assert (target.name, target.config, target.weights_digest) == ("org/Target", None, None)
+
+
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+
+
+def test_how_a_targets_weights_are_quantized_is_told(folder: Path) -> None:
+    assert identify_target(str(folder)).quantization is None
+    assert "quantization" not in identify_target(str(folder)).identity.to_json()
+    config = {**SMOLLM2, "max_position_embeddings": 8192}
+    (folder / "hf_quant_config.json").write_text(json.dumps({"producer": {}, "quantization": {"quant_algo": "NVFP4"}}))
+    assert identify_target(str(folder)).quantization == "NVFP4 (modelopt)"
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": FP8}))
+    target = identify_target(str(folder))
+    assert target.quantization == "FP8 (fp8)"
+    assert MeasuredTarget.from_json(target.identity.to_json()) == target.identity
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    assert identify_target(str(folder)).quantization == "mxfp4"
 
 
 @pytest.mark.parametrize("source", ["./nowhere/there", "nowhere", "/a/b", "a/b/c", "~/x"])

@@ -46,8 +46,7 @@ def tables(results: ServingResults) -> list[Table]:
 
 def conditions(results: ServingResults) -> list[str]:
     """Return the conditions of the tables: target, servers, prompts, hardware, settings, and what was not measured."""
-    target = results.target
-    out = [f"Target: {target.name}" + (f" at {target.revision}" if target.revision else "")]
+    out = [f"Target: {results.target.in_words}"]
     out += [f"Head {head.name}: {head.layout} layout, {head.digest[:19]}…" for head in results.heads]
     out += [f"Server {server.name}: {describe(server)}" for server in results.servers]
     for prompts in {c.prompts.name: c.prompts for c in results.cells}.values():
