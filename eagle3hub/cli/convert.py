@@ -98,7 +98,8 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Repair the vocabulary map: absolute, double-subtracted, arange, from-t2d, from-d2t, prefix.",
+            help="Repair the vocabulary map: absolute, double-subtracted, arange, from-t2d, from-d2t, prefix, "
+            "swapped.",
             rich_help_panel=CHANGE,
         ),
     ] = None,

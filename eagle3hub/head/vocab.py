@@ -49,6 +49,7 @@ FAULTS = {
     "missing": "nothing says which row of lm_head is which token",
     "out-of-range": "it gives target ids outside the vocabulary",
     "shape": "d2t or t2d has another number of entries than it should",
+    "swapped": "d2t and t2d hold each other's content",
     "t2d-count": "t2d marks another number of tokens than lm_head has rows",
     "t2d-mismatch": "t2d marks other tokens than d2t gives",
     "t2d-values": "t2d holds values other than 0 and 1",
@@ -149,6 +150,16 @@ def _first_tokens(vocab: VocabMap) -> Problem:
         "trainers begin with this map, and replace it by the tokens that are frequent in the data"
     )
     return Problem("warning", "vocab-prefix", message, "check in the training run that the head was trained with it")
+
+
+def swapped_fault(vocab_size: int, draft_vocab_size: int) -> Problem:
+    """The fault of two buffers that each hold what the other should."""
+    return _fault(
+        "swapped",
+        f"d2t and t2d are swapped: d2t holds a mask of the target's {vocab_size} tokens, t2d the offsets of the "
+        f"{draft_vocab_size} draft ids, and the other way round they agree",
+        Hint("--repair swapped gives each its own content", "--repair"),
+    )
 
 
 def order_fault(vocab: VocabMap, *, sorted_rows: bool, trainer_sorts: bool) -> Problem | None:

@@ -16,7 +16,7 @@ from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, T
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.quantization import Weights, check_weights, count_values, scheme_of, seem_quantized, weights_in
-from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
+from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault, swapped_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.hf_config import LlamaConfig, joined
 
@@ -158,6 +158,8 @@ def read_vocab_map(
             else "config.json and weights are from different heads, or one of them was edited",
             code="tensor-shape",
         )
+    if given is None and swapped_map(d2t, t2d, d.vocab_size, d.draft_vocab_size) is not None:
+        return None, "swapped", [swapped_fault(d.vocab_size, d.draft_vocab_size)]
     stored = None if given is not None or d2t is None else read_integers(d2t)
     if given is None and d2t is not None and stored is None:
         return None, "dtype", [_no_vector(d2t, "d2t", "I32 or I64")]
@@ -180,6 +182,16 @@ def read_vocab_map(
     if vocab is None or fault is None:
         return vocab, status, problems
     return vocab if contract.sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+
+
+def swapped_map(d2t: TensorRef | None, t2d: TensorRef | None, v: int, vd: int) -> VocabMap | None:
+    """The map of two buffers that each hold what the other should; None where they are no such pair."""
+    if d2t is None or t2d is None or vd == v or d2t.shape != (v,) or t2d.shape != (vd,):
+        return None
+    offsets, mask = read_integers(t2d), read_mask(d2t)
+    if offsets is None or mask is None:
+        return None
+    return check_vocab_map(offsets, mask, vocab_size=v, draft_vocab_size=vd)[0]
 
 
 def _no_vector(ref: TensorRef, name: str, of: str) -> Problem:

@@ -47,12 +47,16 @@ EVIDENCE = {
 }
 
 
+ONE_NAME = [name for name in REPAIRS if name != "swapped"]
+"""Repairs that look at what the buffers hold; the other has its own tests."""
+
+
 def broken(folder: Path, name: str) -> Path:
     d2t, t2d = FITS[name]
     return replace(heads.specforge(folder), d2t=d2t, t2d=t2d)
 
 
-@pytest.mark.parametrize("name", REPAIRS)
+@pytest.mark.parametrize("name", ONE_NAME)
 def test_buffers_with_a_prefix_are_repaired_as_well(tmp_path: Path, ok, refused, name: str):
     source = broken(tmp_path / "head", name)
     prefixed = {f"model.{n}": t for n, t in load(source).items()}
@@ -76,7 +80,7 @@ def test_a_map_of_the_first_tokens_needs_a_mask_to_be_told_from_none(tmp_path: P
             ok(source, to, *options, name=to)
 
 
-@pytest.mark.parametrize("name", REPAIRS)
+@pytest.mark.parametrize("name", ONE_NAME)
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
 def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, refused, name: str, dtype: torch.dtype):
     source = broken(tmp_path / "head", name)
@@ -94,8 +98,8 @@ def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, ref
     assert change["lossless"]
 
 
-@pytest.mark.parametrize("fault", REPAIRS)
-@pytest.mark.parametrize("name", REPAIRS)
+@pytest.mark.parametrize("fault", ONE_NAME)
+@pytest.mark.parametrize("name", ONE_NAME)
 def test_no_repair_touches_a_fault_that_is_not_its_own(fault: str, name: str):
     d2t, t2d = (None if t is None else t.tolist() for t in FITS[fault])
     mask = None if t2d is None else bytes(t2d)
@@ -412,6 +416,63 @@ FULL_FAULTS = [
     (IDENTITY * 2, ALL, "from-t2d", "vocab-out-of-range"),
     (ZEROS, ALL.to(torch.uint8) * 2, "from-d2t", "vocab-t2d-values"),
 ]
+
+
+SWAPPED = {
+    "as trainers store them": (MASK, OFFSETS),
+    "in bytes": (MASK.to(torch.uint8), OFFSETS.to(torch.int32)),
+    "both in int64": (MASK.long(), OFFSETS),
+}
+
+
+@pytest.mark.parametrize("swapped", SWAPPED)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_map_and_a_mask_under_each_others_names_are_named_and_swapped_back(
+    tmp_path: Path, ok, refused, swapped: str, prefix: str
+):
+    d2t, t2d = SWAPPED[swapped]
+    source = replace(heads.specforge(tmp_path / "head"), d2t=d2t, t2d=t2d)
+    tensors = {f"{prefix}{name}": tensor for name, tensor in load(source).items()}
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    said = refused(source, "specforge", "--from", "specforge")
+    assert said.startswith("vocab-swapped: d2t and t2d are swapped: d2t holds a mask of the target's 40 tokens")
+    assert "--repair swapped gives each its own content" in said
+    for other in ONE_NAME:
+        assert "does not fit" in refused(source, "specforge", "--from", "specforge", "--repair", other)
+    document, tensors, _ = ok(source, "specforge", "--from", "specforge", "--repair", "swapped")
+    by_name = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    assert (by_name["d2t"].dtype, by_name["d2t"].tolist()) == (t2d.dtype, OFFSETS.tolist())
+    assert (by_name["t2d"].dtype, by_name["t2d"].bool().tolist()) == (d2t.dtype, MASK.tolist())
+    (change,) = document["repairs"]
+    assert (change["name"], change["lossless"]) == ("repair:swapped", True)
+    assert change["evidence"] == "t2d holds offsets to exactly the tokens that d2t marks"
+    assert open_head(tmp_path / "out").vocab_status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("d2t", "t2d", "status"),
+    [
+        (MASK.roll(1), OFFSETS, "dtype"),
+        (MASK[1:], OFFSETS, "dtype"),
+        (MASK, OFFSETS[1:], "dtype"),
+        (MASK, OFFSETS.double(), "dtype"),
+        (MASK.double(), OFFSETS, "dtype"),
+        (MASK, torch.zeros_like(OFFSETS), "dtype"),
+        (MASK.long() * 2, OFFSETS, "shape"),
+        (MASK, None, "dtype"),
+    ],
+)
+def test_a_pair_that_is_no_map_the_other_way_round_is_not_swapped(tmp_path: Path, refused, d2t, t2d, status: str):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=d2t, t2d=t2d)
+    assert open_head(source, layout="specforge").vocab_status == status
+    said = refused(source, "specforge", "--from", "specforge", "--repair", "swapped")
+    assert "--repair swapped does not fit" in said
+
+
+@pytest.mark.parametrize("fault", ONE_NAME)
+def test_what_is_not_swapped_is_not_swapped_back(tmp_path: Path, refused, fault: str):
+    said = refused(broken(tmp_path / "head", fault), "specforge", "--from", "specforge", "--repair", "swapped")
+    assert "--repair swapped does not fit" in said
 
 
 @pytest.mark.parametrize(("d2t", "t2d", "name", "says"), FULL_FAULTS)

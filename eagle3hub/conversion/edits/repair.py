@@ -18,13 +18,15 @@ from eagle3hub.head import Head
 from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, order_fault, subtractions
 from eagle3hub.layouts.base import READERS
 from eagle3hub.layouts.nemo import SELECTED
-from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
+from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask, swapped_map
 from eagle3hub.system.reading import opened
 
 # Repairs of a vocabulary map: each is requested by name, and made only if the buffers prove it right.
 
 
-REPAIRS = ("absolute", "double-subtracted", "arange", "from-t2d", "from-d2t", "prefix")
+_OF_NAMES = "swapped"
+"""The repair of the two names alone; the others compute a map from what either buffer holds."""
+REPAIRS = ("absolute", "double-subtracted", "arange", "from-t2d", "from-d2t", "prefix", _OF_NAMES)
 """Repairs that can be requested by name; each fits only certain faults."""
 
 
@@ -140,16 +142,28 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
         if head.vocab_status == "ok":
             raise _nothing_to_repair(name, head.vocab_status)
         for fault in head.problems:
-            if fault.code == "vocab-unsorted":
+            if fault.code == "vocab-unsorted" or (fault.code == "vocab-swapped" and name != _OF_NAMES):
                 raise _unfit(name, fault)
         d2t, t2d = _raw_buffers(head)
         d = head.dims
-        repaired = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
+        if name == _OF_NAMES == head.vocab_status:
+            head, repaired = _swapped_back(head)
+        else:
+            repaired = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
         identity = list(repaired.vocab.target_id) == list(range(d.vocab_size))
         head = _with_ordered_map(head, None if identity else repaired.vocab)
         buffers = sorted(head.buffers)
         changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", repaired.evidence, buffers, True))
     return head, changes
+
+
+def _swapped_back(head: Head) -> tuple[Head, Repaired]:
+    """The head with its buffers under each other's names, and their map."""
+    d, (d2t, t2d) = head.dims, _stored_buffers(head)
+    vocab = swapped_map(d2t, t2d, d.vocab_size, d.draft_vocab_size)
+    assert vocab is not None, "what reading found"
+    dtypes = {"d2t": head.buffers["t2d"], "t2d": head.buffers["d2t"]}
+    return replace(head, buffers=dtypes), Repaired(vocab, "t2d holds offsets to exactly the tokens that d2t marks")
 
 
 # A vocabulary map from a file, for heads that have none or a wrong one.
@@ -211,10 +225,15 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     return _with_ordered_map(head, None if list(ids) == list(range(d.vocab_size)) else vocab), change
 
 
-def _raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
-    """The source's d2t as integers and t2d as bytes, right or wrong; None if absent or of an unusable dtype."""
+def _stored_buffers(head: Head) -> tuple[TensorRef | None, TensorRef | None]:
     tensors = {} if head.opened is None else head.opened.tensors
     d2t, t2d = (tensors.get(head.other_names.get(name, name)) for name in BUFFERS)
+    return d2t, t2d
+
+
+def _raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
+    """The source's d2t as integers and t2d as bytes, right or wrong; None if absent or of an unusable dtype."""
+    d2t, t2d = _stored_buffers(head)
     return None if d2t is None else read_integers(d2t), None if t2d is None else read_mask(t2d)
 
 

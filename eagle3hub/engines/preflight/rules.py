@@ -626,7 +626,13 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
         code = "d2t-short" if entries < truth.draft_vocab_size else "d2t-long"
         if entries != truth.draft_vocab_size or not case.contract.flattens_d2t:
             has = f"{entries} entries" if len(d2t[1]) == 1 else f"the shape {list(d2t[1])}"
-            yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": has})
+            swapped = d2t[1] == (truth.vocab_size,) and shape_of(case.files, "t2d") == (truth.draft_vocab_size,)
+            way = (
+                "--repair swapped of eagle3hub convert gives d2t and t2d each other's names"
+                if swapped
+                else "the two belong to different heads: export the head again"
+            )
+            yield PreflightFinding(code, {"draft": truth.draft_vocab_size, "entries": has, "way": way})
     if truth.map_fault is not None:
         fault = {"fault": FAULTS[truth.map_fault]}
         yield PreflightFinding("d2t-wrong", fault)

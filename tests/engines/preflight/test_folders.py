@@ -187,6 +187,21 @@ def test_a_map_of_another_length(tmp_path: Path, entries: int, code: str, on_sgl
     assert (effects["vllm"][code], effects["sglang"].get(code)) == ("refuses", on_sglang)
 
 
+def test_a_map_of_another_length_under_the_masks_name_is_told_from_another_heads(tmp_path: Path):
+    folder = heads.specforge(tmp_path / "head")
+    tensors = variants.tensors_of(folder)
+    hints = []
+    for swapped in ({"d2t": tensors["t2d"], "t2d": tensors["d2t"]}, {"d2t": tensors["t2d"]}):
+        variants.replace(folder, **swapped)
+        reasons = preflight(look(folder), *V1, read_target(str(heads.target(tmp_path / str(len(hints)))))).reasons
+        hints += [reason.hint for reason in reasons if reason.code == "d2t-long"]
+        variants.replace(folder, **tensors)
+    assert hints == [
+        "--repair swapped of eagle3hub convert gives d2t and t2d each other's names",
+        "the two belong to different heads: export the head again",
+    ]
+
+
 def test_what_says_how_weights_are_quantized_may_lie_beside_the_config(tmp_path: Path):
     folder = edit(variants.quantized(tmp_path / "head", "FP8"), config={"quantization_config": None})
     assert look(folder).files.says_quantized == "hf_quant_config.json"
