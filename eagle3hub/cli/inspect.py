@@ -163,7 +163,8 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
 
 
 def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> None:
-    from rich.markup import escape
+    from rich.cells import cell_len
+    from rich.markup import escape, render
     from rich.table import Table
 
     rows = []
@@ -180,8 +181,11 @@ def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> Non
     if console.width >= _WIDE:
         for column in ({"style": "dim"}, {"no_wrap": True}, {}):
             table.add_column(**column)
-        for row in rows:
-            table.add_row(*row)
+        room = console.width - sum(max(cell_len(render(row[i]).plain) for row in rows) + 2 for i in (0, 1))
+        first: dict[tuple[str, str], str] = {}
+        for title, verdict, why in rows:  # a reason that takes several lines is said once
+            above = first.setdefault((verdict, why), title)
+            table.add_row(title, verdict, f"as {above}" if above != title and len(why) > room else why)
     else:  # engines with the same verdict for the same reason share a line
         table.add_column(no_wrap=True)
         for verdict, why in dict.fromkeys(row[1:] for row in rows):

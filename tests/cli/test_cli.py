@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from support.commands import leaves, root
 
 import eagle3hub
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.cli.output import shown_for
+from eagle3hub.cli.inspect import _print_engines
+from eagle3hub.cli.output import CleanConsole, shown_for
 from eagle3hub.errors import Eagle3HubError, Hint
+from eagle3hub.inspection import InspectOptions, inspect
 
 Cli = Callable[..., tuple[int, str, str]]
 COMMANDS = dict(leaves(root()))
@@ -283,3 +286,22 @@ def test_no_module_takes_the_place_of_a_public_function():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120, 300])
+def test_a_reason_that_takes_several_lines_is_said_once(tmp_path: Path, columns: int):
+    source = heads.specforge(tmp_path / "head")
+    weights = safetensors.torch.load_file(source / "model.safetensors")
+    swapped = weights | {"d2t": weights["t2d"], "t2d": weights["d2t"]}
+    safetensors.torch.save_file(swapped, source / "model.safetensors", metadata={"format": "pt"})
+    engines = inspect(source, InspectOptions(target=heads.target(tmp_path / "target"))).engines
+    deciding = {e.title: next(r.sentence for r in e.reasons if r.effect == e.kind) for e in engines}
+    same = [title for title, sentence in deciding.items() if "are swapped" in sentence]
+    shown = StringIO()
+    _print_engines(engines, CleanConsole(file=shown, width=columns))
+    lines = [line.rstrip() for line in shown.getvalue().splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert " ".join(" ".join(lines).split()).count(deciding[same[0]]) == (1 if columns < 300 else len(same))
+    above = [line for line in lines if line.endswith(f"  as {same[0]}")]
+    assert len(above) == (len(same) - 1 if columns in (100, 120) else 0)
+    assert all(title in " ".join(" ".join(lines).split()) for title in deciding)
