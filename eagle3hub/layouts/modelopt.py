@@ -73,19 +73,18 @@ class ModelOpt(FlatLayout):
         d2t = tensors.get("d2t")
         if style is None or (d2t is not None and d2t.dtype != "I64"):
             return None
+        named = config.get("architectures") in _ARCHITECTURES
         eagle = config.get("eagle_config")
         evidence = [f"{style}* names"]
         if isinstance(eagle, dict) and ("next_layer_regular" in eagle or "use_last_layernorm" in eagle):
             evidence.append("eagle_config of ModelOpt")
         elif config.get("norm_output") is True or "t2d" in checkpoint.beside.more:
             return None  # what others write, in a config without ModelOpt's marks
-        elif (d2t is not None and "embed_tokens.weight" in tensors) or config.get(
-            "architectures"
-        ) not in _ARCHITECTURES:
+        elif not named or (d2t is not None and "embed_tokens.weight" in tensors):
             return None
         if "embed_tokens.weight" not in tensors:
             evidence.append("neither t2d nor embed_tokens")
-        if config.get("architectures") in _ARCHITECTURES:
+        if named:
             evidence.append(f"architecture {config['architectures'][0]}")
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
