@@ -61,6 +61,9 @@ HARDWARE = (
     r"\b(?:[AHV]100|[AH]800|A10G?|A30|A40|A6000|H20|H200|B[123]00|G[BH][123]0{1,2}|L4|L40S?|T4|P100|MI\d{3}[A-Z]?|"
     r"RTX ?(?:PRO ?)?\w?\d{4}|[345]0[5-9]0 ?Ti|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|"
     r"M\d (?:Pro|Max|Ultra)|"
+    r"(?:an?|one|two|four|eight|single|my|our|GeForce(?: GTX| RTX)?|\d{1,2} ?[x×]) ?[1-5]0[5-9]0(?: ?Ti)?s?|"
+    r"Radeon \w+|RX ?\d{4}|W[67]\d00|Arc [AB]\d{3}|Strix Halo|Ryzen \w+|Mac (?:Studio|mini|Pro)|MacBook|v\d[ep]?-\d+|"
+    r"[gp]\d\w{0,3}\.\w*(?:large|metal)|沐曦 ?\w+|寒武纪|海光|摩尔线程|"
     r"Ascend \w+|昇腾 ?\w+|CPUs?|DGX|Jetson|Thor|Orin|Trainium\d?|Trn\d|Inferentia\d?)\b"
 )
 """The names of accelerators and processors."""
@@ -683,6 +686,11 @@ _DEFINED = (
     r"|\(\s*(?:τ|tau|AL)\s*[-−–]\s*1\s*\)\s*/\s*(?:K|\d)"
     r"|\bof (?:the |all |every )?(?:drafted|draft|proposed|speculative) tokens|"
     r"drafted tokens accepted|accepted (?:out )?of|accepted (?:over|divided by|per) (?:all )?(?:drafted|proposed)|"
+    r"\b(?:share|fraction|ratio|proportion|percentage|part|how many)\b[^.;\n]{0,60}\b(?:draft|propos|specul)\w*"
+    r"|\baccepted (?:drafts?|tokens?)? ?(?:over|to|among|against) (?:all |the )*(?:drafts?|draft(?:ed)?|propos\w*)\b"
+    r"|\b(?:per|over|among) (?:all |the )*(?:drafted|draft|proposed|speculative) (?:token|position)s?\b"
+    r"|\bof [\d,]+ (?:drafted|draft|proposed)\b|\baccepted and (?:drafted|proposed)\b|num_accepted_tokens"
+    r"|Avg draft acceptance|接[受收][^。；\n]{0,20}(?:之比|比例|比值)|"
     r"接受[^。]{0,6}(?:除以|÷)|接受的?[^。]{0,12}(?:占|/)|\bmarginal|\bconditional"
     r"|per[- ]position|\bmin\(1|tokens? per (?:verification )?step"
 )
@@ -1416,7 +1424,7 @@ def _word(text: str) -> str | None:
     return "marginal" if marginal else "conditional"
 
 
-_OWN_TOKEN = r"(?:bonus|(?:target|verifier)(?: model)?(?:['’]s)?(?: own)?)"
+_OWN_TOKEN = r"(?:bonus|(?:extra|guaranteed|additional) token|(?:target|verifier)(?: model)?(?:['’]s)?(?: own)?)"
 
 
 @_once

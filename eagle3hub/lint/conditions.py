@@ -18,20 +18,26 @@ UNIT = (
 )
 _A_NUMBER = rf"(?:(?<![\d.-])\d[\d,]*(?!\.?\d)|\b(?:{claims.IN_WORDS}|single|no)\b)"
 _LOAD = (
-    r"(?:\bbs\b|\bbatch(?:es|ing|[ _-]?sizes?)?\b(?! of the train)|\bconcurren\w+|\bconc\b"
-    r"|(?<!tensor[ -])(?<!data[ -])(?<!expert[ -])(?<!pipeline[ -])\b(?:parallel|simultaneous)(?:ly)?\b(?![ _-]?draft)"
+    r"(?:\bbsz?\b|\bbatch(?:es|ing|[ _-]?sizes?)?\b(?! of the train)|\bconcurren\w+|\bconc\b"
+    r"|(?<!tensor[ -])(?<!data[ -])(?<!expert[ -])(?<!pipeline[ -])"
+    r"\b(?:parallel|simultaneous)(?:ly|ism)?\b(?![ _-]?draft)"
     r"|\bmax[_-](?:num[_-]seqs|running[_-]requests)|\b(?:slots?|streams?|clients?|users?|callers?)\b"
-    r"|\bin[ -]flight\b|(?<!token )(?<!tokens )\b(?:at a time|at the same time|at once)\b|\bqueued?\b|并发|批)"
+    r"|\bin[ -]flight\b|(?<!token )(?<!tokens )\b(?:at a time|at the same time|at once)\b|\bqueued?\b"
+    r"|\bQPS\b|\brequest[ _-]rate|\bload\b(?= (?:of )?\d)|并发|批)"
 )
 """The words for how much is asked of a server at one time."""
 _BATCH = (
     rf"{_LOAD}[^.;。；\n]{{0,16}}?{_A_NUMBER}(?! ?(?:tok|draft|GPU|card))"
-    rf"|{_A_NUMBER}(?:(?!tok|draft)[^.;。；|\n]){{0,24}}?{_LOAD}|\bbatch[- ]?1\b"
+    rf"|{_A_NUMBER}(?:(?!tok|draft)[^.;。；|\n]){{0,24}}?{_LOAD}|\bbatch[- ]?1\b|\bbsz? ?\d|(?-i:\bB) ?= ?\d"
     r"|\b(?:single|one|1) (?:request|sequence|session|conversation)s?\b(?! (?:per|is|was|has|of))"
     rf"|\b(?:\d+|{claims.IN_WORDS}) sessions\b"
     r"|\b(?:requests|prompts|questions)\b[^.\n]{0,30}\b(?:one (?:by one|after)|sequential)"
     r"|\bone (?:by one|after (?:the other|another))\b|\bsequential(?:ly)? (?:requests|prompts|decoding)\b"
-    r"|(?<=[,;:(|] )sequential(?:ly)?(?=[.;,)|]|$)|\bunbatched\b|\bwithout batching\b"
+    r"|(?:^\W*|(?<=[,;:(|] ))(?:sequential|serial)(?:ly)?(?=[.;,)|]|$)|\bunbatched\b"
+    r"|\bwithout (?:batching|concurrency)\b"
+    r"|\b(?:unloaded|idle|otherwise empty) (?:server|machine|engine)"
+    r"|\b(?:lone|solitary) (?:request|client|user|caller)"
+    r"|\bnever overlap|\bper[- ]user\b"
     r"|\b(?:each|every one|one) [^.;\n]{0,20}\b(?:wait\w*|after) [^.;\n]{0,16}\b(?:before|previous|last|ended)\b"
     r"|\b(?:no|without an?) queue\b|单(?:流|请求|并发|用户|路)|逐(?:条|个|一)|串行|[一1] ?个(?:请求|用户)"
 )
@@ -51,7 +57,7 @@ _COUNT = (
     r"(?! ?(?:tok|new\b|out|max|draft|spec|[KkMB]\b|%|[x×]))"
     r"|\b\d+-(?:prompt|question|problem|sample)\b"
     r"|\b(?:generation|measured|benchmark\w*|workload)\b[^.\n]{0,40}\bprompt(?: is|:)? ?[\"“]\w"
-    r"|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:one|a) hundred)\b (?:[\w-]+ ){0,3}"
+    r"|\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|\d+ ?k)\b (?:[\w-]+ ){0,3}"
     r"(?:prompts?|questions|problems|conversations|requests|samples|documents)\b"
     r"|\bn[\"']?\s*[=:]\s*\d|\bnum[_-](?:questions|prompts|samples|requests)\W+\d|\d+ ?(?:条|道|题)"
     r"|\bprompts\W{1,3}\{[^{}\n]{0,40}?:\s*\d"
@@ -61,14 +67,20 @@ _ALL_OF_A_SET = (
     rf"\b(?:all|full|entire|whole|complete)\b[^.;|\n\d]{{0,24}}(?:{claims.SETS})"
     rf"|(?<![A-Za-z])(?:{claims.SETS})\b[^.;|\n\d]{{0,16}}"
     r"\b(?:full|entire|complete|whole|all (?:questions|prompts|problems))\b"
+    r"|\b(?:every|all) (?:question|prompt|problem|item|sample|task)s? (?:of|in|from)\b"
+    r"|\b(?:full|whole|entire|complete) (?:test |eval\w* )?(?:sets?|splits?|benchmarks?)\b"
+    r"|\b(?:sets?|splits?) in full\b"
+    r"|\b(?:subset|sample|selection|pool|total) of (?:\w+ )?\d{2,}\b(?! tok)"
+    r"|\b(?:sets?|sample|prompts?|eval\w*)[ _-](?:sizes?|counts?)\W{1,3}(?:of |is )?\d"
     r"|(?:全部|全量|完整)[^，。；|\n]{0,6}(?:题|集|条)"
 )
 _NO_PROMPTS = (
     r"tok\w*|new|output|input|generated|draft\w*|spec\w*|candidate\w*|bonus|steps?|levels?|nodes?|layers?|heads?|experts?"
     r"|hours?|hrs?|days?|weeks?|months?|years?|min\w*|sec\w*|ms|s|h|gpus?|cards?|chips?|machines?|devices?|[kmgt]i?b"
     r"|kwh|kg|g|w|k|m|b|x|percent\w*|per|points?|times|fold|thousand|million|billion|param\w*|concurren\w*|parallel"
-    r"|simultaneous|clients?|users?|callers?|streams?|slots?|sessions?|threads?|cores?|languages?|epochs?|dim\w*"
-    r"|bits?|bytes?|runs?|repeats?|repetitions|trials?|seeds?|rounds?|passes|positions?|values?|rows?|versions?|states?"
+    r"|simultaneous|clients?|users?(?! (?:turn|message|prompt|quer|question))|callers?|streams?|slots?|sessions?"
+    r"|threads?|cores?|languages?|epochs?|dim\w*"
+    r"|bits?|bytes?|runs?|repeats?|repetitions|trials?|seeds?|rounds?|passes|positions?|values?|versions?|states?"
     r"|more|less|fewer|faster|slower|higher|lower|above|below|while|when|where|which|that|but|as|so|of|to|and|or|in|at"
     r"|on|for|with|without|is|are|was|were|the|an?|by|from|than|vs|against|instead|over|under|after|before|we|it|then"
 )
@@ -93,13 +105,20 @@ _TEMPERATURE = (
     r"(?<![A-Za-z])temp(?:erature)?s?(?![A-Za-z])|\bT\s*=\s*[01](?:\.\d+)?(?!\.?\d)|\bgreed(?:y|ily)\b"
     r"|\barg-?max (?:decod|sampl|everywhere)\w*|\bsampl\w+ \W{0,3}arg-?max|\balways the (?:top|likeliest) token"
     r"|\bdo_sample\s*=\s*False|\b(?:no|without(?: any)?|nothing (?:is|was)) (?:randomness|sampl\w+)"
+    r"|(?:^\W*|(?<=[,;:(|] ))(?:arg[ -]?max|top-1)(?=[.;,)|]|$)|\bsampl(?:ed|ing) (?:at|with) [01]\.\d"
     r"|\bdeterministic(?:ally)?\b|\bsampling(?: is| was)? (?:off|disabled|turned off)|\bT ?0\b|温度|贪[心婪]|随机"
 )
+_AN_ANSWER = r"(?:answers?|outputs?|completions?|generations?|responses?|replies)\b"
 _OUTPUT = (
-    r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b(?!\s?(?:/|per|a sec))"
+    r"(?:max\w*|output|new|gen\w*)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b(?!\s?(?:/|per|a sec))"
     r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?|\b(?:[4-9]\d"
     r"|\d{3,6}) (?:\w+ )?tokens\b(?! (?:per|/))"
-    r"|\b\d+ out\b|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
+    rf"|\b\d[\d,]*k?[- ]tok(?:en)?s?[- ]{_AN_ANSWER}|\b\d{{2,}} tok\w* each\b"
+    rf"|\b(?:{_AN_ANSWER}|decod(?:e|ing))(?: (?:limit|cap|length|len|max\w*))?\W{{1,3}}"
+    rf"(?:of |at |to |is ){{0,2}}\d{{2,}}"
+    rf"(?!\d|\.\d| ?[x×%])|\b(?:until|till|up to|to) (?:the )?(?:EOS|end of|they end|it ends|completion\b|natural end)"
+    r"|(?<![\w-])-n \d{2,}|n_predict\W{1,3}\d|\b\d+k? out\b"
+    r"|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
     r"|(?:输出|生成) ?\d+ ?个?|最多[^，。；]{0,4}(?:输出|生成)|\b\d{1,2}k (?:new|output|generated|decoded) tokens"
     r"|(?:上限|最多|至多|不超过|截断)[^，。；|\n\d]{0,6}\d{2,6} ?个? ?(?:新 ?)?(?:token|词元)"
     r"|(?<![\d.])\d{2,6} ?个 ?(?:新 ?)?(?:token|词元)(?! ?[/每])"
@@ -129,6 +148,7 @@ _RELEASE = (
     r"(?:[,\"']{1,3})?\s*(?:[\"']?version[\"']?\s*[:=]\s*[\"'])?"
     r"(?:\(?v(?:ersion)?[ :]*)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
 )
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sep|Oct|Nov|Dec)"
 _NUMBER_OF_A_BUILD = r"(?:build|commit|release|tag|version|revision)\W{1,3}(?:(?:number|of|is|from) )?\W?v?[a-z]?\d"
 _STEP = r"(?:\w+ )?step"
 _LENGTH_SAID = (
@@ -222,6 +242,16 @@ def _throughput_line(card: Card) -> int | None:
     return min(lines, default=None)
 
 
+def _sections_of_results(card: Card) -> set[int]:
+    """Return the ids of the sections that print acceptance, rates or speed."""
+    found = {id(x.section) for x in claims.acceptance_lengths(card)} | {
+        id(s.section) for s in claims.rate_series(card)
+    }
+    for kind in ("rate", "throughput", "speedup"):
+        found |= {id(section) for section, _, _ in claims.columns_of_kind(card, kind)}
+    return found
+
+
 def _counted(card: Card) -> bool:
     """Return whether a sentence, a table or the metadata gives the number of prompts."""
     for section, table in card.tables:
@@ -241,11 +271,12 @@ def _counted(card: Card) -> bool:
     hits = card.search(f"{_COUNT}|{_ALL_OF_A_SET}", outside=TRAINING + r"|\bdata\b", remarks=True)
     if any(not claims.is_of_training(hit.match) for hit in hits):
         return True
+    shown = _sections_of_results(card)
     hits = card.search(_A_COUNT, outside=claims.SERVING + r"|\bdata\b|licen[sc]e|citation|许可|引用", tables=False)
     return any(
         not claims.is_of_training(hit.match)
         and not _NUMBERED.search(_upto(hit)[: -len(hit.match[0])])
-        and claims.speaks_of_measuring(hit.match.string)
+        and (id(hit.section) in shown or claims.speaks_of_measuring(hit.match.string))
         for hit in hits
     )
 
@@ -529,6 +560,8 @@ def missing_version(card: Card) -> Iterator[Violation]:
         rf"|{_ENGINE}\b[^.\n]{{0,80}}\bv\d+\.\d+(?:\.\d+)*\b"
         rf"|{_ENGINE}[^.;\n]{{0,60}}(?<![\w.-])"
         r"(?:b\d{4,5}|(?=[a-f]*\d)[0-9a-f]{7,40}|20\d\d-\d\d(?:-\d\d)?)(?![\w-])"
+        rf"|{_ENGINE}[^.;\n\d]{{0,20}}\d+\.\d+\.\d|\d+\.\d+\.\d+\W{{1,3}}(?:of )?{_ENGINE}"
+        rf"|{_ENGINE}[^.;\n]{{0,40}}\b{_MONTH}\w* (?:\d\d?,? )?20\d\d"
         rf"|\b{_NUMBER_OF_A_BUILD}[\w.]*[^.;\n]{{0,30}}{_ENGINE}|{_ENGINE}[^.;\n]{{0,30}}\b{_NUMBER_OF_A_BUILD}"
     )
     if named and not pinned and not card.says(released):
@@ -613,6 +646,20 @@ _SMALL_GAIN = (
 )
 
 
+_FEW = rf"(?:(?<![\d.,-])\d{{1,2}}(?!\.?\d)|\b(?:{claims.IN_WORDS}))"
+_MAY_BE_K = (
+    rf"{_FEW}[ -](?:[a-z]+ ){{0,2}}(?:draft|specul|propos|guess|candidate|look-?ahead|ahead)(?:\w*)\b"
+    r"(?<!drafter)(?! ?(?:heads?|models?|layers?|runs?|decod))"
+    rf"|\b\d{{1,2}} steps\b|(?:(?-i:\b[KkD]\b)|γ|\b(?:gamma|draft\w*|specul\w*|propos\w*|guess\w*|chain|blocks?"
+    r"|look-?ahead|depth|n[_-]max|num[_-]\w+|max[_-]draft\w*))"
+    r"(?:[ _-](?:tokens?|len(?:gth)?|depth|window|budget|size|steps?|slots?|positions?|count|number)){0,2}"
+    r"(?:\s?[:=(|]\s?|\s(?:of|is|was|set to|up to|at most|=|with)\s|\s)\d{1,2}\b"
+    r"(?!\.\d| ?[x×%]|[ -](?:GPU|layer|bit))"
+    r"|\btokens per draft|\bdrafts of \d"
+    r"|(?:草稿(?!头|模型)|投机|推测|起草|步数)[^，。；|\n\d]{0,8}\d{1,2}(?![\d.BM])"
+    r"|(?<![\w.-])\d{1,2} ?个?(?:步|草稿|候选)(?!头|模型)"
+)
+"""A small number beside a word for drafting: most likely K, though it is not known for sure."""
 ComparedPairs = list[tuple[str, Number, Number]]
 _MOST_METHODS = 12
 """No table of a card compares more methods than this."""
@@ -687,7 +734,12 @@ def missing_draft_tokens(card: Card) -> Iterator[Violation]:
         return  # as many as there are positions
     first = lengths[0].place if lengths else rates[0] if rates and card.is_of_a_head else None
     named = rf"\bn[_-]max\W{{1,3}}\d|\d\.\d+ (?:tokens )?drafted|{claims.MEASURED_K.pattern}"
-    if first is not None and claims.most_drafted(card) is None and not card.says(named, remarks=True):
+    if (
+        first is not None
+        and claims.most_drafted(card) is None
+        and not card.says(named, remarks=True)
+        and not card.says(_MAY_BE_K, outside=claims.SERVING + r"|\bdata\b")
+    ):
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
         found = _absent(card, first, f"the K of the measurement is not given{end}", "K")

@@ -502,6 +502,10 @@ def which_tokens(card: Card) -> Iterator[Violation]:
 _COUNTS_BONUS = (
     r"bonus token|target(?: model)?['’]s own token|without (?:\*\*)?the token that|\badd (?:1|one) for|"
     r"(?:in|ex)clud\w+ (?:the )?(?:bonus|target|verif|last|free|first)|"
+    r"\b(?:without|exclud\w*|minus|besides?)\b[^.;|\n]{0,40}\b(?:target|verifier|guaranteed|bonus|extra)\b|plus 1\b|"
+    r"\b(?:target|verifier|guaranteed|extra|additional)(?:['’]s)?(?: own)? token\b[^.;|\n]{0,40}"
+    r"\b(?:left out|exclud|includ|count|on top|not)|\bonly (?:the )?draft\w*(?: tokens?)? (?:are |is )?count|"
+    r"\bcounts? (?:the )?draft\w* (?:tokens? )?(?:only|alone)\b|"
     r"not counting|drafts? accepted (?:in a row )?per|emitted per|plus (?:one|the)|\+ ?1\b"
     r"|generated per (?:verification|target|decod)"
     r"|accepted drafts? (?:tokens )?(?:only|alone)|committed per|\bceiling (?:is|of)"
