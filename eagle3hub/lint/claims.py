@@ -1194,12 +1194,13 @@ def unread_results(card: Card) -> tuple[int, str] | None:
 _A_ROUND = r"\b(?:a|per|each|every) (?:round|step|turn)\b"
 _ACCEPTANCE_WORD = re.compile(
     rf"{_LENGTH.pattern}|accept(?:ance|ed|s|_)|\bacc\.|接[受收]|\b(?:verify|verification) steps?\b"
+    r"|\bguess(?:es)?\b|\bdrafts?\b(?:[^.\n]|\.\d){0,40}\b(?:kept|taken|right|correct|survive)"
     rf"|{_A_ROUND}(?:[^.\n]|\.\d){{0,40}}\btokens?\b|\btokens?\b[^.\n]{{0,40}}{_A_ROUND}",
     re.I,
 )
 _MAY_BE_A_LENGTH = re.compile(
     r"(?P<before>[\w.&-]*\W?)(?<![\w.-])(?:[1-9]\.\d{1,3}(?![\w.]|\s?(?:[%×x]|[BMGk]\b|kg|kWh|h\b|days|倍))"
-    r"|(?:one|two|three|four) point [a-z]+)"
+    r"|(?i:one|two|three|four) (?:point [a-z]+|and a (?:half|third|quarter)))"
 )
 _A_VERSION = re.compile(
     r"(?:apache|by|v|version|torch|pytorch|cuda|transformers|python|llama|qwen|glm|gemma|gpl|eagle|driver|rocm|sa)\W?$",

@@ -840,6 +840,10 @@ def missing_overall(card: Card) -> Iterator[Violation]:
         yield Violation(lengths[0].place, "τ is given by category only")
 
 
+_RATE_LOGGED = re.compile(r"accept\w*[ _]rate\W{1,4}\d[^\n]{0,20}\baccepted\s?/", re.I)
+"""How llama.cpp logs the share of the drafted tokens."""
+
+
 @rule(
     "C417",
     "warning",
@@ -855,6 +859,8 @@ def missing_length(card: Card) -> Iterator[Violation]:
         return
     if claims.unread_acceptance(card):
         return
+    if claims.most_drafted(card) and next(claims.code_matches(card, _RATE_LOGGED), None):
+        return  # τ = 1 + K times the rate
     known = claims.draft_numbers_of_rows(card) or (claims.most_drafted(card) and claims.defines_rate(card))
     if known and any(claims.columns_of_kind(card, "rate")):
         return  # τ = 1 + K times the rate

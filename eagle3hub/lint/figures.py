@@ -910,7 +910,19 @@ def _said_of_a_set(card: Card, printed: list[claims.AcceptanceLength]) -> Iterat
 
 def _has_own_conditions(sentence: str) -> bool:
     """Return whether a sentence is of another head, or of a temperature or K that it names."""
-    return claims.is_of_others(sentence) or bool(claims.temperatures(sentence)) or claims.names_k(sentence)
+    own = claims.is_of_others(sentence) or bool(_OWN_CONDITION.search(sentence))
+    return own or bool(claims.temperatures(sentence)) or claims.names_k(sentence)
+
+
+_OWN_CONDITION = re.compile(
+    r"\b(?:with(?:out)?|in|on|under|for) (?:the )?(?:non-)?"
+    r"(?:thinking|reasoning|fp8|int[48]|nvfp4|awq|gptq|bf16|tree)\b"
+    r"|\b(?:first|second|last|each) turn|\b(?:by|per) turn\b"
+    r"|\b(?:earlier|previous|older?|first|last) (?:version|release|head)"
+    r"|思考|旧版|上一版",
+    re.I,
+)
+"""What a sentence says of its number that the rows of a table may not share."""
 
 
 def _said_of_all_sets(card: Card, printed: list[claims.AcceptanceLength]) -> Iterator[Violation]:

@@ -548,6 +548,7 @@ CATEGORIES = _table(
 LOAD = (
     _table("| set | tok/s | tok/s, baseline |", "| MT-Bench | 172 | 104 |") + "H100, T = 0, 80 prompts, 512 new tokens"
 )
+THREE_SETS = _table("| set | τ |", "| MT-Bench | 2.41 |", "| GSM8K | 2.92 |", "| HumanEval | 2.80 |")
 COUNTLESS = _table("| K | τ |", "| 3 | 2.3 |", "| 5 | 2.6 |") + "Measured with SGLang, batch 1"
 VERSIONLESS = _table("| K | τ |", "| 3 | 2.3 |") + "T = 0, 80 prompts, llama.cpp"
 EQUALS = _table("| draft | τ | tok/s |", "| BF16 | 2.38 | 139 |", "| Q8_0 | 2.37 | 151 |")
@@ -736,6 +737,15 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("- `acceptance_length`: 2.4\n- `other`: 1",),
         ("- `acceptance_length`: 1 + accepted / drafts\n- `draft_acceptance_rate`: accepted / drafted tokens",),
     ),
+    "C212: a condition of its own": (
+        "license:",
+        (THREE_SETS + "On GSM8K τ is 2.70.",),
+        (
+            THREE_SETS + "On GSM8K τ with thinking is 2.70.",
+            THREE_SETS + "Acceptance length on GSM8K by turn: 2.45 and 2.38.",
+            THREE_SETS + "On GSM8K τ of the earlier version was 2.70.",
+        ),
+    ),
     "C212: throughputs of a sentence": (
         "license:",
         (
@@ -905,10 +915,13 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "C417: a rate that nobody defines gives no length": (
         "license:",
-        (RATES, RATES + "\nRates are over all requests."),
+        (RATES, RATES + "\nRates are over all requests.", "The head was measured."),
         (
             RATES + "\nAcceptance rate = accepted / drafted tokens.",
             RATES.replace("acceptance rate", "accepted / drafted"),
+            "K = 3.\n\n```\ndraft acceptance rate = 0.47 ( 470 accepted / 1000 generated)\n```\n",
+            "Two and a half tokens per round on average.",
+            "Of three drafts, 1.41 are kept on average; the target adds one.",
         ),
     ),
     "C306: tokens accepted per step": (
@@ -925,7 +938,12 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "These values are of the training run; they promise a speed-up of about 2.4x.",
             "The training was on 8 GPUs. Expect a 2.4x speed-up.",
         ),
-        ("With packing, training ran 2.4x faster.", "Thanks to packing the training runs at 2x the throughput."),
+        (
+            _table("| set | head on (tok/s) | head off (tok/s) |", "| a | 160 | 90 |") + "Speed-up: 1.78x.",
+            _table("| set | τ | EAGLE-3 tok/s | stock tok/s |", "| a | 2.4 | 160 | 90 |") + "A speed-up of 1.78x.",
+            "With packing, training ran 2.4x faster.",
+            "Thanks to packing the training runs at 2x the throughput.",
+        ),
     ),
     "C501: draft steps": (
         "license:",
