@@ -95,11 +95,15 @@ def _titles_before_ids(card: Card) -> Iterator[tuple[int, str, str]]:
                     yield hit.line, title.strip(" ,.:-–—"), hit.match["id"]
 
 
+_INITIALS = re.compile(r"\b[A-Z]\. ?(?:[A-Z]\. ?)?[A-Z][a-z]")
+"""A person's initials and the beginning of the name behind them; two of them are a list of authors."""
+
+
 def _is_other_title(title: str, known: Reference) -> bool:
     """Return whether words are set as the title of a known work, and are another: a new subtitle, or changed words."""
     if _normal(title).startswith(_normal(known.title)):
         return False  # with its venue
-    if _is_titled(title, known) or _by_title(title) not in {None, known}:
+    if len(_INITIALS.findall(title)) > 1 or _is_titled(title, known) or _by_title(title) not in {None, known}:
         return False
     name, colon, rest = title.partition(":")
     if colon:

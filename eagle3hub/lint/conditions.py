@@ -98,7 +98,7 @@ _NUMBERED = re.compile(
 """What stands before a number that is a name, a bound or a length of time, and counts no prompts."""
 _COUNT_HEADER = re.compile(
     r"^\W*[n#](?:\s?[(（][^()（）]*[)）])?\W*$|\b(?:prompts|questions|samples|requests|problems|conversations)\b"
-    r"|样本|题数|条数|数量",
+    r"|样本|题数|条数|数量|提示数|提示词数|请求数",
     re.I,
 )
 _TEMPERATURE = (
@@ -117,6 +117,7 @@ _OUTPUT = (
     rf"|\b(?:{_AN_ANSWER}|decod(?:e|ing))(?: (?:limit|cap|length|len|max\w*))?\W{{1,3}}"
     rf"(?:of |at |to |is ){{0,2}}\d{{2,}}"
     rf"(?!\d|\.\d| ?[x×%])|\b(?:until|till|up to|to) (?:the )?(?:EOS|end of|they end|it ends|completion\b|natural end)"
+    r"|\b(?:output|generation|answer|token) (?:limit|cap|budget)\b"
     r"|(?<![\w-])-n \d{2,}|n_predict\W{1,3}\d|\b\d+k? out\b"
     r"|\bISL ?/ ?OSL\b|\b(?:osl|output)\W{0,3}\d|(?:输出|生成)(?:长度|token)|最大(?:输出|生成|新)"
     r"|(?:输出|生成) ?\d+ ?个?|最多[^，。；]{0,4}(?:输出|生成)|\b\d{1,2}k (?:new|output|generated|decoded) tokens"
@@ -138,6 +139,8 @@ _ENGINE = (
     r"|xLLM|KTransformers|NeMo|"
     r"EAGLE'?s? (?:own )?code|PyTorch|mlx[-_](?:lm|vlm|serve)|exllama\w*|EXL3|ollama)(?![A-Za-z0-9])"
 )
+_ENGINE_AND_VERSION = rf"{_ENGINE}[\s|:：(=,@`*]{{1,12}}(?:v|version |build |b)?\d+(?:\.\d|\d{{3}})"
+"""An engine with its version, wherever the card has it: nobody gives one for an engine that measured nothing."""
 _SERVERS = (
     r"(?<![A-Za-z0-9])(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy"
     r"|mlx-v?lm|exllama\w*)(?![A-Za-z0-9])"
@@ -510,7 +513,7 @@ def _own_engine(card: Card) -> str:
 def missing_engine(card: Card) -> Iterator[Violation]:
     """Report results without an engine beside them."""
     line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
-    if line is None or _engine_hits(card):
+    if line is None or _engine_hits(card) or card.says(_ENGINE_AND_VERSION, outside=claims.SERVING):
         return
     named = {hit.match[0].lower() for hit in card.search(_ENGINE)}
     used = {m[0].lower() for _, m in claims.code_matches(card, _LAUNCHED)}
@@ -650,7 +653,8 @@ _FEW = rf"(?:(?<![\d.,-])\d{{1,2}}(?!\.?\d)|\b(?:{claims.IN_WORDS}))"
 _MAY_BE_K = (
     rf"{_FEW}[ -](?:[a-z]+ ){{0,2}}(?:draft|specul|propos|guess|candidate|look-?ahead|ahead)(?:\w*)\b"
     r"(?<!drafter)(?! ?(?:heads?|models?|layers?|runs?|decod))"
-    rf"|\b\d{{1,2}} steps\b|(?:(?-i:\b[KkD]\b)|γ|\b(?:gamma|draft\w*|specul\w*|propos\w*|guess\w*|chain|blocks?"
+    rf"|\b\d{{1,2}} steps\b|(?:(?-i:\b[KkD]\b)|(?<!decay )(?<!decay, )(?:γ|\bgamma)"
+    r"|\b(?:draft\w*|specul\w*|propos\w*|guess\w*|chain|blocks?"
     r"|look-?ahead|depth|n[_-]max|num[_-]\w+|max[_-]draft\w*))"
     r"(?:[ _-](?:tokens?|len(?:gth)?|depth|window|budget|size|steps?|slots?|positions?|count|number)){0,2}"
     r"(?:\s?[:=(|]\s?|\s(?:of|is|was|set to|up to|at most|=|with)\s|\s)\d{1,2}\b"

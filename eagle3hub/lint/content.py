@@ -17,7 +17,7 @@ from eagle3hub.lint.model import Card, Prose, Section, Table, Violation, rule
 # C8: claims without support, and data sets that are not what the card says
 
 
-_FACTOR = r"(?P<{0}>\d+(?:\.\d+)?(?:\s*(?:-|–|to)\s*\d+(?:\.\d+)?)?\s?[x×])(?!\w)"
+_FACTOR = r"(?P<{0}>\d+(?:\.\d+)?(?:\s*(?:-|–|to)\s*\d+(?:\.\d+)?)?\s?[x×])(?!\w|\s*\d)"
 _SPEED = (
     rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference"
     r"|tok(?:en)?s?\s?(?:/|per )\s?s)"
@@ -171,7 +171,9 @@ _EXCLUDED_BEFORE = re.compile(
     re.I,
 )
 _EXCLUDED = re.compile(
-    r"\b(?:another|a different|a separate|unrelated)\b|\b(?:is|are|was|were) not\b|另一个?|并非|无关|不同的", re.I
+    r"\b(?:another|a different|a separate|unrelated)\b|\b(?:is|are|was|were) not\b|另一个?|并非|无关|不同的"
+    r"|\b(?:dropped|removed|discarded|ignored?|unused|left out|did not use|threw away)\b|(?:去掉|剔除|未用|不使用)",
+    re.I,
 )
 """What is said of a set that is named to say that it was not used."""
 
@@ -387,7 +389,7 @@ def undefined_rate(card: Card) -> Iterator[Violation]:
             yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
     number = r"(?:0?\.\d+|(?<![\d.])[1-9]\d*(?:\.\d+)?\s?%)"
     chinese = rf"接[受收]率(?:\s|约|平均|达到?|高达|为){{0,4}}{number}"
-    wanted = rf"{_RATE}s?(?: [\w@/-]+){{0,6}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
+    wanted = rf"{_RATE}s?(?: [\w@/-]+){{0,9}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}|{chinese}"
     wanted += rf"|{number} (?:draft|token) acceptance\b"
     for hit in card.search(wanted, tables=False):
         if hit.line not in of_positions:
@@ -507,6 +509,7 @@ def which_tokens(card: Card) -> Iterator[Violation]:
 _COUNTS_BONUS = (
     r"bonus token|target(?: model)?['’]s own token|without (?:\*\*)?the token that|\badd (?:1|one) for|"
     r"(?:in|ex)clud\w+ (?:the )?(?:bonus|target|verif|last|free|first)|"
+    r"\b1 ?\+ ?(?:mean |average )?(?:accept|drafts?\b)|"
     r"\b(?:without|exclud\w*|minus|besides?)\b[^.;|\n]{0,40}\b(?:target|verifier|guaranteed|bonus|extra)\b|plus 1\b|"
     r"\b(?:target|verifier|guaranteed|extra|additional)(?:['’]s)?(?: own)? token\b[^.;|\n]{0,40}"
     r"\b(?:left out|exclud|includ|count|on top|not)|\bonly (?:the )?draft\w*(?: tokens?)? (?:are |is )?count|"

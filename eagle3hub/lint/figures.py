@@ -54,6 +54,8 @@ def impossible_length(card: Card) -> Iterator[Violation]:
     example = max((k for k, _ in claims.example_ks(card)), default=None)
     for length in claims.acceptance_lengths(card):
         tau = length.number
+        if tau.value < 1 and _NO_LENGTH.search(length.header):
+            continue
         # a page about several heads has several K, and says elsewhere which is whose
         k = max(length.ks) if length.ks else measured if card.is_of_a_head else None
         counted = claims.counts_bonus(card) and not length.accepted_alone
@@ -74,6 +76,14 @@ def impossible_length(card: Card) -> Iterator[Violation]:
                 "the K of the measurement is not given"
             )
             yield Violation(length.line, message, severity="warning")
+
+
+_NO_LENGTH = re.compile(
+    r"\b(?:share|rate|fraction|percent\w*|differ\w*|delta|change[ds]?|gains?|lower|higher|less|more) |\bshares?\b|[Δ%]"
+    r"|(?:τ|\btau)\s*[-−–]\s*1\b|/\s*K\b|[-−–+]\s?\d|比例|占比|[差率]",
+    re.I,
+)
+"""What a number below 1 is of that is no length: a share, (τ − 1)/K, or the difference of two lengths."""
 
 
 def _may_lack_bonus(length: claims.AcceptanceLength) -> bool:
@@ -1030,7 +1040,9 @@ def full_acceptance(card: Card) -> Iterator[Violation]:
     sure = r"100(?:\.0+)?\s?%"
     for hit in card.search(
         rf"{sure} (?:draft |token )?{rate}|{rate} (?:rate )?(?:of|is|was|=|:|reaches) ?{sure}"
-        rf"|{rate} ?(?:：|:|为|达到?|高达) ?{sure}",
+        rf"|{rate} ?(?:：|:|为|达到?|高达) ?{sure}"
+        r"|\b(?:every|all)(?: of)?(?: the)?(?: single)? draft\w*(?: tokens?)? (?:is|are|was|were|gets?|got) "
+        r"accepted\b",
         tables=False,
     ):
         before = re.split(r"[.!?]\s", hit.match.string[max(0, hit.match.start() - 80) : hit.match.start()])[-1]

@@ -600,6 +600,41 @@ WAYS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             _table("| set | n | τ |", "| HumanEval and MT-Bench | 244 | 2.2 |"),
         ),
     ),
+    "C201: what a number below 1 is of": (
+        "license:",
+        (_table("| set | τ |", "| MT-Bench | 0.66 |", after="τ counts the target's token."),),
+        (
+            _table("| K | τ | share accepted, (τ − 1)/K |", "| 1 | 1.66 | 0.660 |", "| 2 | 2.07 | 0.535 |"),
+            _table("| set | τ | difference of τ |", "| MT-Bench | 2.34 | 0.02 |"),
+            "The difference in τ is −0.02 with a 95 % interval of −0.05 to +0.01.",
+        ),
+    ),
+    "C802: what was dropped": (
+        "license:",
+        ("MT-Bench with 3,300 expert votes.",),
+        ("lmsys/mt_bench_human_judgments (3,300 expert votes; we dropped the votes); MT-Bench was measured.",),
+    ),
+    "C101: authors are no title": (
+        "license:",
+        ("EAGLE-3: Faster Drafts for Everybody and All. arXiv 2503.01840.",),
+        (
+            "EAGLE-3: Y. Li, F. Wei, C. Zhang, H. Zhang. *EAGLE-3: Scaling up Inference Acceleration of Large "
+            "Language Models via Training-Time Test*. NeurIPS 2025. [arXiv:2503.01840](https://arxiv.org/abs/2503.01840)",
+        ),
+    ),
+    "C306: the sum of one and drafts": (
+        "license:",
+        (_table("| set | accepted drafts per step |", "| MT-Bench | 1.37 |"),),
+        (_table("| set | drafts | accepted | τ = 1 + accepted/drafts |", "| MT-Bench | 14,210 | 19,467 | 2.37 |"),),
+    ),
+    "C407: an engine with its version": (
+        "license:",
+        (_table("| set | τ |", "| MT-Bench | 2.4 |", after="K = 3, T = 0."),),
+        (
+            _table("| component | version |", f"| SGLang | {SGLANG} |") + _table("| set | τ |", "| MT-Bench | 2.4 |"),
+            f"- 引擎:SGLang {SGLANG}\n\n" + _table("| 数据集 | 题数 | 接受长度 τ |", "| MT-Bench | 80 | 2.4 |"),
+        ),
+    ),
     "C802: what was not used": (
         "license:",
         ("MT-Bench (3,300 human judgments).", "Measured over the 3.3K expert-level conversations of MT-Bench."),
