@@ -441,7 +441,13 @@ SITUATIONS: dict[str, Situation] = {
         says=("the RoPE base 50000 stands inside rope_scaling only", "rotates with RoPE base 10000"),
     ),
     "the base inside a scaling": Situation(
-        flat(**inside("rope_scaling", **YARN)), "R R R S R S R", universal="yes", says=('"rope_type": "yarn"',)
+        flat(**inside("rope_scaling", **YARN), transformers_version="5.8.1"),
+        "R R R S R S R",
+        universal="yes",
+        says=('"rope_type": "yarn"',),
+    ),
+    "the base inside a scaling that SpecForge may not have obeyed": Situation(
+        flat(**inside("rope_scaling", **YARN)), "D D D S D S D", universal="yes", says=("before 24 July 2026",)
     ),
     "a type and nothing else": Situation(flat(rope_scaling={"rope_type": "default"}), "R R R X R R R"),
     "linear without its factor": Situation(
