@@ -46,6 +46,12 @@ def _is_of_a_card(card: Card) -> bool:
     return card.is_of_a_head and (not card.metadata or not {"tags", "language", "metrics"}.isdisjoint(card.metadata))
 
 
+def _for_the_hub(card: Card, field: str) -> list[str]:
+    """Return what a field of the metadata lists; nothing where they may be another site's, with ids of its own."""
+    others = set(card.metadata) - {field}
+    return card.listed(field) if card.is_of_a_head or others & HUB_FIELDS else []
+
+
 @rule(
     "C602",
     "error",
@@ -54,9 +60,8 @@ def _is_of_a_card(card: Card) -> bool:
     fix="Use an id of the Hub's list, or license: other with license_name and license_link.",
 )
 def unknown_license(card: Card) -> Iterator[Violation]:
-    """Report license ids that are not in the Hub's list. Metadata of another site may have ids of its own."""
-    others = set(card.metadata) - {"license"}
-    for value in card.listed("license") if card.is_of_a_head or others & HUB_FIELDS else ():
+    """Report license ids that are not in the Hub's list."""
+    for value in _for_the_hub(card, "license"):
         if value not in vocabulary.HUB_IDS:
             meant = vocabulary.printed(value)
             end = f"; the Hub's id is {min(meant)}" if meant else did_you_mean(value, sorted(vocabulary.HUB_IDS))
@@ -629,9 +634,8 @@ def useless_library(card: Card) -> Iterator[Violation]:
     fix="Leave pipeline_tag out, for a draft head is no pipeline, or use an id of the Hub's list of tasks.",
 )
 def unknown_task(card: Card) -> Iterator[Violation]:
-    """Report a pipeline_tag that is not in the Hub's list. Metadata of another site may have tasks of its own."""
-    others = set(card.metadata) - {"pipeline_tag"}
-    for value in card.listed("pipeline_tag") if card.is_of_a_head or others & HUB_FIELDS else ():
+    """Report a pipeline_tag that is not in the Hub's list."""
+    for value in _for_the_hub(card, "pipeline_tag"):
         if value not in vocabulary.HUB_TASKS:
             end = did_you_mean(value, list(vocabulary.HUB_TASKS))
             yield Violation(card.metadata_line("pipeline_tag"), f"{value!r} is no task of the Hub{end}")

@@ -147,9 +147,8 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
     place_of = {digest: place for place, digest in folders.items()}
     # further ones of the same bytes may be of other settings: another mode of the target or set of prompts, never of
     # another target
-    as_asked = {
-        r.head.digest for _, r in reports if manifest is not None and not departures_from_manifest(manifest, r)
-    }
+    apart = {} if manifest is None else {path: departures_from_manifest(manifest, r) for path, r in reports}
+    as_asked = {r.head.digest for path, r in reports if not apart.get(path, True)}
     good: list[tuple[str, Report]] = []
     for path, report in reports:
         place = place_of.get(report.head.digest)
@@ -161,8 +160,7 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
             made = report.tool_version
             found.append(f"eagle3hub {made} made it, and this is {__version__}, which may derive other numbers")
         if manifest is not None:
-            further = report.head.digest in as_asked
-            found += _other_target(manifest, report) if further else departures_from_manifest(manifest, report)
+            found += _other_target(manifest, report) if report.head.digest in as_asked else apart[path]
         yield from (gate_problem(code, f"{path}: {what}", _AGAIN) for what in found)
         if report.verdict != "pass":
             yield gate_problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)

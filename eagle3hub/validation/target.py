@@ -144,9 +144,7 @@ def identify_target(source: str | Path, name: str | None = None, progress: Progr
     if not isinstance(config, dict):
         raise SourceError(f"{config_file} is not a JSON object", code="source-target")
     sha256 = hashlib.sha256(raw).hexdigest()
-    beside = json_object(read_small(folder / QUANT_CONFIG))
-    scheme = scheme_in(config, beside)
-    quantized = None if scheme is None else scheme.in_words
+    quantized = _quantization(config, json_object(read_small(folder / QUANT_CONFIG)))
     return Target(str(folder), name or folder.name, sha256, _weights_digest(folder), config, revision, quantized)
 
 
@@ -154,10 +152,13 @@ def _quantization_on_hub(at: HubAddress) -> str | None:
     from eagle3hub.checkpoint.hub import download_file
 
     try:
-        raw = read_small(download_file(at.repo_id, CONFIG))
-        scheme = None if raw is None else scheme_in(parse_json_object(raw, CONFIG))
+        return _quantization(json_object(read_small(download_file(at.repo_id, CONFIG))), {})
     except Eagle3HubError:  # a measurement needs no answer of the Hub to this
         return None
+
+
+def _quantization(config: Mapping[str, object], beside: Mapping[str, object]) -> str | None:
+    scheme = scheme_in(config, beside)
     return None if scheme is None else scheme.in_words
 
 
