@@ -367,8 +367,8 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     for name in TRAINING_STATES:
         if name in present:
             return [name], None
-    refuse_unfinished(files, "a weights file")
     below = files.below()
+    refuse_unfinished(files, below, "a weights file")
     refuse_files(files.name, below)
     others = sorted(n for n in present if n.endswith((".bin", ".pt")) and not _BESIDE_WEIGHTS.match(n))
     if len(others) == 1:
@@ -395,7 +395,7 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
 def _no_config(files: Source) -> Eagle3HubError:
     """The error of a folder without a config.json, which says what the folder is, or raises one that does."""
     name, below = files.name, files.below()
-    refuse_unfinished(files, CONFIG)
+    refuse_unfinished(files, below, CONFIG)
     refuse_files(name, below)
     state = next((state for state in TRAINING_STATES if state in below), None)
     weights = _first_weights(files, below) if state is None else state

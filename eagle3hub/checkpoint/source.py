@@ -275,11 +275,14 @@ def _current(repository: Path) -> str:
         return ""
 
 
-def refuse_unfinished(files: Source, lacks: str) -> None:
-    """Raise SourceError where a download to this machine stopped, or a file is a link to nothing; ``lacks``: what."""
+def refuse_unfinished(files: Source, below: Sequence[str], lacks: str) -> None:
+    """Raise SourceError where a download to this machine stopped, or a file is a link to nothing.
+
+    ``below`` are the paths of its files (`Source.below`); ``lacks`` says what is missing.
+    """
     if not isinstance(files, FolderSource):
         return
-    folder, below = files.folder, files.below()
+    folder = files.folder
     repository = folder.parent.parent if folder.parent.name == "snapshots" else folder
     cached = _CACHED.fullmatch(repository.resolve().name)
     parts = [name for name in below if name.endswith(_UNFINISHED)]
